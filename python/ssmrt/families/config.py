@@ -1,0 +1,74 @@
+"""The facts that a checkpoint does not hold, under the names of upstream's constructor arguments."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import CheckpointError, ConfigRequired
+
+
+class Config:
+    """What was said about the model: ``given`` by the caller over ``found`` in the file.
+
+    Whoever says anything at all (``{}`` too) takes upstream's default for the rest; where nothing was said,
+    a fact that the tensors do not decide raises `ConfigRequired`.
+    """
+
+    def __init__(self, given: Mapping[str, Any] | None, found: Mapping[str, Any] | None, source: str):
+        self.silent = given is None and found is None
+        self._values = {**(found or {}), **(given or {})}
+        self._source = source
+        self._asked: set[str] = set()
+
+    def scope(self, *names: str) -> Config:
+        """The mapping at ``names`` as a Config of its own; empty where there is none."""
+        value: Any = self._values
+        for name in names:
+            self._asked.add(name)
+            value = value.get(name) if isinstance(value, Mapping) else None
+        inner = Config(None, value if isinstance(value, Mapping) else {}, self._source)
+        inner.silent = self.silent
+        return inner
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def raw(self, name: str) -> Any:
+        """What was said about ``name``, unchecked; None where nothing."""
+        self._asked.add(name)
+        return self._values.get(name)
+
+    def get(self, name: str, default: Any, *, choices: tuple[Any, ...] | None = None, why: str | None = None) -> Any:
+        """The fact ``name``. ``why`` says what it changes: then silence raises `ConfigRequired`.
+
+        Without ``why`` silence means ``default``: for facts of which a wrong value would be seen in the tensors.
+        """
+        self._asked.add(name)
+        if name not in self._values:
+            if self.silent and why is not None:
+                raise ConfigRequired(name, why=why, choices=choices, default=default)
+            return default
+        value = self._values[name]
+        if choices is not None and value not in choices:
+            raise CheckpointError(
+                f"{self._source}: config[{name!r}]: expected one of {', '.join(map(repr, choices))}, found {value!r}"
+            )
+        return value
+
+    def agree(self, name: str, actual: Any, tensor: str) -> Any:
+        """``actual``, which the tensors say; raises where the config says otherwise."""
+        self._asked.add(name)
+        if self._values.get(name, actual) != actual:
+            raise CheckpointError(
+                f"{self._source}: config[{name!r}] contradicts the tensors: expected {actual!r} from {tensor},"
+                f" found {self._values[name]!r}"
+            )
+        return actual
+
+    def finish(self) -> None:
+        """Raise where a name given is nearly one that was asked for: a slip of the pen, not another setting."""
+        for name in self._values:
+            if name not in self._asked and (near := difflib.get_close_matches(name, self._asked, 1, 0.85)):
+                raise CheckpointError(f"{self._source}: config[{name!r}] is unknown; did you mean {near[0]!r}?")
