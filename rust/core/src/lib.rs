@@ -1,0 +1,6 @@
+//! State-space models on plain CPUs: the engine of ssmrt, without Python.
+
+pub mod discretize;
+pub mod document;
+pub mod error;
+pub mod kernels;
