@@ -1,0 +1,93 @@
+"""The families: each makes a Document from the tensors of one published code base's models.
+
+A family is a module with ``ARCH`` (its name), ``matches(tensors) -> bool`` (whether the names and shapes
+are its own) and ``build(checkpoint, config) -> Document``. A new one is one line in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..document import Document
+from ..errors import CheckpointError, UnsupportedError
+from ..readers.checkpoint import Checkpoint
+
+# The order is that in which they are asked whether a checkpoint is theirs.
+FAMILIES = {
+    "s4-example": "s4_example",
+    "s4-block": "s4_block",
+}
+
+
+class Family(Protocol):
+    """What each module of `FAMILIES` offers."""
+
+    ARCH: str
+
+    def matches(self, tensors: Mapping[str, NDArray[np.generic]]) -> bool:
+        """Whether the names and shapes of ``tensors`` are this family's."""
+
+    def build(self, checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
+        """The model, every tensor checked. Raises `CheckpointError`, `ConfigRequired`, `UnsupportedError`."""
+
+
+def build(checkpoint: Checkpoint, *, config: Mapping[str, Any] | None = None, arch: str | None = None) -> Document:
+    """The Document of a checkpoint.
+
+    ``config`` is what the caller says about the model, ``arch`` the family's name; None: found from the names
+    of the tensors. Raises `CheckpointError` where no family fits, and what the family's ``build`` raises.
+    """
+    if arch is not None:
+        if arch not in FAMILIES:
+            raise CheckpointError(f"arch: expected one of {', '.join(FAMILIES)}; found {arch!r}")
+        family = _family(arch)
+        views = list(_unwrapped(checkpoint)) if checkpoint.named else [checkpoint]
+        return family.build(next((v for v in views if family.matches(v.tensors)), checkpoint), config)
+    if not checkpoint.named:
+        raise CheckpointError(
+            f"{checkpoint.source}: a {checkpoint.format} file has no names; pass arch=, one of {', '.join(FAMILIES)}"
+        )
+    for view in _unwrapped(checkpoint):
+        for name in FAMILIES:
+            family = _family(name)
+            if family.matches(view.tensors):
+                return family.build(view, config)
+    _refuse_known(checkpoint)
+    some = ", ".join(list(checkpoint.tensors)[:5]) or "none at all"
+    raise CheckpointError(
+        f"{checkpoint.source}: expected the tensors of one of {', '.join(FAMILIES)};"
+        f" found {len(checkpoint.tensors)} tensors of another model: {some}"
+    )
+
+
+def _family(arch: str) -> Family:
+    return cast(Family, importlib.import_module(f".{FAMILIES[arch]}", __name__))
+
+
+def _unwrapped(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    """The checkpoint, and what is left of it without the names that wrappers put in front of every tensor.
+
+    ``module.`` is DataParallel's, ``_orig_mod.`` torch.compile's, ``model.`` or ``net.`` a training class's.
+    """
+    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in checkpoint.tensors.items()}
+    while True:
+        yield replace(checkpoint, tensors=tensors)
+        outer = {name.partition(".")[0] if "." in name else None for name in tensors}
+        if len(outer) != 1 or None in outer:
+            return
+        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+
+
+def _refuse_known(checkpoint: Checkpoint) -> None:
+    """Say what the model is where that is known and ssmrt does not run it."""
+    names = checkpoint.tensors
+    if any(name.endswith("mixer.A_log") for name in names) and not any("x_proj" in name for name in names):
+        raise UnsupportedError(f"{checkpoint.source}: a Mamba-2 or Mamba-3 model; of Mamba only the first is supported")
+    if any(name.startswith(("c_layers.", "model.c_layers.")) for name in names):
+        raise UnsupportedError(f"{checkpoint.source}: a SaShiMi model; its down-sampling backbone is not supported")
