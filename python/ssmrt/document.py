@@ -303,6 +303,7 @@ def branches(node: Node) -> Iterator[Node]:
 
 _SAFE_DTYPE = {"float32": "F32", "float64": "F64"}
 _METADATA_KEY = "ssmrt"
+_KIND_KEY = "node"  # not "kind": Norm has a field of that name
 
 
 def to_bytes(document: Document) -> bytes:
@@ -312,7 +313,7 @@ def to_bytes(document: Document) -> bytes:
     def pack(value: Any, path: str) -> Any:
         if isinstance(value, Node):
             inner = {f.name: pack(getattr(value, f.name), f"{path}.{f.name}") for f in fields(value)}
-            return {"kind": KIND_OF[type(value)], **inner}
+            return {_KIND_KEY: KIND_OF[type(value)], **inner}
         if isinstance(value, tuple):
             return [pack(item, f"{path}.{i}") for i, item in enumerate(value)]
         if isinstance(value, np.ndarray):
@@ -363,21 +364,20 @@ def from_bytes(data: bytes, source: str) -> Document:
             return tuple(unpack(item, depth + 1) for item in value)
         if not isinstance(value, dict):
             return value
-        if "kind" in value:
-            kind = KINDS.get(value["kind"])
+        if _KIND_KEY in value:
+            kind = KINDS.get(value[_KIND_KEY])
             if kind is None:
-                raise CheckpointError(f"{source}: unknown node kind {value['kind']!r}; known are {', '.join(KINDS)}")
-            inner = {k: unpack(v, depth + 1) for k, v in value.items() if k != "kind"}
+                raise CheckpointError(f"{source}: unknown node kind {value[_KIND_KEY]!r}; known are {', '.join(KINDS)}")
+            inner = {k: unpack(v, depth + 1) for k, v in value.items() if k != _KIND_KEY}
             try:
                 return kind(**inner)
             except TypeError as error:
-                raise CheckpointError(f"{source}: node {value['kind']!r}: {error}") from None
+                raise CheckpointError(f"{source}: node {value[_KIND_KEY]!r}: {error}") from None
         if "complex" in value:
             pair = tensors[value["complex"]]
             if pair.dtype != np.float64 or pair.shape[-1:] != (2,):
                 raise CheckpointError(
-                    f"{source}: tensor {value['complex']!r}: expected float64 (..., 2),"
-                    f" found {pair.dtype} {pair.shape}"
+                    f"{source}: tensor {value['complex']!r}: expected float64 (..., 2), found {pair.dtype} {pair.shape}"
                 )
             return np.ascontiguousarray(pair).view(np.complex128)[..., 0]
         return tensors[value["real"]]
