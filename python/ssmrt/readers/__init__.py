@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from ..errors import CheckpointError
-from . import safetensors
+from . import npz, safetensors, torch
 from .checkpoint import Checkpoint as Checkpoint
 
 
@@ -30,6 +30,8 @@ HEAD = 4096
 # Tried in this order: formats with a magic number first, those told by their structure last.
 READERS: dict[str, Reader] = {
     "safetensors": cast(Reader, safetensors),
+    "npz": cast(Reader, npz),
+    "torch": cast(Reader, torch),
 }
 
 

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import CheckpointError
+from ._arrays import Array, native, widen_bf16
 from .checkpoint import Checkpoint
-
-Array = NDArray[Any]
 
 _MAX_HEADER = 100_000_000  # the format's own limit
 _MAX_DIMS = 64
 
-# Little-endian always. BF16 is widened to float32, which holds every one of its numbers exactly.
+# Little-endian always; BF16 as its bits.
 _DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -43,7 +41,7 @@ def matches(path: Path, head: bytes) -> bool:
 
 def read(path: Path, step: int | None = None) -> Checkpoint:
     """The tensors of a safetensors file under their names. Raises `CheckpointError`."""
-    metadata, tensors = parse(path.read_bytes(), str(path))
+    _, tensors = parse(path.read_bytes(), str(path))
     return Checkpoint(tensors, str(path), "safetensors")
 
 
@@ -63,7 +61,8 @@ def parse(data: bytes, source: str) -> tuple[dict[str, str], dict[str, Array]]:
     for name, (first, last) in sorted(extents.items(), key=lambda item: item[1]):
         if first != end:
             raise CheckpointError(
-                f"{source}: tensor {name!r}: expected to start at byte {end}, found {first}: tensors overlap or leave a gap"
+                f"{source}: tensor {name!r}: expected to start at byte {end}, found {first}:"
+                " tensors overlap or leave a gap"
             )
         end = last
     if end != len(body):
@@ -126,11 +125,5 @@ def _array(entry: dict[str, Any], data: memoryview) -> Array:
     if entry["dtype"] == "BF16":
         return widen_bf16(array)
     if entry["dtype"] == "BOOL":
-        return array != 0
-    native = array.dtype.newbyteorder("=")
-    return array.astype(native, copy=not array.flags.aligned)
-
-
-def widen_bf16(bits: Array) -> Array:
-    """bfloat16 given as its uint16 bits, as float32 (exact)."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+        array = array != 0
+    return native(array)

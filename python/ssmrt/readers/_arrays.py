@@ -1,0 +1,20 @@
+"""Raw numbers as arrays that every machine takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def native(array: Array) -> Array:
+    """The array in the machine's byte order and aligned, copied only where it is not."""
+    return array.astype(array.dtype.newbyteorder("="), copy=not array.flags.aligned)
+
+
+def widen_bf16(bits: Array) -> Array:
+    """bfloat16 given as its uint16 bits, as float32, which holds every one of its numbers exactly."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,202 @@
+"""What may stand in the pickle of a PyTorch file, and the plain data that stands for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import _pickle
+from ._pickle import Global, Record, Refused, describe
+
+MAX_DIMS = 32  # of NumPy before 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """A run of numbers kept outside the pickle under ``key``. dtype None: bytes of which the tensor knows more."""
+
+    key: str
+    dtype: str | None
+    size: int  # in elements; in bytes where dtype is None
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A view of a storage; offset and stride count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: str
+
+
+class Attributed(dict[Any, Any]):
+    """A mapping that the file may hang attributes on, such as the ``_metadata`` of a state dict."""
+
+
+def load(data: bytes, source: str, start: int = 0, storages: dict[str, Storage] | None = None) -> tuple[Any, int]:
+    """The value of a PyTorch pickle and where it ends; its tensors are `Tensor`.
+
+    ``storages`` collects every storage that the pickle names, by key. Raises `CheckpointError`.
+    """
+    return _pickle.load(data, source, _Rules({} if storages is None else storages), start)
+
+
+class _Rules:
+    def __init__(self, storages: dict[str, Storage]):
+        self._storages = storages
+
+    def known(self, name: Global) -> bool:
+        return str(name) in _KNOWN or (
+            name.module.startswith(("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks."))
+        )
+
+    def call(self, function: Global, args: tuple[Any, ...]) -> Any:
+        name = str(function)
+        if name in _MAPPINGS:
+            return _mapping(name, args)
+        if name in _INERT:
+            return Record(function, args)
+        if name == _SUBCLASS:
+            if len(args) != 4 or not isinstance(args[0], Global) or type(args[2]) is not tuple:
+                raise Refused(f"arguments of {name} that PyTorch does not write")
+            function, name, args = args[0], str(args[0]), args[2]
+        if name in _WRAPPERS:
+            if not args or not isinstance(args[0], Tensor):
+                raise Refused(f"{name} of {describe(args[0]) if args else 'nothing'}")
+            return args[0]
+        if name in _REBUILD:
+            return _tensor(name, args)
+        raise Refused(f"a call of {describe(function)}, which is not a constructor of plain data; nothing was run")
+
+    def build(self, made: Any, state: Any) -> None:
+        if isinstance(made, Attributed):
+            return
+        slots = state[1] if type(state) is tuple and len(state) == 2 and state[0] is None else state
+        if not isinstance(made, Record) or made.state or not isinstance(slots, dict):
+            raise Refused(f"attributes set on {describe(made)}")
+        made.state = slots
+
+    def persistent(self, pid: Any) -> Storage:
+        if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
+            raise Refused("a persistent id that is not a storage")
+        _, kind, key, _, size = pid[:5]
+        if len(pid) == 6 and pid[5] is not None:
+            raise Refused("a view of a storage, as PyTorch before 0.4 wrote; re-save the file with a newer one")
+        if not isinstance(kind, Global) or str(kind) not in _STORAGES or type(key) is not str or not _natural(size):
+            raise Refused(f"a storage of {describe(kind)}")
+        storage = Storage(key, _STORAGES[str(kind)], size)
+        if self._storages.setdefault(key, storage).dtype != storage.dtype:
+            raise Refused("one storage of two dtypes")
+        return storage
+
+
+def _mapping(name: str, args: tuple[Any, ...]) -> Attributed:
+    if name == "collections.defaultdict":
+        if len(args) > 1 or (args and args[0] is not None and not isinstance(args[0], Global)):
+            raise Refused(f"arguments of {name} that are not a type")
+    elif name == "collections.OrderedDict" and args and not (len(args) == 1 and args[0] == []):
+        raise Refused(f"arguments of {name}: its items are expected to follow it")
+    return Attributed()
+
+
+def _tensor(name: str, args: tuple[Any, ...]) -> Tensor:
+    if not _REBUILD[name] <= len(args) <= _REBUILD[name] + 2 or not isinstance(args[0], Storage):
+        raise Refused(f"arguments of {name} that PyTorch does not write")
+    storage, offset, shape, stride = args[:4]
+    dtype = storage.dtype
+    if name.endswith("_v3"):
+        dtype = _DTYPES.get(str(args[6])) if isinstance(args[6], Global) else None
+    if dtype is None:
+        raise Refused(f"a tensor of unknown dtype in {name}")
+    shape, stride = (s.args[0] if isinstance(s, Record) and s.args else s for s in (shape, stride))
+    if not (_natural(offset) and _naturals(shape) and _naturals(stride) and len(shape) == len(stride)):
+        raise Refused(f"offset, size or stride in {name} that are not numbers")
+    return Tensor(storage, offset, shape, stride, dtype)
+
+
+def _natural(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _naturals(value: Any) -> bool:
+    return type(value) is tuple and len(value) <= MAX_DIMS and all(_natural(item) for item in value)
+
+
+# NumPy's codes, but for bfloat16, which NumPy has not, and bool.
+_DTYPES = {
+    "torch.float64": "f8",
+    "torch.float32": "f4",
+    "torch.float16": "f2",
+    "torch.bfloat16": "bfloat16",
+    "torch.complex128": "c16",
+    "torch.complex64": "c8",
+    "torch.int64": "i8",
+    "torch.int32": "i4",
+    "torch.int16": "i2",
+    "torch.int8": "i1",
+    "torch.uint64": "u8",
+    "torch.uint32": "u4",
+    "torch.uint16": "u2",
+    "torch.uint8": "u1",
+    "torch.bool": "bool",
+}
+_STORAGES: dict[str, str | None] = {
+    "torch.DoubleStorage": "f8",
+    "torch.FloatStorage": "f4",
+    "torch.HalfStorage": "f2",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.ComplexDoubleStorage": "c16",
+    "torch.ComplexFloatStorage": "c8",
+    "torch.LongStorage": "i8",
+    "torch.IntStorage": "i4",
+    "torch.ShortStorage": "i2",
+    "torch.CharStorage": "i1",
+    "torch.ByteStorage": "u1",
+    "torch.BoolStorage": "bool",
+    "torch.storage.UntypedStorage": None,
+    "torch.UntypedStorage": None,
+}
+# The least number of arguments of each function; newer ones may add two.
+_REBUILD = {
+    "torch._utils._rebuild_tensor": 4,
+    "torch._utils._rebuild_tensor_v2": 6,
+    "torch._utils._rebuild_tensor_v3": 7,
+}
+_WRAPPERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
+_SUBCLASS = "torch._tensor._rebuild_from_type_v2"
+_MAPPINGS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}
+# Classes whose instances hold a training run's configuration or bookkeeping.
+_INERT = {
+    *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig")),
+    *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata", "UnionNode")),
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    *(f"pathlib._local.{name}" for name in ("PosixPath", "WindowsPath")),
+    "torch.Size",
+    "torch.device",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "_codecs.encode",
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "complex")),
+}
+# Types that are named, as in the type annotations of OmegaConf, but of which no instance is made by name.
+_NAMED = {
+    "typing.Any",
+    "torch.Tensor",
+    "torch.nn.parameter.Parameter",
+    *(
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("dict", "list", "tuple", "int", "long", "float", "bool", "str", "unicode", "bytes", "object")
+    ),
+}
+_KNOWN = {*_DTYPES, *_STORAGES, *_REBUILD, *_WRAPPERS, _SUBCLASS, *_MAPPINGS, *_INERT, *_NAMED}
