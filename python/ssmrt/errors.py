@@ -9,21 +9,31 @@ class CheckpointError(SsmrtError):
     """A file that is no checkpoint, is damaged or hostile, or whose tensors do not fit together."""
 
 
+_NONE = object()
+
+
 class ConfigRequired(SsmrtError):
     """A fact that changes the result is not in the file and was not given in ``config``.
 
     ``name`` is the constructor argument's name, ``choices`` what it may be (None: any number),
-    ``default`` what upstream's constructor takes when nothing is said.
+    ``default`` what upstream's constructor takes when nothing is said; left out where
+    it has none, and the fact must be told.
     """
 
-    def __init__(self, name: str, *, why: str, choices: tuple[object, ...] | None = None, default: object = None):
+    def __init__(self, name: str, *, why: str, choices: tuple[object, ...] | None = None, default: object = _NONE):
         self.name = name
         self.choices = choices
-        self.default = default
+        self.default = None if default is _NONE else default
         one_of = "" if choices is None else f" one of {', '.join(map(repr, choices))};"
+        upstreams, otherwise = f"upstream's default is {default!r}", ", or config={} for upstream's defaults throughout"
+        if default is _NONE:
+            upstreams, otherwise = "upstream has no default", ""
+        place = "".join(f"[{part!r}]" for part in (*path, name))
+        example = "{" + f"{name!r}: ..." + "}"
+        for part in reversed(path):
+            example = "{" + f"{part!r}: {example}" + "}"
         super().__init__(
-            f"config[{name!r}] is needed: {why};{one_of} upstream's default is {default!r}."
-            f" Pass config={{{name!r}: ...}}, or config={{}} for upstream's defaults throughout"
+            f"config{place} is needed: {why};{one_of} {upstreams}. Pass config={{{name!r}: ...}}{otherwise}"
         )
 
 

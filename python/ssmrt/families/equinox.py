@@ -1,0 +1,92 @@
+"""What the Equinox families share: names for a file that has none, and Equinox's own modules as nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..document import Linear
+from ..errors import CheckpointError
+from ..readers.checkpoint import Checkpoint
+from .config import Config
+from .tensors import Tensors, table
+
+NORM_EPS = 1e-5
+
+_KINDS = {"real": "f", "complex": "c", "int": "iu"}
+LEAVES = (
+    "the file stores no names: write leaves.json beside it (docs/jax.md has the snippet),"
+    " or give arch and the constructor's arguments of a built-in template"
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One array that ``eqx.tree_serialise_leaves`` writes; an ``int`` is a Python integer of the module."""
+
+    name: str
+    kind: Literal["real", "complex", "int"]
+    shape: tuple[int, ...] = ()
+    value: int | None = None
+
+
+def linear_records(name: str, d_in: int, d_out: int) -> list[Record]:
+    """The leaves of ``eqx.nn.Linear``."""
+    return [Record(f"{name}.weight", "real", (d_out, d_in)), Record(f"{name}.bias", "real", (d_out,))]
+
+
+def unnamed(checkpoint: Checkpoint) -> list[NDArray[Any]]:
+    """The records of a file without names, in its order."""
+    return [np.asarray(checkpoint.tensors[f"[{i}]"]) for i in range(len(checkpoint.tensors))]
+
+
+def size(config: Config, name: str, otherwise: int, source: str) -> int:
+    """The size that config calls ``name``, else what the file's shapes suggest."""
+    value = config.get(name, otherwise)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"{source}: config[{name!r}]: expected an integer above zero, found {value!r}")
+    return value
+
+
+def named(checkpoint: Checkpoint, template: Sequence[Record]) -> dict[str, NDArray[Any]]:
+    """The records under the names of ``template``; raises with a table where count, kind, shape or value differ."""
+    records = unnamed(checkpoint)
+    if len(records) != len(template):
+        raise CheckpointError(
+            f"{checkpoint.source}: expected {len(template)} records for this arch and configuration,"
+            f" found {len(records)}; {LEAVES}"
+        )
+    wrong = []
+    for i, (row, record) in enumerate(zip(template, records)):
+        fits = record.dtype.kind in _KINDS[row.kind] and record.shape == row.shape
+        if not fits:
+            wrong.append((f"[{i}] {row.name}", f"{row.kind} {row.shape}", f"{record.dtype} {record.shape}"))
+        elif row.value is not None and int(record) != row.value:
+            wrong.append((f"[{i}] {row.name}", str(row.value), str(int(record))))
+    if wrong:
+        raise table(checkpoint.source, wrong)
+    return {row.name: record for row, record in zip(template, records)}
+
+
+def plain_names(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Names as Python writes them, ``cell.p`` where ``keystr`` says ``.cell.p``."""
+    return {name.removeprefix("."): array for name, array in tensors.items()}
+
+
+def linear(tensors: Tensors, name: str, d_in: int | str, d_out: int | str) -> Linear:
+    """``eqx.nn.Linear``: its weight is (d_out, d_in)."""
+    return Linear(tensors.take(f"{name}.weight", d_out, d_in), tensors.optional(f"{name}.bias", d_out), name=name)
+
+
+def integer(tensors: Tensors, name: str) -> int | None:
+    """A Python integer of the module, which is in ``.eqx`` files only."""
+    if name not in tensors:
+        return None
+    value = tensors.take(name)
+    if value.dtype.kind not in "iu":
+        raise tensors.misfit(name, "an integer", str(value.dtype))
+    return int(value)

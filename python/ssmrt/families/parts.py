@@ -1,0 +1,58 @@
+"""Pieces that several families are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..document import Activation, Linear, Node
+from .config import Config
+from .tensors import Tensors
+
+# S4, S4D and S5 (clip_eigs) keep the real part of every eigenvalue at or below this.
+CLIP = -1e-4
+
+
+def layer_count(tensors: Tensors, pattern: str) -> int:
+    """How many layers there are; ``pattern`` has a group for the index. Raises where the indices have gaps."""
+    found = {int(m[1]) for n in tensors.names if (m := re.match(pattern, n))}
+    for index in range(len(found)):
+        if index not in found:
+            raise tensors.misfit(pattern.replace(r"(\d+)", str(index)), "tensors of this layer", "nothing")
+    return len(found)
+
+
+def exp(tensors: Tensors, name: str, *shape: int | str) -> NDArray[np.float64]:
+    """The exponential of a stored logarithm, float64; raises where it overflows."""
+    stored = tensors.f64(name, *shape)
+    with np.errstate(over="ignore"):
+        value = np.exp(stored)
+    if not np.isfinite(value).all():
+        raise tensors.misfit(name, "logarithms of finite numbers", f"{stored.max():.3g}")
+    return np.asarray(value)
+
+
+def side_by_side(left: Linear, right: Linear) -> Linear:
+    """Both of the same input as one Linear, the outputs of ``left`` first: what a `Glu` splits."""
+
+    def bias(one: Linear) -> NDArray[Any]:
+        return np.zeros(one.weight.shape[0], one.weight.dtype) if one.bias is None else one.bias
+
+    return Linear(
+        np.concatenate([left.weight, right.weight]), np.concatenate([bias(left), bias(right)]), name=left.name
+    )
+
+
+def log_softmax(name: str, size: int | None = None) -> Node:
+    """The head of every classifier here: it answers with log-probabilities."""
+    return Activation("log_softmax", size, name=name)
+
+
+def check_sizes(config: Config, sizes: Mapping[str, tuple[int, str]]) -> None:
+    """Raise where config contradicts what the tensors say; ``sizes`` has (value, the tensor that says it)."""
+    for name, (value, tensor) in sizes.items():
+        config.agree(name, value, tensor)
