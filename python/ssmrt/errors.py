@@ -17,10 +17,18 @@ class ConfigRequired(SsmrtError):
 
     ``name`` is the constructor argument's name, ``choices`` what it may be (None: any number),
     ``default`` what upstream's constructor takes when nothing is said; left out where
-    it has none, and the fact must be told.
+    it has none, and the fact must be told. ``path`` are the names of the mappings in ``config`` around it.
     """
 
-    def __init__(self, name: str, *, why: str, choices: tuple[object, ...] | None = None, default: object = _NONE):
+    def __init__(
+        self,
+        name: str,
+        *,
+        why: str,
+        choices: tuple[object, ...] | None = None,
+        default: object = _NONE,
+        path: tuple[str, ...] = (),
+    ):
         self.name = name
         self.choices = choices
         self.default = None if default is _NONE else default
@@ -33,7 +41,7 @@ class ConfigRequired(SsmrtError):
         for part in reversed(path):
             example = "{" + f"{part!r}: {example}" + "}"
         super().__init__(
-            f"config{place} is needed: {why};{one_of} {upstreams}. Pass config={{{name!r}: ...}}{otherwise}"
+            f"config{place} is needed: {why};{one_of} {upstreams}. Pass config={example}{otherwise}"
         )
 
 

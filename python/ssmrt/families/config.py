@@ -16,10 +16,17 @@ class Config:
     a fact that the tensors do not decide raises `ConfigRequired`.
     """
 
-    def __init__(self, given: Mapping[str, Any] | None, found: Mapping[str, Any] | None, source: str):
+    def __init__(
+        self,
+        given: Mapping[str, Any] | None,
+        found: Mapping[str, Any] | None,
+        source: str,
+        path: tuple[str, ...] = (),
+    ):
         self.silent = given is None and found is None
-        self._values = {**(found or {}), **(given or {})}
+        self._values = _merge(found or {}, given or {})
         self._source = source
+        self._path = path
         self._asked: set[str] = set()
 
     def scope(self, *names: str) -> Config:
@@ -28,7 +35,7 @@ class Config:
         for name in names:
             self._asked.add(name)
             value = value.get(name) if isinstance(value, Mapping) else None
-        inner = Config(None, value if isinstance(value, Mapping) else {}, self._source)
+        inner = Config(None, value if isinstance(value, Mapping) else {}, self._source, (*self._path, *names))
         inner.silent = self.silent
         return inner
 
@@ -48,12 +55,12 @@ class Config:
         self._asked.add(name)
         if name not in self._values:
             if self.silent and why is not None:
-                raise ConfigRequired(name, why=why, choices=choices, default=default)
+                raise ConfigRequired(name, why=why, choices=choices, default=default, path=self._path)
             return default
         value = self._values[name]
         if choices is not None and value not in choices:
             raise CheckpointError(
-                f"{self._source}: config[{name!r}]: expected one of {', '.join(map(repr, choices))}, found {value!r}"
+                f"{self._source}: {self._place(name)}: expected one of {', '.join(map(repr, choices))}, found {value!r}"
             )
         return value
 
@@ -62,7 +69,7 @@ class Config:
         self._asked.add(name)
         if self._values.get(name, actual) != actual:
             raise CheckpointError(
-                f"{self._source}: config[{name!r}] contradicts the tensors: expected {actual!r} from {tensor},"
+                f"{self._source}: {self._place(name)} contradicts the tensors: expected {actual!r} from {tensor},"
                 f" found {self._values[name]!r}"
             )
         return actual
@@ -71,4 +78,16 @@ class Config:
         """Raise where a name given is nearly one that was asked for: a slip of the pen, not another setting."""
         for name in self._values:
             if name not in self._asked and (near := difflib.get_close_matches(name, self._asked, 1, 0.85)):
-                raise CheckpointError(f"{self._source}: config[{name!r}] is unknown; did you mean {near[0]!r}?")
+                raise CheckpointError(f"{self._source}: {self._place(name)} is unknown; did you mean {near[0]!r}?")
+
+    def _place(self, name: str) -> str:
+        return "config" + "".join(f"[{part!r}]" for part in (*self._path, name))
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``under``, mapping by mapping."""
+    both = dict(under)
+    for name, value in over.items():
+        below = both.get(name)
+        both[name] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return both

@@ -84,9 +84,4 @@ def linear(tensors: Tensors, name: str, d_in: int | str, d_out: int | str) -> Li
 
 def integer(tensors: Tensors, name: str) -> int | None:
     """A Python integer of the module, which is in ``.eqx`` files only."""
-    if name not in tensors:
-        return None
-    value = tensors.take(name)
-    if value.dtype.kind not in "iu":
-        raise tensors.misfit(name, "an integer", str(value.dtype))
-    return int(value)
+    return tensors.integer(name) if name in tensors else None

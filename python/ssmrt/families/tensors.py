@@ -57,6 +57,23 @@ class Tensors:
 
     def take(self, name: str, *shape: Dim) -> Array:
         """The tensor ``name``, which must be there in this shape and finite; real ones as float32 or float64."""
+        array = self._fitting(name, shape)
+        if array.dtype.kind not in "fc":
+            raise self.misfit(name, "real or complex numbers", str(array.dtype))
+        if array.dtype.kind == "f" and array.dtype.itemsize < 4:
+            array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise self.misfit(name, "finite numbers", f"{int((~np.isfinite(array)).sum())} NaN or infinite")
+        return array
+
+    def integer(self, name: str) -> int:
+        """The tensor ``name``, which must be one integer."""
+        array = self._fitting(name, ())
+        if array.dtype.kind not in "iu":
+            raise self.misfit(name, "an integer", str(array.dtype))
+        return int(array)
+
+    def _fitting(self, name: str, shape: tuple[Dim, ...]) -> Array:
         array = self._get(name, shape)
         found = array.shape
         fits = len(found) == len(shape) and all(
@@ -65,10 +82,6 @@ class Tensors:
         if not fits:
             raise self.misfit(name, self._describe(shape), str(found))
         self._taken.add(self._prefix + name)
-        if array.dtype.kind == "f" and array.dtype.itemsize < 4:
-            array = array.astype(np.float32)
-        if array.dtype.kind in "fc" and not np.isfinite(array).all():
-            raise self.misfit(name, "finite numbers", f"{int((~np.isfinite(array)).sum())} NaN or infinite")
         return array
 
     def f64(self, name: str, *shape: Dim) -> Array:
