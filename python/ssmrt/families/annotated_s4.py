@@ -66,7 +66,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     params = variables.params
     count = parts.layer_count(params, _LAYERS)
     kind = said.agree("layer", _layer(params.scope("layers_0/seq/")), "the names in layers_0/seq")
-    layer_args = said.scope("layer_args") if "layer_args" in said else said
+    layer_args = said if "l_max" in said else said.scope("layer_args")
     classification = said.get(
         "classification",
         False,

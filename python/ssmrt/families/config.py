@@ -64,6 +64,26 @@ class Config:
             )
         return value
 
+    def required(self, name: str, *, why: str) -> Any:
+        """The fact ``name``, for which upstream has no default; raises `ConfigRequired` where it was not said."""
+        self._asked.add(name)
+        if self._values.get(name) is None:
+            raise ConfigRequired(name, why=why, path=self._path)
+        return self._values[name]
+
+    def positive(self, name: str, default: int) -> int:
+        """The fact ``name``, an integer above zero; silence means ``default``."""
+        value = self.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.invalid(name, "an integer above zero")
+        return value
+
+    def invalid(self, name: str, expected: str) -> CheckpointError:
+        """The error that what was said about ``name`` cannot be."""
+        return CheckpointError(
+            f"{self._source}: {self._place(name)}: expected {expected}, found {self._values.get(name)!r}"
+        )
+
     def agree(self, name: str, actual: Any, tensor: str) -> Any:
         """``actual``, which the tensors say; raises where the config says otherwise."""
         self._asked.add(name)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ..document import Linear
 from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
-from .config import Config
 from .tensors import Tensors, table
 
 NORM_EPS = 1e-5
@@ -42,14 +41,6 @@ def linear_records(name: str, d_in: int, d_out: int) -> list[Record]:
 def unnamed(checkpoint: Checkpoint) -> list[NDArray[Any]]:
     """The records of a file without names, in its order."""
     return [np.asarray(checkpoint.tensors[f"[{i}]"]) for i in range(len(checkpoint.tensors))]
-
-
-def size(config: Config, name: str, otherwise: int, source: str) -> int:
-    """The size that config calls ``name``, else what the file's shapes suggest."""
-    value = config.get(name, otherwise)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"{source}: config[{name!r}]: expected an integer above zero, found {value!r}")
-    return value
 
 
 def named(checkpoint: Checkpoint, template: Sequence[Record]) -> dict[str, NDArray[Any]]:

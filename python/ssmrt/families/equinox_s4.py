@@ -62,8 +62,8 @@ def _name_block(checkpoint: Checkpoint, config: Config) -> dict[str, Array]:
     """Names for a SequenceBlock; ``cell.sequence_length`` is there where upstream's field was not yet static."""
     records = equinox.unnamed(checkpoint)
     shape = records[0].shape if records and records[0].ndim == 2 else (1, 1)
-    H = equinox.size(config, "hidden_size", shape[0], checkpoint.source)
-    N = equinox.size(config, "hippo_n", shape[1], checkpoint.source)
+    H = config.positive("hidden_size", shape[0])
+    N = config.positive("hippo_n", shape[1])
     cell = [equinox.Record(f"cell.{name}", "real", (H, N)) for name in ("lambda_real", "lambda_imag")]
     cell += [equinox.Record(f"cell.{name}", "complex", (H, N)) for name in ("p", "b")]
     cell += [equinox.Record("cell.c", "real", (H, N, 2))]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..document import Activation, DiagonalMimo, Document, Glu, Node, Pool, Residual, Sequential
-from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
 from . import flax, parts
 from .config import Config
@@ -53,7 +52,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
         choices=("mean", "last", "none"),
         why="the decoder sees the mean over time, the last sample or every sample",
     )
-    multidim = said.get("multidim", 1, why="the softmax goes over runs of this many of the decoder's outputs")
+    said.get("multidim", 1, why="the softmax goes over runs of this many of the decoder's outputs")
+    multidim = said.positive("multidim", 1)
 
     first = flax.dense(encoder, "encoder", "I", "H")
     decoder = flax.dense(params, "decoder", "H", "O")
@@ -81,11 +81,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
         {"d_model": (dims["H"], "decoder/kernel"), "d_hidden": (dims["P"], "encoder/layers_0/seq/nu_log")},
     )
     said.agree("n_layers", count, "the number of encoder/layers_i")
-    if isinstance(multidim, bool) or not isinstance(multidim, int) or multidim < 1 or dims["O"] % multidim:
-        raise CheckpointError(
-            f"{checkpoint.source}: config['multidim']: expected a divisor of the decoder's {dims['O']} outputs,"
-            f" found {multidim!r}"
-        )
+    if dims["O"] % multidim:
+        raise said.invalid("multidim", f"a divisor of the decoder's {dims['O']} outputs")
     said.agree("d_output", dims["O"] // multidim, f"decoder/kernel with {dims['O']} columns and multidim={multidim}")
     pool = [Pool("mean" if pooling == "mean" else "last")] if pooling != "none" else []
     # One softmax over all outputs unless there are several: upstream reshapes only then.

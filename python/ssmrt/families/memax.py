@@ -91,14 +91,13 @@ def _template(checkpoint: Checkpoint, config: Config) -> list[Record]:
         shape = records[index].shape if len(records) > abs(index) else ()
         return shape[axis] if len(shape) > axis else 1
 
-    source = checkpoint.source
-    count = equinox.size(config, "num_layers", max(1, (len(records) - _OTHER_RECORDS) // _RECORDS_A_LAYER), source)
-    H = equinox.size(config, "hidden", suggested(-4, 0), source)
-    d_in = equinox.size(config, "input", suggested(-4, 1), source)
-    d_out = equinox.size(config, "output", suggested(-1, 0), source)
+    count = config.positive("num_layers", max(1, (len(records) - _OTHER_RECORDS) // _RECORDS_A_LAYER))
+    H = config.positive("hidden", suggested(-4, 0))
+    d_in = config.positive("input", suggested(-4, 1))
+    d_out = config.positive("output", suggested(-1, 0))
     P = suggested(1, 0)
     rows: list[Record] = []
-    for i in range(count):
+    for i in range(min(count, len(records))):
         cell = f"layers[{i}]."
         rows += [
             Record(f"{cell}algebra.algebra.recurrent_size", "int", value=P),
@@ -109,7 +108,7 @@ def _template(checkpoint: Checkpoint, config: Config) -> list[Record]:
         rows += [Record(f"{cell}D", "real", (H,))]
         rows += [Record(f"{cell}{name}", "real", (P,)) for name in ("nu_log", "theta_log")]
         rows += [Record(f"{cell}hidden_size", "int", value=H), Record(f"{cell}recurrent_size", "int", value=P)]
-    for i in range(count):
+    for i in range(min(count, len(records))):
         rows += equinox.linear_records(f"ff[{i}].layers[0]", H, H)
     return [*rows, *equinox.linear_records("map_in", d_in, H), *equinox.linear_records("map_out", H, d_out)]
 

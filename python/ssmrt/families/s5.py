@@ -99,9 +99,7 @@ class _Ssm:
         )
         rescale = config.get("step_rescale", 1.0)
         if isinstance(rescale, bool) or not isinstance(rescale, (int, float)) or not 0 < rescale < np.inf:
-            raise CheckpointError(
-                f"{source}: config['step_rescale']: expected a finite number above zero, found {rescale!r}"
-            )
+            raise config.invalid("step_rescale", "a finite number above zero")
         self.rescale = float(rescale)
 
     def layer(self, seq: Tensors, name: str) -> DiagonalMimo:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError, ConfigRequired
+from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
 from .config import Config
 
@@ -34,18 +34,15 @@ def length(
     """
     if stored is not None:
         return int(config.agree(name, *stored))
-    value = config.raw(name)
-    if value is None:
-        raise ConfigRequired(name, why=why)
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise CheckpointError(f"{checkpoint.source}: config[{name!r}]: expected an integer above zero, found {value!r}")
+    config.required(name, why=why)
+    value = config.positive(name, 1)
     own = (checkpoint.config or {}).get(name, value)
     if own != value:
         raise CheckpointError(
             f"{checkpoint.source}: config[{name!r}] contradicts the file's own configuration:"
             f" expected {own!r}, found {value!r}"
         )
-    return int(value)
+    return value
 
 
 def discrete_A(A: Complex, P: Complex, dt: Real) -> Complex:
