@@ -23,6 +23,8 @@ pub trait Elem:
     const ONE: Self;
     /// States below this are flushed to zero: far below any output's last digit, far above the denormals.
     const TINY: Self;
+    /// The least and the greatest n for which 2^n is a normal number.
+    const EXPONENTS: (Self, Self);
     /// `"float32"` or `"float64"`.
     const NAME: &'static str;
     /// Rounds to this precision.
@@ -85,10 +87,34 @@ pub trait Lanes: Copy {
     fn select_gt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// Sum over the lanes.
     fn sum(self, a: Self::V) -> Self::E;
-    /// 2^a for a clamped to the range in which it is a normal number; within 1 ulp.
-    fn exp2(self, a: Self::V) -> Self::V;
+    /// The integer n nearest to a, and 2^n, for a where that is a normal number; undefined elsewhere.
+    fn round2(self, a: Self::V) -> (Self::V, Self::V);
+    /// 2^f for f in [-1/2, 1/2], exactly 1 at 0.
+    fn exp2_poly(self, f: Self::V) -> Self::V;
     /// Applies a function lane by lane, for what has no vector form.
     fn map(self, a: Self::V, f: impl Fn(Self::E) -> Self::E) -> Self::V;
+
+    /// sum c_k a^k, fused.
+    #[inline(always)]
+    fn poly<const N: usize>(self, a: Self::V, c: &[Self::E; N]) -> Self::V {
+        let mut p = self.splat(c[N - 1]);
+        for &c in c[..N - 1].iter().rev() {
+            p = self.fma(p, a, self.splat(c));
+        }
+        p
+    }
+    /// 2^a for a in the range in which it is a normal number, or NaN; within 1 ulp.
+    #[inline(always)]
+    fn exp2_normal(self, a: Self::V) -> Self::V {
+        let (n, scale) = self.round2(a);
+        self.mul(self.exp2_poly(self.sub(a, n)), scale)
+    }
+    /// 2^a for a clamped to the range in which it is a normal number; NaN stays; within 1 ulp.
+    #[inline(always)]
+    fn exp2(self, a: Self::V) -> Self::V {
+        let (least, greatest) = Self::E::EXPONENTS;
+        self.exp2_normal(self.max(self.min(a, self.splat(greatest)), self.splat(least)))
+    }
 
     /// a with lanes below [`Elem::TINY`] in magnitude set to zero; NaN stays.
     #[inline(always)]
@@ -108,7 +134,7 @@ pub struct F64<S>(S);
 
 macro_rules! common {
     ($elem:ty, $vs:ident, $lanes:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fma:ident,
-     $nfma:ident, $abs:ident, $sqrt:ident, $gt:ident, $select:ident, $sum:ident) => {
+     $nfma:ident, $abs:ident, $max:ident, $min:ident, $sqrt:ident, $gt:ident, $select:ident, $sum:ident) => {
         type E = $elem;
         type V = S::$vs;
         const LANES: usize = S::$lanes;
@@ -158,11 +184,12 @@ macro_rules! common {
         }
         #[inline(always)]
         fn max(self, a: S::$vs, b: S::$vs) -> S::$vs {
-            self.select_gt(b, a, b, a)
+            // The machines' own answer the second operand or NaN where one is NaN; f32::max would lose it.
+            if S::IS_SCALAR { self.select_gt(b, a, b, a) } else { self.0.$max(b, a) }
         }
         #[inline(always)]
         fn min(self, a: S::$vs, b: S::$vs) -> S::$vs {
-            self.select_gt(a, b, b, a)
+            if S::IS_SCALAR { self.select_gt(a, b, b, a) } else { self.0.$min(b, a) }
         }
         #[inline(always)]
         fn sqrt(self, a: S::$vs) -> S::$vs {
@@ -192,45 +219,74 @@ macro_rules! common {
 impl<S: Simd> Lanes for F32<S> {
     common!(
         f32, f32s, F32_LANES, splat_f32s, add_f32s, sub_f32s, mul_f32s, div_f32s, mul_add_e_f32s,
-        negate_mul_add_e_f32s, abs_f32s, sqrt_f32s, greater_than_f32s, select_f32s,
+        negate_mul_add_e_f32s, abs_f32s, max_f32s, min_f32s, sqrt_f32s, greater_than_f32s, select_f32s,
         reduce_sum_f32s
     );
 
-    /// Adding 1.5 2^23 rounds to an integer n whose bits are then the sum's lowest; 2^n is n shifted into the
-    /// exponent. 2^f on [-1/2, 1/2] by the Chebyshev fit of degree 6 (relative error 2e-9).
     #[inline(always)]
-    fn exp2(self, a: S::f32s) -> S::f32s {
-        const ROUND: f32 = 12_582_912.0;
-        const FIT: [f32; 7] = EXP2_FIT;
+    fn round2(self, a: S::f32s) -> (S::f32s, S::f32s) {
+        // Adding 1.5 2^23 + 127 rounds to an integer n, with n + 127 in the sum's lowest bits: shifted into the
+        // exponent they are 2^n.
+        const ROUND: f32 = 12_582_912.0 + 127.0;
         let simd = self.0;
-        let a = self.max(self.min(a, self.splat(127.0)), self.splat(-126.0));
         let shifted = self.add(a, self.splat(ROUND));
-        let f = self.sub(a, self.sub(shifted, self.splat(ROUND)));
-        let mut p = self.splat(FIT[6]);
-        for &c in FIT[..6].iter().rev() {
-            p = self.fma(p, f, self.splat(c));
-        }
-        let n = simd.transmute_u32s_f32s(shifted);
-        let scale = simd.wrapping_dyn_shl_u32s(n, simd.splat_u32s(23));
-        simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(p), scale))
+        let bits = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+        (self.sub(shifted, self.splat(ROUND)), simd.transmute_f32s_u32s(bits))
+    }
+
+    #[inline(always)]
+    fn exp2_poly(self, f: S::f32s) -> S::f32s {
+        self.poly(f, &EXP2_32)
     }
 }
-
-/// 2^f = sum c_k f^k, k = 0..6, on [-1/2, 1/2].
-const EXP2_FIT: [f32; 7] = [1.0, 0.693_147_2, 0.240_226_5, 0.055_504_087, 0.009_618_129, 0.001_333_355_8, 0.000_154_035_3];
 
 impl<S: Simd> Lanes for F64<S> {
     common!(
         f64, f64s, F64_LANES, splat_f64s, add_f64s, sub_f64s, mul_f64s, div_f64s, mul_add_e_f64s,
-        negate_mul_add_e_f64s, abs_f64s, sqrt_f64s, greater_than_f64s, select_f64s,
+        negate_mul_add_e_f64s, abs_f64s, max_f64s, min_f64s, sqrt_f64s, greater_than_f64s, select_f64s,
         reduce_sum_f64s
     );
 
     #[inline(always)]
-    fn exp2(self, a: S::f64s) -> S::f64s {
-        self.map(a, |x| x.clamp(-1022.0, 1023.0).exp2())
+    fn round2(self, a: S::f64s) -> (S::f64s, S::f64s) {
+        // As in f32, with 52 bits of fraction.
+        const ROUND: f64 = 6_755_399_441_055_744.0 + 1023.0;
+        let shifted = self.add(a, self.splat(ROUND));
+        (self.sub(shifted, self.splat(ROUND)), self.map(shifted, |x| f64::from_bits(x.to_bits() << 52)))
+    }
+
+    #[inline(always)]
+    fn exp2_poly(self, f: S::f64s) -> S::f64s {
+        self.poly(f, &EXP2_64)
     }
 }
+
+/// 2^f = sum c_k f^k on [-1/2, 1/2], relative error 6e-9. Made by tools/fit_functions.py.
+const EXP2_32: [f32; 7] = [
+    1.0,
+    6.9314724e-1,
+    2.4022655e-1,
+    5.5502728e-2,
+    9.617064e-3,
+    1.3417747e-3,
+    1.582633e-4,
+];
+
+/// The same for `f64`, relative error 2e-17.
+const EXP2_64: [f64; 12] = [
+    1.0,
+    6.931471805599457e-1,
+    2.40226506959101e-1,
+    5.550410866478794e-2,
+    9.618129107606208e-3,
+    1.333355815394949e-3,
+    1.5403530442109202e-4,
+    1.5252726932853824e-5,
+    1.3215442626763872e-6,
+    1.0180827696089187e-7,
+    7.072549206608418e-9,
+    4.0517183951396866e-10,
+];
 
 struct On32<K>(K);
 struct On64<K>(K);
@@ -255,6 +311,7 @@ impl Elem for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const TINY: f32 = 1e-30;
+    const EXPONENTS: (f32, f32) = (-126.0, 127.0);
     const NAME: &'static str = "float32";
     #[inline(always)]
     fn of(x: f64) -> f32 {
@@ -274,6 +331,7 @@ impl Elem for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
     const TINY: f64 = 1e-290;
+    const EXPONENTS: (f64, f64) = (-1022.0, 1023.0);
     const NAME: &'static str = "float64";
     #[inline(always)]
     fn of(x: f64) -> f64 {
