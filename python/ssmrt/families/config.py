@@ -94,6 +94,10 @@ class Config:
             )
         return actual
 
+    def wrong(self, name: str, expected: str, found: object) -> CheckpointError:
+        """The error that ``name`` was given a value that makes no sense."""
+        return CheckpointError(f"{self._source}: {self._place(name)}: expected {expected}, found {found!r}")
+
     def finish(self) -> None:
         """Raise where a name given is nearly one that was asked for: a slip of the pen, not another setting."""
         for name in self._values:
