@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from ..errors import CheckpointError
 from . import npz, safetensors, torch
@@ -29,9 +29,9 @@ HEAD = 4096
 
 # Tried in this order: formats with a magic number first, those told by their structure last.
 READERS: dict[str, Reader] = {
-    "safetensors": cast(Reader, safetensors),
-    "npz": cast(Reader, npz),
-    "torch": cast(Reader, torch),
+    "safetensors": safetensors,
+    "npz": npz,
+    "torch": torch,
 }
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+MAX_DIMS = 32  # of NumPy before 2.0
+
+
+def plausible(shape: Sequence[int]) -> bool:
+    """Whether an array can have the shape, also where a 0 in it hides how large the others are."""
+    return len(shape) <= MAX_DIMS and math.prod(max(size, 1) for size in shape) < 2**48
 
 
 def native(array: Array) -> Array:

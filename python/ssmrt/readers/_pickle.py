@@ -16,7 +16,7 @@ from ..errors import CheckpointError
 
 # A thousand tensors with both moments of Adam take some 120 thousand opcodes. An opcode makes at most a few hundred
 # bytes beyond those it takes from the file, so these bound the memory too.
-MAX_OPCODES = 2_000_000
+MAX_OPCODES = 1_000_000
 MAX_BYTES = 64 << 20
 MAX_INTEGER_BYTES = 255
 MAX_KEY_ITEMS = 8

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _pickle
+from ._arrays import MAX_DIMS
 from ._pickle import Global, Record, Refused, describe
-
-MAX_DIMS = 32  # of NumPy before 2.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ._archive import Archive, is_archive
-from ._arrays import Array, native, widen_bf16
+from ._arrays import Array, native, plausible, widen_bf16
 from .checkpoint import Checkpoint
 
 # The header is a Python literal; only its one form for plain arrays is taken. V2 is how NumPy writes bfloat16.
@@ -55,7 +55,7 @@ def _array(data: bytes, source: str) -> Array:
     except TypeError:
         raise CheckpointError(f"{source}: expected a dtype of NumPy's, found {descr!r}") from None
     shape = tuple(int(size) for size in sizes if size.strip())
-    if len(shape) > 32 or math.prod(shape) * dtype.itemsize != len(data) - end:
+    if not plausible(shape) or math.prod(shape) * dtype.itemsize != len(data) - end:
         raise CheckpointError(f"{source}: {descr} {shape} declared, {len(data) - end} bytes found")
     array: Array = np.frombuffer(data, dtype, offset=end).reshape(shape, order="F" if fortran else "C")
     if bf16:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
-from ._arrays import Array, native, widen_bf16
+from ._arrays import Array, native, plausible, widen_bf16
 from .checkpoint import Checkpoint
 
 _MAX_HEADER = 100_000_000  # the format's own limit
-_MAX_DIMS = 64
 
 # Little-endian always; BF16 as its bits.
 _DTYPES = {
@@ -99,8 +98,8 @@ def _extent(name: str, entry: Any, available: int, source: str) -> tuple[int, in
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise CheckpointError(f"{source}: tensor {name!r}: expected dtype of {', '.join(_DTYPES)}, found {dtype!r:.80}")
-    if not _naturals(shape) or len(shape) > _MAX_DIMS:
-        raise CheckpointError(f"{source}: tensor {name!r}: shape {shape!r:.80} is none")
+    if not _naturals(shape) or not plausible(shape):
+        raise CheckpointError(f"{source}: tensor {name!r}: {shape!r:.80} is no shape")
     if not _naturals(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= available:
         raise CheckpointError(
             f"{source}: tensor {name!r}: data_offsets {offsets!r:.80} do not lie in {available} bytes of data"

@@ -20,7 +20,7 @@ from .checkpoint import Checkpoint
 
 # Tensors that expand a storage (stride 0) or share one may hold more numbers than the file, within reason.
 MAX_EXPANSION = 16
-MAX_SLACK = 64 << 20
+MAX_SLACK = 16 << 20
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -75,8 +75,8 @@ def _read_legacy(path: Path) -> Checkpoint:
         magic = None
     if type(magic) is not int or magic != _LEGACY_MAGIC:
         raise CheckpointError(
-            f"{source}: expected a file that torch.save wrote, found a bare pickle;"
-            " load it where it was made and save it with torch.save(model.state_dict(), ...)"
+            f"{source}: expected a file that torch.save wrote, found another pickle; nothing of it was run."
+            " Load it where it was made and save it with torch.save(model.state_dict(), ...)"
         )
     protocol, at = _torch_pickle.load(data, source, at)
     system, at = _torch_pickle.load(data, source, at)
