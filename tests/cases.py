@@ -25,6 +25,8 @@ SHARED = Path(__file__).parents[2] / "shared" / "checkpoints"
 REFERENCE_ERROR = {
     # I - Abar^L is conditioned 7e4 there: two formulas in float64 differ by this much.
     "torch/s4_nplr/fout_r1": 3e-9,
+    # Upstream's convolution adds 1e-7 to what it divides by; its decode mode and the paper's formula do not.
+    "jax/annotated_dss_cls": 1e-6,
 }
 
 
