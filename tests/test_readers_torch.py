@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import pickle
 import struct
 import time
 import tracemalloc
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +89,12 @@ def test_containers_of_one_model_agree_bitwise(case: Case) -> None:
             np.testing.assert_array_equal(first[name], other[name], strict=True)
 
 
-@pytest.mark.parametrize("case", list(cases("torch/s4_sequence_model")), ids=str)
-def test_lightning_gives_its_configuration_up(case: Case) -> None:
-    found = readers.read(case.folder / "checkpoint.ckpt").config
+LIGHTNING = [(case, path) for case in cases("torch/") for path, _ in case.files if path.suffix == ".ckpt"]
+
+
+@pytest.mark.parametrize(("case", "path"), LIGHTNING, ids=str)
+def test_lightning_gives_its_configuration_up(case: Case, path: Path) -> None:
+    found = readers.read(path).config
     assert found is not None
     assert case.config is not None
     assert {name: found[name] for name in case.config} == case.config
@@ -174,6 +179,14 @@ def test_the_model_is_found_beside_whatever_else_was_saved(scratch: Path, top: s
     tensors = tensors_of(scratch, wrap(state), top=top)
     assert list(tensors) == ["layer.w", "b"]
     np.testing.assert_array_equal(tensors["b"], ONE.reshape(2, 3))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("beside", [np.float64(92.5), np.arange(5), Path("runs/1"), {1, 2}, 1 + 2j, Counter("aab")])
+def test_bookkeeping_beside_the_model_is_passed_over(scratch: Path, beside: Any, protocol: int) -> None:
+    code = pickle.dumps(beside, protocol)[2:-1]
+    tensors = tensors_of(scratch, {"acc": Raw(code), "model": {"w": ONE_TENSOR}})
+    np.testing.assert_array_equal(tensors["w"], ONE.reshape(2, 3))
 
 
 @pytest.mark.parametrize(

@@ -72,10 +72,10 @@ class _Rules:
     def build(self, made: Any, state: Any) -> None:
         if isinstance(made, Attributed):
             return
-        slots = state[1] if type(state) is tuple and len(state) == 2 and state[0] is None else state
-        if not isinstance(made, Record) or made.state or not isinstance(slots, dict):
+        if not isinstance(made, Record) or made.state or type(state) not in (dict, tuple):
             raise Refused(f"attributes set on {describe(made)}")
-        made.state = slots
+        if isinstance(state, dict):  # NumPy's are tuples, and nobody asks for them
+            made.state = state
 
     def persistent(self, pid: Any) -> Storage:
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
@@ -182,14 +182,14 @@ _INERT = {
     "torch.Size",
     "torch.device",
     "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     "_codecs.encode",
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "complex")),
 }
 # Types that are named, as in the type annotations of OmegaConf, but of which no instance is made by name.
 _NAMED = {
     "typing.Any",
+    "numpy.ndarray",
     "torch.Tensor",
     "torch.nn.parameter.Parameter",
     *(
