@@ -481,7 +481,7 @@ def test_missing_file_and_unknown_folder_are_named(tmp_path: Path) -> None:
 
 
 def test_npz_keeps_names_orders_and_dtypes(scratch: Path) -> None:
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Any] = {
         "layer/w": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
         "big": np.arange(3, dtype=">i4"),
         "scalar": np.array(2.5, np.float16),
