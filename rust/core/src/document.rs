@@ -38,6 +38,14 @@ pub struct Array<T = f64> {
     pub data: Vec<T>,
 }
 
+impl<T> Array<T> {
+    /// The numbers along the last axis; `i` counts the axes before it as one.
+    pub fn row(&self, i: usize) -> &[T] {
+        let size = self.shape[self.shape.len() - 1];
+        &self.data[i * size..(i + 1) * size]
+    }
+}
+
 /// A complex [`Array`].
 pub type ComplexArray = Array<Complex64>;
 
@@ -285,6 +293,20 @@ impl Dplr {
     pub fn rank(&self) -> usize {
         self.p.shape[0]
     }
+
+    /// P of system `s`: R rows of N.
+    pub fn p_of(&self, s: usize) -> Vec<&[Complex64]> {
+        self.rows_of(&self.p, s)
+    }
+
+    /// Q of system `s`, which is P where there is none: R rows of N.
+    pub fn q_of(&self, s: usize) -> Vec<&[Complex64]> {
+        self.rows_of(self.q.as_ref().unwrap_or(&self.p), s)
+    }
+
+    fn rows_of<'a>(&self, array: &'a ComplexArray, s: usize) -> Vec<&'a [Complex64]> {
+        (0..self.rank()).map(|r| array.row(r * self.systems() + s)).collect()
+    }
 }
 
 /// LSSL (Gu et al. 2021b): a full real matrix, generalised bilinear transform with `alpha`.
@@ -304,6 +326,12 @@ impl Dense {
     /// S
     pub fn systems(&self) -> usize {
         self.a.shape[0]
+    }
+
+    /// A of system `s`, (N, N) row-major.
+    pub fn a_of(&self, s: usize) -> &[f64] {
+        let size = self.a.data.len() / self.systems();
+        &self.a.data[s * size..(s + 1) * size]
     }
 }
 
@@ -604,12 +632,14 @@ impl Node {
                 Ok(d_in)
             }
             Node::Activation(n) => match n.size {
-                Some(size) if d_in % size != 0 => {
+                Some(size) if !d_in.is_multiple_of(size) => {
                     Err(fail(format!("expected an input whose width is a multiple of {size}, found {d_in}")))
                 }
                 _ => Ok(d_in),
             },
-            Node::Glu(_) if d_in % 2 != 0 => Err(fail(format!("expected an input of even width, found {d_in}"))),
+            Node::Glu(_) if !d_in.is_multiple_of(2) => {
+                Err(fail(format!("expected an input of even width, found {d_in}")))
+            }
             Node::Glu(_) => Ok(d_in / 2),
             Node::Conv1d(n) => takes(n.weight.shape[0]).map(|()| d_in),
             Node::Pool(_) => Ok(d_in),
@@ -969,7 +999,7 @@ impl Fields<'_, '_> {
 
     fn sizes_divide(&self) -> Result<()> {
         match (self.size("S"), self.size("H")) {
-            (Some(s), Some(h)) if h % s != 0 => {
+            (Some(s), Some(h)) if !h.is_multiple_of(s) => {
                 Err(self.fail("A", format!("expected a number of systems that divides the {h} channels, found {s}")))
             }
             _ => Ok(()),

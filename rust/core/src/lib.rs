@@ -3,4 +3,6 @@
 pub mod discretize;
 pub mod document;
 pub mod error;
+pub mod hippo;
 pub mod kernels;
+pub mod stability;
