@@ -151,6 +151,11 @@ def constant(spec: Fit, coefficients: list[float]) -> str:
     return f"const {spec.name}: [{rust}; {len(coefficients)}] = [\n{numbers}];"
 
 
+def tokens(text: str) -> list[str]:
+    """The text without what rustfmt may change."""
+    return re.findall(r"[^\s,\[\]]+|[\[\]]", text)
+
+
 def main() -> int:
     """Prints, writes or checks; 1 where a check fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -172,7 +177,7 @@ def main() -> int:
             if found is None:
                 print(f"{path}: expected a constant {spec.name}, found none", file=sys.stderr)
                 status = 1
-            elif found[0] != text and arguments.check:
+            elif arguments.check and tokens(found[0]) != tokens(text):
                 print(f"{path}: {spec.name} is not what this script fits; run it with --write", file=sys.stderr)
                 status = 1
             elif arguments.write:

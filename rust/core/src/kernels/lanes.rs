@@ -91,6 +91,8 @@ pub trait Lanes: Copy {
     fn round2(self, a: Self::V) -> (Self::V, Self::V);
     /// 2^f for f in [-1/2, 1/2], exactly 1 at 0.
     fn exp2_poly(self, f: Self::V) -> Self::V;
+    /// 2^f - 1 for f in [-1/2, 1/2], as accurate near 0.
+    fn exp2m1_poly(self, f: Self::V) -> Self::V;
     /// Applies a function lane by lane, for what has no vector form.
     fn map(self, a: Self::V, f: impl Fn(Self::E) -> Self::E) -> Self::V;
 
@@ -218,8 +220,22 @@ macro_rules! common {
 
 impl<S: Simd> Lanes for F32<S> {
     common!(
-        f32, f32s, F32_LANES, splat_f32s, add_f32s, sub_f32s, mul_f32s, div_f32s, mul_add_e_f32s,
-        negate_mul_add_e_f32s, abs_f32s, max_f32s, min_f32s, sqrt_f32s, greater_than_f32s, select_f32s,
+        f32,
+        f32s,
+        F32_LANES,
+        splat_f32s,
+        add_f32s,
+        sub_f32s,
+        mul_f32s,
+        div_f32s,
+        mul_add_e_f32s,
+        negate_mul_add_e_f32s,
+        abs_f32s,
+        max_f32s,
+        min_f32s,
+        sqrt_f32s,
+        greater_than_f32s,
+        select_f32s,
         reduce_sum_f32s
     );
 
@@ -238,12 +254,32 @@ impl<S: Simd> Lanes for F32<S> {
     fn exp2_poly(self, f: S::f32s) -> S::f32s {
         self.poly(f, &EXP2_32)
     }
+
+    #[inline(always)]
+    fn exp2m1_poly(self, f: S::f32s) -> S::f32s {
+        let [_, slope @ ..] = EXP2_32;
+        self.mul(f, self.poly(f, &slope))
+    }
 }
 
 impl<S: Simd> Lanes for F64<S> {
     common!(
-        f64, f64s, F64_LANES, splat_f64s, add_f64s, sub_f64s, mul_f64s, div_f64s, mul_add_e_f64s,
-        negate_mul_add_e_f64s, abs_f64s, max_f64s, min_f64s, sqrt_f64s, greater_than_f64s, select_f64s,
+        f64,
+        f64s,
+        F64_LANES,
+        splat_f64s,
+        add_f64s,
+        sub_f64s,
+        mul_f64s,
+        div_f64s,
+        mul_add_e_f64s,
+        negate_mul_add_e_f64s,
+        abs_f64s,
+        max_f64s,
+        min_f64s,
+        sqrt_f64s,
+        greater_than_f64s,
+        select_f64s,
         reduce_sum_f64s
     );
 
@@ -259,18 +295,16 @@ impl<S: Simd> Lanes for F64<S> {
     fn exp2_poly(self, f: S::f64s) -> S::f64s {
         self.poly(f, &EXP2_64)
     }
+
+    #[inline(always)]
+    fn exp2m1_poly(self, f: S::f64s) -> S::f64s {
+        let [_, slope @ ..] = EXP2_64;
+        self.mul(f, self.poly(f, &slope))
+    }
 }
 
 /// 2^f = sum c_k f^k on [-1/2, 1/2], relative error 6e-9. Made by tools/fit_functions.py.
-const EXP2_32: [f32; 7] = [
-    1.0,
-    6.9314724e-1,
-    2.4022655e-1,
-    5.5502728e-2,
-    9.617064e-3,
-    1.3417747e-3,
-    1.582633e-4,
-];
+const EXP2_32: [f32; 7] = [1.0, 6.9314724e-1, 2.4022655e-1, 5.5502728e-2, 9.617064e-3, 1.3417747e-3, 1.582633e-4];
 
 /// The same for `f64`, relative error 2e-17.
 const EXP2_64: [f64; 12] = [

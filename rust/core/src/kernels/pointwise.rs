@@ -1,1 +1,617 @@
-//! 
+//! Element-wise functions, gated linear units, softmax.
+//!
+//! In `f32` every function is within 2e-7 max(1, |f|) of the exact one over the whole range, in `f64` within
+//! 1e-13 of it; NaN stays NaN. Infinities have the limit as their value.
+
+use super::{Elem, GROUP, Isa, Kernel, Lanes, padded};
+use std::f64::consts::{LN_2, LOG2_E};
+
+/// An element-wise function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// x
+    Identity,
+    /// x Phi(x), by erf.
+    Gelu,
+    /// Its tanh approximation.
+    GeluTanh,
+    /// max(x, 0)
+    Relu,
+    /// Slope 0.01 below zero.
+    LeakyRelu,
+    /// x sigmoid(x)
+    Silu,
+    /// 1 / (1 + exp(-x))
+    Sigmoid,
+    /// tanh(x)
+    Tanh,
+    /// log(1 + exp(x)), linear above 20.
+    Softplus,
+    /// exp(x) - 1 below zero, else x.
+    Elu,
+    /// relu(x)^2
+    Sqrelu,
+}
+
+impl Function {
+    /// Every one of them.
+    pub const ALL: [Function; 11] = [
+        Function::Identity,
+        Function::Gelu,
+        Function::GeluTanh,
+        Function::Relu,
+        Function::LeakyRelu,
+        Function::Silu,
+        Function::Sigmoid,
+        Function::Tanh,
+        Function::Softplus,
+        Function::Elu,
+        Function::Sqrelu,
+    ];
+
+    /// Its name in a Document.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Function::Identity => "identity",
+            Function::Gelu => "gelu",
+            Function::GeluTanh => "gelu_tanh",
+            Function::Relu => "relu",
+            Function::LeakyRelu => "leaky_relu",
+            Function::Silu => "silu",
+            Function::Sigmoid => "sigmoid",
+            Function::Tanh => "tanh",
+            Function::Softplus => "softplus",
+            Function::Elu => "elu",
+            Function::Sqrelu => "sqrelu",
+        }
+    }
+
+    /// The one of that name in a Document.
+    pub fn named(name: &str) -> Option<Function> {
+        Function::ALL.into_iter().find(|f| f.name() == name)
+    }
+}
+
+/// A function as a type, so that a loop over it is compiled for it: see [`with_curve!`].
+pub trait Curve {
+    /// The function, lane by lane.
+    fn apply<L: Lanes>(lanes: L, x: L::V) -> L::V;
+}
+
+/// Evaluates an expression in which `$curve` is the [`Curve`] of a [`Function`]: the choice stands outside the loop.
+macro_rules! with_curve {
+    ($function:expr, $curve:ident => $body:expr) => {{
+        use $crate::kernels::pointwise::{Function, curves};
+        macro_rules! arm {
+            ($name:ident) => {{
+                type $curve = curves::$name;
+                $body
+            }};
+        }
+        match $function {
+            Function::Identity => arm!(Identity),
+            Function::Gelu => arm!(Gelu),
+            Function::GeluTanh => arm!(GeluTanh),
+            Function::Relu => arm!(Relu),
+            Function::LeakyRelu => arm!(LeakyRelu),
+            Function::Silu => arm!(Silu),
+            Function::Sigmoid => arm!(Sigmoid),
+            Function::Tanh => arm!(Tanh),
+            Function::Softplus => arm!(Softplus),
+            Function::Elu => arm!(Elu),
+            Function::Sqrelu => arm!(Sqrelu),
+        }
+    }};
+}
+pub(crate) use with_curve;
+
+/// The functions as types.
+pub mod curves {
+    use super::*;
+
+    macro_rules! curve {
+        ($name:ident, |$lanes:ident, $x:ident| $body:expr) => {
+            /// See the [`Function`] of this name.
+            pub struct $name;
+            impl Curve for $name {
+                #[inline(always)]
+                fn apply<L: Lanes>($lanes: L, $x: L::V) -> L::V {
+                    $body
+                }
+            }
+        };
+    }
+
+    curve!(Identity, |_lanes, x| x);
+
+    // The tail Phi(-t) is 2^q(t). At t = 12 it is below 1e-32, and q still above the least exponent.
+    curve!(Gelu, |lanes, x| if single::<L>() {
+        let t = lanes.min(lanes.abs(x), number(lanes, 12.0));
+        let tail = lanes.exp2_normal(poly32(lanes, t, &LOG2_TAIL));
+        lanes.nfma(t, tail, relu(lanes, x))
+    } else {
+        lanes.map(x, |x| L::E::of(gelu64(x.f64())))
+    });
+
+    // (1 + tanh(v)) / 2 is 1 / (1 + exp(-2 v)).
+    curve!(GeluTanh, |lanes, x| {
+        const SLOPE: f64 = -2.0 * 0.797_884_560_802_865_4 * LOG2_E;
+        let low = lanes.max(x, number(lanes, -10.0));
+        let t = lanes.min(low, number(lanes, 10.0));
+        let slope = lanes.fma(lanes.mul(t, t), number(lanes, SLOPE * 0.044_715), number(lanes, SLOPE));
+        let e = lanes.exp2_normal(lanes.mul(t, slope));
+        lanes.div(low, lanes.add(e, number(lanes, 1.0)))
+    });
+
+    curve!(Relu, |lanes, x| relu(lanes, x));
+
+    curve!(LeakyRelu, |lanes, x| lanes.max(x, lanes.mul(x, number(lanes, 0.01))));
+
+    curve!(Silu, |lanes, x| {
+        let low = lanes.max(x, number(lanes, -exp_range::<L>()));
+        let e = exp(lanes, lanes.min(low, number(lanes, exp_range::<L>())), -1.0);
+        lanes.div(low, lanes.add(e, number(lanes, 1.0)))
+    });
+
+    curve!(Sigmoid, |lanes, x| {
+        let one = number(lanes, 1.0);
+        lanes.div(one, lanes.add(exp(lanes, clamp(lanes, x, exp_range::<L>()), -1.0), one))
+    });
+
+    // With E = exp(2 x) - 1, E / (E + 2).
+    curve!(Tanh, |lanes, x| {
+        let e = expm1(lanes, clamp(lanes, x, if single::<L>() { 10.0 } else { 20.0 }), 2.0);
+        lanes.div(e, lanes.add(e, number(lanes, 2.0)))
+    });
+
+    // max(x, 0) + log1p(exp(-|x|)); above 20 float32 does not tell it from x.
+    curve!(Softplus, |lanes, x| if single::<L>() {
+        let u = exp(lanes, lanes.min(lanes.abs(x), number(lanes, exp_range::<L>())), -1.0);
+        lanes.fma(u, poly32(lanes, u, &LOG1P), relu(lanes, x))
+    } else {
+        lanes.map(x, |x| if x.f64() > 20.0 { x } else { L::E::of(libm::log1p(libm::exp(x.f64()))) })
+    });
+
+    curve!(Elu, |lanes, x| {
+        let low = lanes.max(lanes.min(x, number(lanes, 0.0)), number(lanes, -exp_range::<L>()));
+        lanes.add(relu(lanes, x), expm1(lanes, low, 1.0))
+    });
+
+    curve!(Sqrelu, |lanes, x| {
+        let r = relu(lanes, x);
+        lanes.mul(r, r)
+    });
+}
+
+#[inline(always)]
+fn single<L: Lanes>() -> bool {
+    size_of::<L::E>() == 4
+}
+
+#[inline(always)]
+fn number<L: Lanes>(lanes: L, x: f64) -> L::V {
+    lanes.splat(L::E::of(x))
+}
+
+#[inline(always)]
+fn poly32<L: Lanes, const N: usize>(lanes: L, x: L::V, coefficients: &[f32; N]) -> L::V {
+    lanes.poly(x, &coefficients.map(|c| L::E::of(f64::from(c))))
+}
+
+#[inline(always)]
+fn relu<L: Lanes>(lanes: L, x: L::V) -> L::V {
+    lanes.max(x, number(lanes, 0.0))
+}
+
+#[inline(always)]
+fn clamp<L: Lanes>(lanes: L, x: L::V, bound: f64) -> L::V {
+    lanes.max(lanes.min(x, number(lanes, bound)), number(lanes, -bound))
+}
+
+/// Up to here, on both sides, exp is a normal number.
+#[inline(always)]
+fn exp_range<L: Lanes>() -> f64 {
+    -L::E::EXPONENTS.0.f64() * LN_2 - 0.01
+}
+
+/// f and 2^n with rate x log2(e) = n + f; the product that becomes f is not rounded.
+#[inline(always)]
+fn exp_parts<L: Lanes>(lanes: L, x: L::V, rate: f64) -> (L::V, L::V) {
+    let slope = number(lanes, rate * LOG2_E);
+    let (n, scale) = lanes.round2(lanes.mul(x, slope));
+    (lanes.fma(x, slope, lanes.sub(number(lanes, -0.0), n)), scale)
+}
+
+/// exp(rate x), within [`exp_range`].
+#[inline(always)]
+fn exp<L: Lanes>(lanes: L, x: L::V, rate: f64) -> L::V {
+    let (f, scale) = exp_parts(lanes, x, rate);
+    lanes.mul(lanes.exp2_poly(f), scale)
+}
+
+/// exp(rate x) - 1, within [`exp_range`].
+#[inline(always)]
+fn expm1<L: Lanes>(lanes: L, x: L::V, rate: f64) -> L::V {
+    let (f, scale) = exp_parts(lanes, x, rate);
+    lanes.fma(lanes.exp2m1_poly(f), scale, lanes.sub(scale, number(lanes, 1.0)))
+}
+
+fn gelu64(x: f64) -> f64 {
+    // erfc is 0 from here on, and an infinity times 0 would be NaN.
+    if x < -40.0 { -0.0 } else { 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2) }
+}
+
+/// log2(Phi(-t)), with an error that makes t Phi(-t) wrong by less than 9e-8. Made by tools/fit_functions.py.
+const LOG2_TAIL: [f32; 7] = [-1.0, -1.1511471e0, -4.5891544e-1, -5.323864e-2, 7.977834e-3, -7.400091e-4, 2.9941808e-5];
+
+/// log(1 + u) / u on [0, 1], relative error 4e-8. Made by tools/fit_functions.py.
+const LOG1P: [f32; 9] = [
+    1.0,
+    -4.9999774e-1,
+    3.3323777e-1,
+    -2.4874884e-1,
+    1.9217367e-1,
+    -1.3880126e-1,
+    8.0609635e-2,
+    -3.0887682e-2,
+    5.561648e-3,
+];
+
+/// Applies `function` to `len` elements at `p`.
+///
+/// # Safety
+/// `p` points to `len` elements, a multiple of [`GROUP`].
+#[inline(always)]
+pub unsafe fn apply<L: Lanes>(lanes: L, function: Function, p: *mut L::E, len: usize) {
+    if function == Function::Identity {
+        return;
+    }
+    with_curve!(function, C => {
+        for i in (0..len).step_by(L::LANES) {
+            // SAFETY: the caller answers for `len` elements, of which LANES is a divisor.
+            unsafe { lanes.store(p.add(i), C::apply(lanes, lanes.load(p.add(i)))) };
+        }
+    });
+}
+
+/// Applies `function` to `rows` rows of `d` channels (stride [`padded`]) in place.
+pub fn run<E: Elem>(isa: Isa, function: Function, rows: usize, d: usize, x: &mut [E]) {
+    let len = rows * padded(d);
+    assert!(x.len() >= len);
+    isa.run(Run { function, x: &mut x[..len] });
+}
+
+struct Run<'a, E> {
+    function: Function,
+    x: &'a mut [E],
+}
+
+impl<E: Elem> Kernel<E> for Run<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        // SAFETY: the slice is whole rows of whole groups.
+        unsafe { apply(lanes, self.function, self.x.as_mut_ptr(), self.x.len()) }
+    }
+}
+
+/// y = first half of x times `gate` of the second half: `rows` rows of 2 d channels into `rows` rows of d.
+///
+/// Dauphin et al. 2017, eq. 1. The second half starts at channel `d`, not at a group.
+pub fn glu<E: Elem>(isa: Isa, gate: Function, rows: usize, d: usize, x: &[E], y: &mut [E]) {
+    assert!(x.len() >= rows * padded(2 * d) && y.len() >= rows * padded(d));
+    isa.run(GluKernel { gate, rows, d, x, y });
+}
+
+struct GluKernel<'a, E> {
+    gate: Function,
+    rows: usize,
+    d: usize,
+    x: &'a [E],
+    y: &'a mut [E],
+}
+
+impl<E: Elem> Kernel<E> for GluKernel<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let Self { gate, rows, d, x, y } = self;
+        let whole = d / GROUP * GROUP;
+        with_curve!(gate, C => {
+            for row in 0..rows {
+                // SAFETY: `glu` checked the lengths. Whole groups of both halves lie within the row; the rest of
+                // each half is copied out, since the second half's last group may reach beyond the row.
+                unsafe {
+                    let x = x.as_ptr().add(row * padded(2 * d));
+                    let y = y.as_mut_ptr().add(row * padded(d));
+                    for i in (0..whole).step_by(L::LANES) {
+                        let gate = C::apply(lanes, lanes.load(x.add(d + i)));
+                        lanes.store(y.add(i), lanes.mul(lanes.load(x.add(i)), gate));
+                    }
+                    if whole < d {
+                        let mut value = [E::ZERO; GROUP];
+                        let mut gate = [E::ZERO; GROUP];
+                        std::ptr::copy_nonoverlapping(x.add(whole), value.as_mut_ptr(), d - whole);
+                        std::ptr::copy_nonoverlapping(x.add(d + whole), gate.as_mut_ptr(), d - whole);
+                        for i in (0..GROUP).step_by(L::LANES) {
+                            let gate = C::apply(lanes, lanes.load(gate.as_ptr().add(i)));
+                            lanes.store(y.add(whole + i), lanes.mul(lanes.load(value.as_ptr().add(i)), gate));
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Softmax, or its logarithm, over each run of `size` channels of `rows` rows of `d`, in place.
+///
+/// Computed in `f64`, with the run's maximum taken off first; a run that holds a NaN becomes NaN.
+pub fn softmax<E: Elem>(log: bool, rows: usize, d: usize, size: usize, x: &mut [E]) {
+    let stride = padded(d);
+    assert!(size > 0 && d.is_multiple_of(size) && x.len() >= rows * stride);
+    for row in x[..rows * stride].chunks_exact_mut(stride.max(1)) {
+        for run in row[..d].chunks_exact_mut(size) {
+            let greatest = run.iter().fold(f64::NEG_INFINITY, |m, x| if x.f64() > m { x.f64() } else { m });
+            let sum: f64 = run.iter().map(|x| libm::exp(x.f64() - greatest)).sum();
+            let log_sum = libm::log(sum);
+            for x in run {
+                let below = x.f64() - greatest;
+                *x = E::of(if log { below - log_sum } else { libm::exp(below) / sum });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: [usize; 8] = [1, 3, 15, 16, 17, 24, 64, 100];
+
+    fn exact(function: Function, x: f64) -> f64 {
+        match function {
+            Function::Identity => x,
+            Function::Gelu => gelu64(x),
+            Function::GeluTanh => {
+                let v = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+                if x < -30.0 { 0.0 } else { x / (1.0 + libm::exp(-2.0 * v)) }
+            }
+            Function::Relu => x.max(0.0),
+            Function::LeakyRelu => x.max(0.01 * x),
+            Function::Silu if x < -700.0 => 0.0,
+            Function::Silu => x / (1.0 + libm::exp(-x)),
+            Function::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
+            Function::Tanh => libm::tanh(x),
+            Function::Softplus if x > 20.0 => x,
+            Function::Softplus => libm::log1p(libm::exp(x)),
+            Function::Elu if x > 0.0 => x,
+            Function::Elu => libm::expm1(x),
+            Function::Sqrelu => x.max(0.0) * x.max(0.0),
+        }
+    }
+
+    /// Dense around zero, sparse towards the extremes, on both sides.
+    fn arguments<E: Elem>() -> Vec<E> {
+        let mut xs: Vec<f64> = (0..60_000).map(|i| f64::from(i) * 5e-4).collect();
+        xs.extend((0..4_000).map(|i| 2f64.powf(-120.0 + f64::from(i) * 0.06)));
+        xs.extend([87.0, 87.4, 88.0, 88.8, 103.0, 126.0, 127.0, 128.0, 700.0, 1e18, 1e19, 1e37]);
+        xs.extend(xs.clone().iter().map(|x| -x));
+        xs.retain(|x| x.abs() < if size_of::<E>() == 4 { 3e38 } else { 1e300 });
+        xs.resize(padded(xs.len()), 0.0);
+        xs.into_iter().map(E::of).collect()
+    }
+
+    fn worst<E: Elem>(isa: Isa, function: Function) -> (f64, f64) {
+        let xs = arguments::<E>();
+        let mut ys = xs.clone();
+        run(isa, function, 1, xs.len(), &mut ys);
+        let mut worst = (0.0, 0.0);
+        for (x, y) in xs.iter().zip(&ys) {
+            let f = exact(function, x.f64());
+            let error = if f.is_infinite() || E::of(f).f64().is_infinite() {
+                if y.f64() == E::of(f).f64() { 0.0 } else { f64::INFINITY }
+            } else {
+                (y.f64() - f).abs() / f.abs().max(1.0)
+            };
+            assert!(!error.is_nan(), "{function:?}({x:?}) = {y:?}, expected {f}");
+            if error > worst.0 {
+                worst = (error, x.f64());
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn functions_are_within_2e7_of_float64() {
+        for isa in Isa::all() {
+            for function in Function::ALL {
+                let (error, x) = worst::<f32>(isa, function);
+                eprintln!("{} {function:?}: {error:.2e} at {x}", isa.name());
+                assert!(error <= 2e-7, "{} {function:?}: {error:.2e} at {x}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn float64_functions_are_within_1e13() {
+        for isa in Isa::all() {
+            for function in Function::ALL {
+                let (error, x) = worst::<f64>(isa, function);
+                assert!(error <= 1e-13, "{} {function:?}: {error:.2e} at {x}", isa.name());
+            }
+        }
+    }
+
+    fn check_special<E: Elem>() {
+        let payload = E::of(f64::NAN);
+        for isa in Isa::all() {
+            for function in Function::ALL {
+                let mut x = [E::ZERO; GROUP];
+                let inf = E::of(f64::INFINITY);
+                x[..3].copy_from_slice(&[payload, inf, E::ZERO - inf]);
+                run(isa, function, 1, GROUP, &mut x);
+                assert!(x[0].f64().is_nan(), "{} {function:?} loses NaN", isa.name());
+                let high = if matches!(function, Function::Sigmoid | Function::Tanh) { 1.0 } else { f64::INFINITY };
+                assert_eq!(x[1].f64(), high, "{} {function:?}(inf)", isa.name());
+                let low = match function {
+                    Function::Identity | Function::LeakyRelu => f64::NEG_INFINITY,
+                    Function::Tanh | Function::Elu => -1.0,
+                    _ => 0.0,
+                };
+                let same = x[2].f64() == low || (x[2].f64() - low).abs() < 1e-29;
+                assert!(same, "{} {function:?}(-inf) = {:?}", isa.name(), x[2]);
+            }
+        }
+    }
+
+    #[test]
+    fn nan_stays_and_infinities_have_the_limit() {
+        check_special::<f32>();
+        check_special::<f64>();
+    }
+
+    #[test]
+    fn every_nan_stays() {
+        for isa in Isa::all() {
+            for function in Function::ALL {
+                for bits in [0x7fc0_0001_u32, 0xffc0_0080, 0x7fff_ffff, 0x7f80_0001] {
+                    let mut x = [f32::from_bits(bits); GROUP];
+                    run(isa, function, 1, GROUP, &mut x);
+                    assert!(x.iter().all(|x| x.is_nan()), "{} {function:?} loses {bits:#x}", isa.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exponentials_are_accurate_near_zero() {
+        for isa in Isa::all() {
+            for function in [Function::Tanh, Function::Elu, Function::Silu] {
+                let xs: Vec<f32> =
+                    (0..64).map(|i| -(10f32.powf(-8.0 + i as f32 / 10.0))).filter(|x| *x > -0.05).collect();
+                let mut ys = xs.clone();
+                ys.resize(padded(xs.len()), 0.0);
+                run(isa, function, 1, xs.len(), &mut ys);
+                for (&x, &y) in xs.iter().zip(&ys) {
+                    let f = exact(function, f64::from(x));
+                    let error = (f64::from(y) / f - 1.0).abs();
+                    assert!(error < 3e-7, "{} {function:?}({x}): {error:.1e}", isa.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn softplus_is_accurate_far_below_zero() {
+        for isa in Isa::all() {
+            let xs: Vec<f32> = (0..800).map(|i| -(i as f32) / 10.0).collect();
+            let mut ys = xs.clone();
+            run(isa, Function::Softplus, 1, xs.len(), &mut ys);
+            for (&x, &y) in xs.iter().zip(&ys) {
+                let error = (f64::from(y) / exact(Function::Softplus, f64::from(x)) - 1.0).abs();
+                assert!(error < 2e-7 + 1e-7 * f64::from(-x), "{} softplus({x}): {error:.1e}", isa.name());
+            }
+        }
+    }
+
+    fn check_exp2<E: Elem>(bound: f64) {
+        struct Exp2<'a, E>(&'a mut [E]);
+        impl<E: Elem> Kernel<E> for Exp2<'_, E> {
+            type Output = ();
+            #[inline(always)]
+            fn run<L: Lanes<E = E>>(self, lanes: L) {
+                for x in self.0.chunks_exact_mut(L::LANES) {
+                    // SAFETY: the chunk is LANES elements.
+                    unsafe { lanes.store(x.as_mut_ptr(), lanes.exp2(lanes.load(x.as_ptr()))) };
+                }
+            }
+        }
+        let (least, greatest) = (E::EXPONENTS.0.f64(), E::EXPONENTS.1.f64());
+        for isa in Isa::all() {
+            let xs: Vec<E> =
+                (0..=16_000).map(|i| E::of(least - 1.0 + (greatest - least + 2.0) * f64::from(i) / 16_000.0)).collect();
+            let mut ys = xs.clone();
+            ys.resize(padded(xs.len()), E::ZERO);
+            isa.run(Exp2(&mut ys));
+            for (x, y) in xs.iter().zip(&ys) {
+                let error = (y.f64() / libm::exp2(x.f64().clamp(least, greatest)) - 1.0).abs();
+                assert!(error <= bound, "{} {} exp2({x:?}): {error:.2e}", isa.name(), E::NAME);
+            }
+        }
+    }
+
+    #[test]
+    fn exp2_is_within_one_ulp() {
+        check_exp2::<f32>(f64::from(f32::EPSILON));
+        check_exp2::<f64>(2.0 * f64::EPSILON);
+    }
+
+    fn check_glu<E: Elem>(bound: f64) {
+        for isa in Isa::all() {
+            for d in SIZES {
+                for gate in Function::ALL {
+                    let (rows, stride) = (3, padded(2 * d));
+                    let mut x = vec![E::of(f64::NAN); rows * stride];
+                    for (row, x) in x.chunks_exact_mut(stride).enumerate() {
+                        x[..2 * d]
+                            .iter_mut()
+                            .enumerate()
+                            .for_each(|(i, x)| *x = E::of(((i * 7 + row) as f64).sin() * 3.0));
+                    }
+                    let mut y = vec![E::ZERO; rows * padded(d)];
+                    glu(isa, gate, rows, d, &x, &mut y);
+                    for row in 0..rows {
+                        for i in 0..d {
+                            let expected = x[row * stride + i].f64() * exact(gate, x[row * stride + d + i].f64());
+                            let error = (y[row * padded(d) + i].f64() - expected).abs();
+                            assert!(
+                                error <= bound * expected.abs().max(3.0),
+                                "{} {gate:?} d {d} channel {i}: {error:.1e}",
+                                isa.name()
+                            );
+                        }
+                        assert!(y[row * padded(d) + d..(row + 1) * padded(d)].iter().all(|y| y.f64() == 0.0));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn glu_is_the_product_of_its_halves() {
+        check_glu::<f32>(4e-7);
+        check_glu::<f64>(1e-13);
+    }
+
+    #[test]
+    fn softmax_sums_to_one_whatever_the_offset() {
+        for (d, size) in [(1, 1), (10, 10), (12, 4), (100, 25)] {
+            let stride = padded(d);
+            let mut x = vec![f32::NAN; 2 * stride];
+            for row in 0..2 {
+                (0..d).for_each(|i| x[row * stride + i] = ((i * 5 + row) as f32).sin() * 4.0 + 900.0);
+            }
+            let mut y = x.clone();
+            softmax(false, 2, d, size, &mut x);
+            softmax(true, 2, d, size, &mut y);
+            for row in 0..2 {
+                for run in 0..d / size {
+                    let at = row * stride + run * size..row * stride + (run + 1) * size;
+                    assert!((x[at.clone()].iter().sum::<f32>() - 1.0).abs() < 1e-6);
+                    for i in at {
+                        assert!((x[i].ln() - y[i]).abs() < 1e-5 && y[i] <= 0.0);
+                    }
+                }
+            }
+        }
+        let mut x = [1.0, f32::NAN, 2.0, 3.0];
+        let mut padded_row = [0f32; GROUP];
+        padded_row[..4].copy_from_slice(&x);
+        softmax(false, 1, 4, 2, &mut padded_row);
+        x.copy_from_slice(&padded_row[..4]);
+        assert!(x[0].is_nan() && x[1].is_nan() && (x[2] + x[3] - 1.0).abs() < 1e-6);
+    }
+}
