@@ -1,0 +1,123 @@
+"""State-space layers, a chunk of samples a call, as products with precomputed matrices.
+
+With x the state before the chunk and u its T inputs, of every channel:
+y = (C A^{t+1}) x + Toeplitz(C A^l B, D on the diagonal) u and x' = A^T x + (A^{T-1-t} B) u.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..document import DiagonalMimo, StateSpace
+from . import discretize
+from .context import Context
+from .discretize import Matrices, Modes
+from .layout import REALS, advance
+from .state_space import refuse_reverse
+from .windowed import fir
+
+Array = NDArray[Any]
+
+
+def powers(a1: Array, count: int) -> Array:
+    """a^0 ... a^{count - 1} of a = 1 + a1 in a new last axis."""
+    out = np.ones((*a1.shape, count), np.complex128)
+    for i in range(1, count):
+        out[..., i] = out[..., i - 1] * (1.0 + a1)
+    return out
+
+
+def lower_toeplitz(k: Array) -> Array:
+    """(..., T) -> (..., T, T), lower triangular: out[t, j] = k[t - j]."""
+    steps = k.shape[-1]
+    lag = np.arange(steps)[:, None] - np.arange(steps)
+    return np.where(lag >= 0, k[..., np.maximum(lag, 0)], 0.0)
+
+
+def state_space(c: Context, x: str, node: StateSpace) -> str:
+    """`Diagonal`, `Dplr`, `Dense`."""
+    refuse_reverse(node)
+    b, steps = c.b, c.samples
+    system = discretize.state_space(node, c.rate)
+    outputs, channels = system.D.shape
+    columns = c.by_channel(x, channels)
+    if node.kernel_length is not None:
+        kernel = discretize.impulse_response(system, discretize.cut_length(node.kernel_length, c.rate))
+        kernel[..., 0] += system.D
+        return c.from_channels(fir(c, columns, kernel), channels, outputs, head_major=node.head_major)
+    kernel = discretize.impulse_response(system, steps)
+    kernel[..., 0] += system.D
+    u = b.reshape(columns, [c.batch, channels, steps, 1], "u")
+    response = lower_toeplitz(kernel).transpose(1, 0, 2, 3).reshape(channels, outputs * steps, steps)
+    driven = b.op("MatMul", b.weight(response, "K"), u, what="K_u")
+    if isinstance(system, Modes) and not len(system.U):
+        y = _modes(c, u, system)
+    else:
+        y = _matrices(c, u, discretize.real_matrices(system) if isinstance(system, Modes) else system)
+    y = b.op("Add", driven, y, what="y_columns")
+    return c.from_channels(y, channels, outputs, head_major=node.head_major)
+
+
+def _modes(c: Context, u: str, modes: Modes) -> str:
+    b, steps = c.b, c.samples
+    modes, _ = discretize.fold_input(modes)
+    layout = REALS if modes.real else c.layout
+    groups, n = modes.a1.shape
+    power = powers(modes.a1, steps + 1)
+    state = b.state(layout.shape(c.batch, groups, n))
+    rows = (modes.C[..., None] * power[None, ..., 1:]).transpose(0, 3, 1, 2).reshape(-1, groups, n)
+    free = layout.project(b, state.input, rows, c.batch, "C_A")
+    columns = (modes.B[..., None] * power[..., steps - 1 :: -1]).transpose(2, 0, 1)
+    terms = [*layout.rotate(b, state.input, power[..., steps] - 1.0), layout.spread(b, columns, u, c.batch)]
+    advance(b, state, terms)
+    return free
+
+
+def _matrices(c: Context, u: str, system: Matrices) -> str:
+    b, steps = c.b, c.samples
+    groups, n = system.B.shape
+    A = np.eye(n) + system.A1
+    power, rows, columns = np.broadcast_to(np.eye(n), A.shape), [], []
+    for _ in range(steps):
+        columns.append(np.einsum("gij,gj->gi", power, system.B))
+        power = A @ power
+        rows.append(np.einsum("mgi,gij->gmj", system.C, power))
+    state = b.state((c.batch, groups, n, 1))
+    observed = np.stack(rows, 2).reshape(groups, -1, n)
+    free = b.op("MatMul", b.weight(observed, "C_A"), state.input, what="C_A_x")
+    moved = b.op("MatMul", b.weight(power - np.eye(n), "A"), state.input, what="A_x")
+    driven = b.op("MatMul", b.weight(np.stack(columns[::-1], -1), "B"), u, what="B_u")
+    advance(b, state, [moved, driven])
+    return free
+
+
+def mimo(c: Context, x: str, node: DiagonalMimo) -> str:
+    """`DiagonalMimo`: the modes' inputs by one product, each mode's chunk by another, the outputs by a third."""
+    refuse_reverse(node)
+    b, steps = c.b, c.samples
+    a1, B, C = discretize.mimo(node, c.rate)
+    n = len(a1)
+    power = powers(a1, steps + 1)
+    both = np.concatenate([B.real, B.imag])
+    driven = b.op("MatMul", x, b.weight(both.T, "B"), what="B_u")
+    driven = b.reshape(driven, [c.batch, steps, 2, n], "B_u_modes")
+    driven = b.op("Transpose", driven, what="B_u_by_mode", perm=[0, 3, 2, 1])
+    driven = b.reshape(driven, [c.batch, n, 2 * steps, 1], "B_u_column")
+
+    def real(z: Array) -> Array:
+        return np.concatenate([np.concatenate([z.real, -z.imag], -1), np.concatenate([z.imag, z.real], -1)], -2)
+
+    state = b.state((c.batch, n, 2, 1))
+    free = b.op("MatMul", b.weight(real(power[:, 1:, None]), "A"), state.input, what="A_x")
+    forced = b.op("MatMul", b.weight(real(lower_toeplitz(power[:, :steps])), "L"), driven, what="L_u")
+    modes = b.reshape(b.op("Add", free, forced, what="x"), [c.batch, n, 2, steps], "x_modes")
+    b.slice(modes, 3, steps - 1, steps, "x_end", out=state.output)
+    by_sample = b.op("Transpose", modes, what="x_by_sample", perm=[0, 3, 2, 1])
+    by_sample = b.reshape(by_sample, [c.batch, steps, 2 * n], "x_row")
+    y = b.op("MatMul", by_sample, b.weight(np.concatenate([C.real, -C.imag], -1).T, "C"), what="C_x")
+    if node.D is None or not node.D.any():
+        return y
+    return b.op("Add", y, b.op("Mul", x, b.weight(node.D, "D"), what="D_u"), what="y")

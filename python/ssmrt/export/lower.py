@@ -1,0 +1,125 @@
+"""From the Document's tree to operators: one function a node kind."""
+
+from __future__ import annotations
+
+
+from ..document import (
+    Activation,
+    Conv1d,
+    DiagonalMimo,
+    Embedding,
+    Gate,
+    Glu,
+    Linear,
+    Node,
+    Norm,
+    Pool,
+    Residual,
+    Selective,
+    Sequential,
+    StateSpace,
+)
+from ..errors import ExportError
+from . import chunked, state_space
+from .context import Context
+from .functions import function
+from .windowed import conv1d, pool
+
+
+def lower(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
+    """Append ``node`` on the signal ``x`` of ``width`` channels: the output's name and width."""
+    with c.b.scope(node):
+        return _lower(c, x, width, node)
+
+
+def _lower(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
+    if isinstance(node, Sequential):
+        for child in node.children:
+            x, width = lower(c, x, width, child)
+        return x, width
+    if isinstance(node, Residual):
+        return _residual(c, x, width, node)
+    if isinstance(node, Gate):
+        left, size = lower(c, x, width, node.left)
+        right, other = lower(c, x, width, node.right)
+        _expect(c, size, other)
+        return c.b.op("Mul", left, right, what="gated"), size
+    if isinstance(node, Embedding):
+        return c.b.op("Gather", c.b.weight(node.weight, "table"), x, what="embedded", axis=0), node.weight.shape[1]
+    if isinstance(node, Linear):
+        _expect(c, node.weight.shape[1], width)
+        return c.linear(x, node.weight, node.bias), len(node.weight)
+    if isinstance(node, Norm):
+        return _norm(c, x, node), width
+    if isinstance(node, Activation):
+        return function(c.b, x, node.function, c.signal(width), node.size), width
+    if isinstance(node, Glu):
+        return _glu(c, x, width, node), width // 2
+    if isinstance(node, Conv1d):
+        _expect(c, len(node.weight), width)
+        return conv1d(c, x, node), width
+    if isinstance(node, Pool):
+        return pool(c, x, node, width), width
+    return _recurrent(c, x, width, node)
+
+
+def _recurrent(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
+    if isinstance(node, StateSpace):
+        outputs, channels, _ = node.C.shape
+        _expect(c, channels, width)
+        run = state_space.state_space if c.chunk is None else chunked.state_space
+        return run(c, x, node), outputs * channels
+    if isinstance(node, DiagonalMimo):
+        _expect(c, node.B.shape[1], width)
+        run_mimo = state_space.mimo if c.chunk is None else chunked.mimo
+        return run_mimo(c, x, node), len(node.C)
+    if isinstance(node, Selective):
+        _expect(c, len(node.A), width)
+        return state_space.selective(c, x, node), width
+    raise ExportError(f"layer {c.b.layer!r}: {type(node).__name__} has no operators")
+
+
+def _expect(c: Context, expected: int, found: int) -> None:
+    if expected != found:
+        raise ExportError(f"layer {c.b.layer!r}: expected {expected} channels, found {found}")
+
+
+def _residual(c: Context, x: str, width: int, node: Residual) -> tuple[str, int]:
+    b = c.b
+    skip, size = (x, width) if node.skip is None else lower(c, x, width, node.skip)
+    y, other = lower(c, x, width, node.child)
+    _expect(c, size, other)
+    if node.alpha != 1.0:
+        skip = b.op("Mul", skip, b.scalar(node.alpha), what="skip_scaled")
+    if not isinstance(node.beta, float | int):
+        y = b.op("Mul", y, b.weight(node.beta, "beta"), what="branch_scaled")
+    elif node.beta != 1.0:
+        y = b.op("Mul", y, b.scalar(node.beta), what="branch_scaled")
+    return b.op("Add", skip, y, what="residual"), size
+
+
+def _glu(c: Context, x: str, width: int, node: Glu) -> str:
+    if width % 2:
+        raise ExportError(f"layer {c.b.layer!r}: a gated linear unit needs an even number of channels, found {width}")
+    half = width // 2
+    value, gate = c.b.split(x, [half, half], ["value", "gate"])
+    return c.b.op("Mul", value, function(c.b, gate, node.gate, c.signal(half)), what="glu")
+
+
+def _norm(c: Context, x: str, node: Norm) -> str:
+    b = c.b
+    if node.kind != "affine":
+        centred = x
+        if node.kind == "layer":
+            centred = b.op("Sub", x, b.mean(x, "mean"), what="centred")
+        # ONNX Runtime recognises a layer norm by Pow, and no code generator makes more of it than a product.
+        variance = b.mean(b.op("Pow", centred, b.scalar(2.0), what="squares"), "variance")
+        deviation = b.op("Sqrt", b.op("Add", variance, b.scalar(node.eps), what="variance_eps"), what="deviation")
+        if node.kind == "layer" and node.shift != 0.0:
+            centred = b.op("Add", centred, b.scalar(node.shift), what="shifted")
+        x = b.op("Div", centred, deviation, what="normalised")
+    if node.weight is not None:
+        x = b.op("Mul", x, b.weight(node.weight, "weight"), what="weighted")
+    if node.bias is not None:
+        x = b.op("Add", x, b.weight(node.bias, "bias"), what="biased")
+    return x
