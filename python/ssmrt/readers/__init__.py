@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import CheckpointError
-from . import npz, safetensors, torch
+from . import directories, eqx, flax_msgpack, npz, safetensors, torch
 from .checkpoint import Checkpoint as Checkpoint
 
 
@@ -29,9 +29,12 @@ HEAD = 4096
 
 # Tried in this order: formats with a magic number first, those told by their structure last.
 READERS: dict[str, Reader] = {
+    "eqx": eqx,
     "safetensors": safetensors,
     "npz": npz,
     "torch": torch,
+    "flax-msgpack": flax_msgpack,
+    "orbax": directories,
 }
 
 
