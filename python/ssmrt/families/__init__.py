@@ -21,7 +21,10 @@ from ..readers.checkpoint import Checkpoint
 # The order is that in which they are asked whether a checkpoint is theirs.
 FAMILIES = {
     "s4-example": "s4_example",
+    "s4-sequence-model": "s4_sequence_model",
     "s4-block": "s4_block",
+    "lssl": "lssl",
+    "mamba": "mamba",
     "annotated-s4": "annotated_s4",
     "s5": "s5",
     "lru": "lru",

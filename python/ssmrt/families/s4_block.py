@@ -200,7 +200,7 @@ class _Tail:
     @property
     def _bare(self) -> bool:
         """Whether this is the inner layer alone, which upstream's configurations call fftconv."""
-        return self.config.raw("_name_") == "fftconv"
+        return bool(self.config.raw("_name_") == "fftconv")
 
     def _columns(self) -> int | None:
         """The channels that the output layer takes; None where there is none."""

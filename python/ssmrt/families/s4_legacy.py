@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from .config import Config
-from .s4_kernel import TRANSFORMS, WHY_A, WHY_DISC, Kernel, Real, applied, banded, step_size
+from .s4_kernel import TRANSFORMS, WHY_A, WHY_DISC, Complex, Kernel, Real, applied, banded, step_size
 from .tensors import Tensors
 
 
@@ -74,7 +74,7 @@ def _read_2(t: Tensors) -> Kernel:
     return replace(kernel, A=A)
 
 
-def _nodes(omega: np.ndarray) -> int:  # type: ignore[type-arg]
+def _nodes(omega: Complex) -> int:
     """The L of e^(-2 pi i k / L) for k = 0 .. L // 2, of which there are as many for L even and L + 1."""
     if omega.size < 2:
         return 1

@@ -77,7 +77,8 @@ class Tensors:
         array = self._get(name, shape)
         found = array.shape
         fits = len(found) == len(shape) and all(
-            size == (self.dims.setdefault(dim, size) if isinstance(dim, str) else dim) for dim, size in zip(shape, found)
+            size == (self.dims.setdefault(dim, size) if isinstance(dim, str) else dim)
+            for dim, size in zip(shape, found)
         )
         if not fits:
             raise self.misfit(name, self._describe(shape), str(found))

@@ -1,0 +1,366 @@
+"""``s4-sequence-model``: the backbone that the state-spaces/s4 repository trains, with its encoder and decoder.
+
+``config`` has the layout of the repository's own configuration (``model``, ``encoder``, ``decoder``, ``dataset``,
+``task``); a backbone's arguments are also taken without the ``model`` around them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..document import Document, Embedding, Glu, Linear, Node, Norm, Residual, Sequential
+from ..errors import CheckpointError, ConfigRequired, UnsupportedError
+from ..readers.checkpoint import Checkpoint
+from . import lssl, s4_block
+from .config import Config
+from .s4_decoder import decoder
+from .s4_example import is_s4d, s4d
+from .s4_options import IDENTITY, as_list, details, name_of
+from .tensors import Tensors
+from .torch_layers import activation, batch_norm, embedding, is_glu, layer_norm, linear, transposed_layer_norm
+
+ARCH = "s4-sequence-model"
+
+_BLOCK = re.compile(r"(?:model\.)?layers\.(\d+)\.(?:layer|norm|residual)\.")
+# Kernel facts that may stand at the top of a config, where all layers share them.
+_SHARED = ("dt_transform", "disc", "real_transform", "imag_transform", "dt_fast", "bandlimit", "activation", "l_max")
+_S4 = ("s4", "standalone", "fftconv")
+
+WHY_RESIDUAL = "how a layer's output joins its input is not in the file"
+
+
+def matches(tensors: Mapping[str, NDArray[np.generic]]) -> bool:
+    """Whether the tensors are those of a backbone with at least one S4 layer."""
+    blocks = {m[0] for name in tensors if (m := _BLOCK.match(name)) and m[0].endswith(".layer.")}
+    views = [Tensors(tensors, "", prefix) for prefix in blocks]
+    return any(s4_block.is_layer(view) or is_s4d(view) or lssl.is_layer(view) for view in views)
+
+
+def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
+    """The model: (L, d_input), or L tokens, to (d_output,) or (L, d_output) as its decoder says."""
+    source = checkpoint.source
+    t = Tensors(checkpoint.tensors, source)
+    facts = Config(config, checkpoint.config, source)
+    root = "model." if any(name.startswith("model.layers.") for name in t.names) else ""
+    model = facts.scope("model") if "model" in facts else facts
+    body, d_model, d_out = _Backbone(t, root, facts, model, source).nodes()
+    before, d_input = _encoder(t, facts, model, d_model, source)
+    after, d_output = decoder(t, facts, model, d_out, source)
+    # Loss functions and tasks that are modules keep copies of what is theirs.
+    for name in t.names:
+        if name.startswith(("task.", "loss.", "loss_val.")):
+            t.ignore(name)
+    t.finish()
+    facts.finish()
+    nodes = Sequential((*before, *body, *after), name=ARCH)
+    return Document(nodes, d_input, d_output, {"arch": ARCH, "source": source})
+
+
+class _Backbone:
+    """Blocks of a norm, a layer and a residual sum."""
+
+    def __init__(self, t: Tensors, root: str, facts: Config, model: Config, source: str):
+        self.t, self.root, self.facts, self.model, self.source = t, root, facts, model, source
+        self.transposed = bool(model.get("transposed", False, choices=(False, True)))
+        scope = t.scope(root)
+        self.found = {int(m[1]) for name in scope.names if (m := re.match(r"layers\.(\d+)\.", name))}
+        self.layers = self._layer_configs()
+        self.final_norm = any(name.startswith("norm.") for name in scope.names)
+
+    def _layer_configs(self) -> list[Config]:
+        """The configuration of each block, in order: upstream repeats its list of layers."""
+        options = as_list(self.model.raw("layer"))
+        repeats = self.model.get("n_layers", None), self.model.get("n_repeat", 1)
+        highest = max(self.found) + 1
+        if not options or not all(isinstance(option, Mapping) for option in options):
+            if isinstance(n := repeats[0], int) and not options and n * int(repeats[1] or 1) != highest:
+                self.model.agree("n_layers", highest // int(repeats[1] or 1), f"{self.root}layers")
+            shared = {name: self.facts.raw(name) for name in _SHARED if name in self.facts}
+            plain = Config(None, shared, self.source)
+            plain.silent = self.facts.silent
+            return [plain] * highest
+        count = highest
+        if repeats[0] is not None:
+            count = len(options) * int(repeats[0]) * int(repeats[1] or 1)
+            if count < highest or count - 1 not in self.found | set(range(highest, count)):
+                raise self.model.wrong("n_layers", f"{highest} blocks in all, as {self.root}layers has", count)
+        path = ("model", "layer")
+        return [Config(None, options[i % len(options)], self.source, path) for i in range(count)]
+
+    def nodes(self) -> tuple[tuple[Node, ...], int, int]:
+        """The blocks, the channels that go in and those that come out."""
+        d = first = self._d_model()
+        nodes: tuple[Node, ...] = ()
+        repeat = int(self.model.get("n_repeat", 1) or 1)
+        for i in range(len(self.layers)):
+            block, d = self._block(i, d)
+            nodes += block
+            if (i + 1) % repeat == 0:
+                pooled, d = self._pool(i, d)
+                nodes += pooled
+        if self.prenorm:
+            nodes += self._norm(f"{self.root}norm", d)
+        return nodes, first, d
+
+    def _d_model(self) -> int:
+        """The channels of the first block, from whichever tensor says so."""
+        scope = self.t.scope(f"{self.root}layers.0.")
+        for name in scope.names:
+            if name.endswith(("layer.D", ".D", "layer.log_dt")) or name == "norm.norm.weight":
+                d = scope.shape(name)[-1]
+                break
+            if name.endswith("ff.0.0.weight"):
+                d = scope.shape(name)[1]
+                break
+        else:
+            d = int(self.model.get("d_model", 0))
+            if d < 1:
+                raise self.t.misfit(f"{self.root}layers.0", "a layer whose width is known", "none")
+        return int(self.model.agree("d_model", d, f"{self.root}layers.0"))
+
+    @property
+    def prenorm(self) -> bool:
+        """Whether norms stand before the layers: then there is one after the last."""
+        if any(re.match(rf"{re.escape(self.root)}layers\.\d+\.norm\.", name) for name in self.t.names):
+            return bool(self.model.agree("prenorm", self.final_norm, f"{self.root}norm"))
+        return bool(self.model.get("prenorm", True, choices=(False, True)))
+
+    def _norm(self, name: str, d: int) -> tuple[Norm, ...]:
+        """The norm called ``name``, or nothing."""
+        option = self.model.raw("norm")
+        kind = name_of(option)
+        scope = self.t.scope(f"{name}.norm.")
+        options = details(option)
+        if kind in ("instance", "group") or (kind == "batch" and "running_mean" not in scope):
+            raise UnsupportedError(
+                f"{self.source}: {name}: norm {kind!r} needs the statistics of the whole sequence"
+                + (", as batch norm does without running ones" if kind == "batch" else "")
+            )
+        if kind not in (None, "none", "layer", "batch"):
+            raise self.model.wrong("norm", "one of 'layer', 'batch', 'none'", kind)
+        eps = float(options.get("eps", 1e-5))
+        found = "batch" if "running_mean" in scope else "layer" if scope.names else "none"
+        if found == "none" and kind == "layer" and options.get("elementwise_affine") is False:
+            return (layer_norm(self.t, f"{name}.norm", d, name, eps),)
+        if found == "none" and kind is None and self.model.silent:
+            why = "the norms have no tensors, so that they may be none or of a kind without any"
+            raise ConfigRequired("norm", why=why, choices=("none", "layer", "batch", "instance"), default="layer")
+        if option is not None and found != kind:
+            self.model.agree("norm", found, f"{name}.norm")
+        if found == "none":
+            return ()
+        if found == "batch":
+            return (batch_norm(self.t, f"{name}.norm", d, name, eps),)
+        if "m" in scope:
+            return (transposed_layer_norm(self.t, f"{name}.norm", d, name),)
+        inner = f"{name}.norm.ln" if "ln.weight" in scope else f"{name}.norm"
+        return (layer_norm(self.t, inner, d, name, eps),)
+
+    def _block(self, i: int, d: int) -> tuple[tuple[Node, ...], int]:
+        """One block, and the channels that come out."""
+        name = f"{self.root}layers.{i}"
+        scope = self.t.scope(f"{name}.")
+        before = self._norm(f"{name}.norm", d) if self.prenorm else ()
+        layer, d_out = self._layer(i, "layer", d)
+        reverse = any(n.startswith("reverse_layer.") for n in scope.names)
+        self.model.agree("bidirectional", reverse, f"{name}.reverse_layer")
+        if reverse:
+            if self.transposed:
+                raise UnsupportedError(f"{self.source}: {name}: upstream cannot run bidirectional blocks transposed")
+            layer = self._both(i, layer, d, d_out)
+        inside = Sequential((*before, *layer.children), name=layer.name)
+        joined, d_out = self._residual(i, inside, d, d_out)
+        after = () if self.prenorm else self._norm(f"{name}.norm", d_out)
+        return (*joined, *after), d_out
+
+    def _both(self, i: int, layer: Sequential, d: int, d_out: int) -> Sequential:
+        """A Linear of both layers side by side; upstream does not turn the second one's input round."""
+        name = f"{self.root}layers.{i}"
+        other, _ = self._layer(i, "reverse_layer", d)
+        mix = linear(self.t, f"{name}.bidirectional_linear", d_out, 2 * d_out, f"{name}.bidirectional_linear")
+        left = Linear(mix.weight[:, :d_out], mix.bias, name=mix.name)
+        right = Linear(mix.weight[:, d_out:], name=f"{mix.name}.reverse")
+        total = Residual(
+            Sequential((layer, left), name=f"{name}.forward_branch"),
+            skip=Sequential((other, right), name=f"{name}.reverse_branch"),
+            name=f"{name}.bidirectional",
+        )
+        return Sequential((total,), name=f"{name}.layers")
+
+    def _layer(self, i: int, which: str, d: int) -> tuple[Sequential, int]:
+        """The block's layer, or its second one, and the channels that come out."""
+        config, name = self.layers[i], f"{self.root}layers.{i}.{which}"
+        scope = self.t.scope(f"{name}.")
+        kind = config.raw("_name_")
+        if s4_block.is_layer(scope):
+            self._kind(config, name, _S4)
+            default = "exp" if self.model.raw("layer") else "softplus"
+            return s4_block.block(scope, config, name, self.source, default)
+        if is_s4d(scope):
+            self._kind(config, name, ("s4d",))
+            inner = scope.scope("", dims=True)
+            return s4d(inner, config, name, self.source), inner.dims["H"]
+        if lssl.is_layer(scope):
+            self._kind(config, name, ("lssl",))
+            return lssl.lssl(scope.scope("", dims=True), config, name, self.source)
+        if any(n.startswith("ff.") for n in scope.names):
+            self._kind(config, name, ("ffn", "ff"))
+            return self._feed_forward(scope, config, name, d)
+        if kind in IDENTITY and not scope.names:
+            return Sequential((), name=name), d
+        if not scope.names:
+            raise scope.misfit("", "a layer's tensors" if kind is None else f"the tensors of {kind!r}", "nothing")
+        some = ", ".join(scope.names[:3])
+        raise UnsupportedError(
+            f"{self.source}: {name}: layers of {some if kind is None else repr(kind)} are not supported; supported"
+            " are s4, standalone, s4d, fftconv, lssl, ffn and id"
+        )
+
+    def _kind(self, config: Config, name: str, kinds: tuple[str, ...]) -> None:
+        if (kind := config.raw("_name_")) is not None and kind not in kinds:
+            raise CheckpointError(
+                f"{self.source}: {name}: config says {kind!r}, its tensors are those of {' or '.join(map(repr, kinds))}"
+            )
+
+    def _feed_forward(self, t: Tensors, config: Config, name: str, d: int) -> tuple[Sequential, int]:
+        """Linear, activation, Linear; without an activation the first Linear has another name."""
+        bare = "ff.0.weight" in t
+        option = config.get("activation", None if bare else "gelu", why=s4_block.WHY_ACTIVATION)
+        first = "ff.0" if bare else "ff.0.0"
+        if bare and option is not None:
+            raise config.wrong("activation", f"None, as {name}.ff.0.weight is there", option)
+        wide = linear(t, first, f"{name} wide", d, f"{name}.{first}")
+        rows = wide.weight.shape[0] // (2 if is_glu(option) else 1)
+        between = activation(option, f"{name}.ff.0.1", self.source)
+        narrow = linear(t, "ff.2", f"{name} out", rows, f"{name}.ff.2")
+        return Sequential((wide, *between, narrow), name=name), narrow.weight.shape[0]
+
+    def _residual(self, i: int, inside: Sequential, d: int, d_out: int) -> tuple[tuple[Node, ...], int]:
+        """The block's input and output joined (upstream's registry of residuals)."""
+        name = f"{self.root}layers.{i}.residual"
+        scope = self.t.scope(f"{name}.")
+        option = self.model.raw("residual")
+        options = details(option)
+        kind = name_of(option)
+        found = "A" if "affine" in scope else "H" if "Wx.weight" in scope else None
+        if "residual" not in self.model:
+            if found is None:
+                self.model.get("residual", "R", choices=("R", "F", "D", "N", None), why=WHY_RESIDUAL)
+            kind = found or "R"
+        kind = {"residual": "R", "affine": "A", "highway": "H", "decay": "D"}.get(str(kind), kind)
+        if kind in (None, "F", "N", "none", "ff", "feedforward"):
+            return (inside,), d_out
+        if d != d_out and kind in ("R", "A", "D", "H") and options.get("alpha", 1.0) != 0.0:
+            raise scope.misfit("", f"a layer of {d} outputs, as it is added to its input", f"{d_out}")
+        if kind == "R":
+            alpha, beta = float(options.get("alpha", 1.0)), float(options.get("beta", 1.0))
+            return (Residual(inside, alpha=alpha, beta=beta, name=name),), d_out
+        if kind == "A":
+            affine = scope.f64("affine", scope.shape("affine")[0] if "affine" in scope else 1)
+            if affine.size not in (1, d):
+                raise scope.misfit("affine", f"(1,) or ({d},)", str(affine.shape))
+            alpha = float(options.get("alpha", 1.0))
+            beta_ = float(affine[0]) if affine.size == 1 else affine
+            return (Residual(inside, alpha=alpha, beta=beta_, name=name),), d_out
+        if kind == "D":
+            beta = float((i + 1) ** -float(options.get("power", 0.5)))
+            alpha = (1 - beta**2) ** 0.5 if options.get("l2", True) else 1 - beta
+            return (Residual(inside, alpha=alpha, beta=beta, name=name),), d_out
+        if kind == "H":
+            return (self._highway(scope, name, inside, d, options),), d_out
+        raise self.model.wrong("residual", "one of 'R', 'A', 'D', 'F', 'H', 'N' or None", kind)
+
+    def _highway(self, t: Tensors, name: str, inside: Sequential, d: int, options: Mapping[str, Any]) -> Node:
+        """s (1 - r) x + r z, where z = Wy y and r = sigmoid(Wx x + z) (Srivastava et al. 2015, eq. 3).
+
+        As s x + (z - s x) sigmoid(Wx x + z): one Glu of a sum.
+        """
+        if self.transposed:
+            raise UnsupportedError(f"{self.source}: {name}: upstream cannot run highway residuals transposed")
+        s = 1.732 if options.get("scaling_correction") else 1.0
+        gate = linear(t, "Wx", d, d, f"{name}.Wx")
+        elementwise = "Wy" in t
+        out = Linear(np.diag(t.take("Wy", d))) if elementwise else linear(t, "Wy", d, d, "")
+        twice = Linear(
+            np.concatenate([out.weight, out.weight]),
+            None if out.bias is None else np.concatenate([out.bias, out.bias]),
+            name=f"{name}.Wy",
+        )
+        zero = np.zeros(d) if gate.bias is None else np.zeros_like(gate.bias)
+        skip = Linear(
+            np.concatenate([-s * np.eye(d), gate.weight]),
+            np.concatenate([zero, zero if gate.bias is None else gate.bias]),
+            name=f"{name}.Wx",
+        )
+        total = Residual(Sequential((inside, twice), name=f"{name}.branch"), skip=skip, name=f"{name}.sum")
+        gated = Sequential((total, Glu(name=f"{name}.r")), name=f"{name}.gated")
+        return Residual(gated, alpha=s, name=name)
+
+    def _pool(self, i: int, d: int) -> tuple[tuple[Node, ...], int]:
+        """Upstream's pooling between blocks, as far as it keeps the sampling rate."""
+        name = f"{self.root}layers.{i}.pool"
+        option = self.model.raw("pool")
+        options = details(option)
+        if int(options.get("stride") or 1) != 1:
+            raise UnsupportedError(f"{self.source}: {name}: pooling by a stride is not supported")
+        if any(n.startswith("linear.") for n in self.t.scope(f"{name}.").names):
+            layer = linear(self.t, f"{name}.linear", f"{name} out", d, name)
+            return (layer,), layer.weight.shape[0]
+        if name_of(option) in ("sample", "spectral") and int(options.get("expand") or 1) != 1:
+            raise UnsupportedError(f"{self.source}: {name}: expansion of {name_of(option)!r} is not supported")
+        return (), d
+
+
+def _encoder(t: Tensors, facts: Config, model: Config, d_model: int, source: str) -> tuple[tuple[Node, ...], int]:
+    """What makes channels of the input, and how many numbers a sample has."""
+    options = as_list(facts.raw("encoder")) + (as_list(model.raw("encoder")) if model is not facts else [])
+    task = facts.scope("task")
+    numbers = sorted({int(m[1]) for n in t.names if (m := re.match(r"encoder\.(\d+)\.", n))})
+    if task.raw("_name_") == "lm":
+        options.insert(0, {"_name_": "embedding", "scale": bool(task.get("rescale", True))})
+    elif task.raw("_name_") not in (None, "base") and (
+        task.raw("_name_") != "forecasting" or task.get("norm", "mean") is not None
+    ):
+        raise UnsupportedError(f"{source}: task {task.raw('_name_')!r} is not supported")
+    if not options:
+        options = [_encoder_kind(t, n, source) for n in numbers]
+    nodes: tuple[Node, ...] = ()
+    for option in options:
+        kind = name_of(option)
+        if kind in IDENTITY:
+            continue
+        if kind == "onehot":
+            nodes += (Embedding(np.eye(d_model, dtype=np.float32), name="encoder.onehot"),)
+            continue
+        if kind not in ("linear", "embedding"):
+            raise UnsupportedError(f"{source}: encoder {kind!r} is not supported; supported are linear, embedding, id")
+        if not numbers:
+            raise t.misfit("encoder.0.weight", f"the tensors of encoder {kind!r}", "nothing")
+        name = f"encoder.{numbers.pop(0)}"
+        if kind == "embedding":
+            table = embedding(t, name, d_model, name)
+            if isinstance(option, Mapping) and option.get("scale"):
+                table = Embedding(table.weight * np.float64(np.sqrt(d_model)), name=name)
+            nodes += (table,)
+        else:
+            nodes += (linear(t, name, d_model, "d_input", name),)
+    if any(isinstance(node, Embedding) for node in nodes[1:]):
+        raise UnsupportedError(f"{source}: an encoder of tokens stands behind another encoder")
+    if nodes and isinstance(nodes[0], Embedding):
+        return nodes, 1
+    return nodes, t.dims.get("d_input", d_model)
+
+
+def _encoder_kind(t: Tensors, number: int, source: str) -> str:
+    """What the encoder is, by its tensors: an embedding has no bias."""
+    names = sorted(t.scope(f"encoder.{number}.").names)
+    if names == ["weight"]:
+        return "embedding"
+    if names == ["bias", "weight"]:
+        return "linear"
+    raise UnsupportedError(f"{source}: encoder.{number} has {', '.join(names)}; supported are linear and embedding")
