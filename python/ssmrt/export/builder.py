@@ -125,7 +125,7 @@ class GraphBuilder:
         key = ("scalar", float(np.float32(value)))
         if key not in self._shared:
             text = sanitize(f"const_{value:g}")
-            self._shared[key] = self._store(np.float32(value).reshape(()), self._unique(text))
+            self._shared[key] = self._store(np.asarray(value, np.float32), self._unique(text))
         return self._shared[key]
 
     def ints(self, values: Sequence[int], what: str = "shape") -> str:

@@ -50,33 +50,40 @@ def state_space(c: Context, x: str, node: StateSpace) -> str:
         return c.from_channels(fir(c, columns, kernel), channels, outputs, head_major=node.head_major)
     kernel = discretize.impulse_response(system, steps)
     kernel[..., 0] += system.D
-    u = b.reshape(columns, [c.batch, channels, steps, 1], "u")
     response = lower_toeplitz(kernel).transpose(1, 0, 2, 3).reshape(channels, outputs * steps, steps)
-    driven = b.op("MatMul", b.weight(response, "K"), u, what="K_u")
+    u = b.reshape(columns, [c.batch, channels, steps, 1], "u")
     if isinstance(system, Modes) and not len(system.U):
-        y = _modes(c, u, system)
+        y = _modes(c, u, system, response)
     else:
-        y = _matrices(c, u, discretize.real_matrices(system) if isinstance(system, Modes) else system)
-    y = b.op("Add", driven, y, what="y_columns")
+        matrices = discretize.real_matrices(system) if isinstance(system, Modes) else system
+        y = _matrices(c, u, matrices, response)
     return c.from_channels(y, channels, outputs, head_major=node.head_major)
 
 
-def _modes(c: Context, u: str, modes: Modes) -> str:
+def _joined(c: Context, state: str, n: int, u: str, groups: int) -> str:
+    """(x, u) as one column. Everything but the final sum reads the old state here, so that the sum depends on it."""
+    column = c.b.reshape(state, [c.batch, groups, n, 1], "x")
+    return c.b.op("Concat", column, u, what="x_u", axis=2)
+
+
+def _modes(c: Context, u: str, modes: Modes, response: Array) -> str:
     b, steps = c.b, c.samples
     modes, _ = discretize.fold_input(modes)
     layout = REALS if modes.real else c.layout
     groups, n = modes.a1.shape
     power = powers(modes.a1, steps + 1)
     state = b.state(layout.shape(c.batch, groups, n))
-    rows = (modes.C[..., None] * power[None, ..., 1:]).transpose(0, 3, 1, 2).reshape(-1, groups, n)
-    free = layout.project(b, state.input, rows, c.batch, "C_A")
+    rows = (modes.C[..., None] * power[None, ..., 1:]).conj().transpose(1, 0, 3, 2).reshape(groups, -1, n)
+    rows = layout.flat(rows)
+    joined = _joined(c, state.input, rows.shape[-1], u, groups)
+    u = b.slice(joined, 2, rows.shape[-1], rows.shape[-1] + steps, "u")
     columns = (modes.B[..., None] * power[..., steps - 1 :: -1]).transpose(2, 0, 1)
     terms = [*layout.rotate(b, state.input, power[..., steps] - 1.0), layout.spread(b, columns, u, c.batch)]
     advance(b, state, terms)
-    return free
+    return b.op("MatMul", b.weight(np.concatenate([rows, response], -1), "C_A_K"), joined, what="y")
 
 
-def _matrices(c: Context, u: str, system: Matrices) -> str:
+def _matrices(c: Context, u: str, system: Matrices, response: Array) -> str:
     b, steps = c.b, c.samples
     groups, n = system.B.shape
     A = np.eye(n) + system.A1
@@ -86,12 +93,11 @@ def _matrices(c: Context, u: str, system: Matrices) -> str:
         power = A @ power
         rows.append(np.einsum("mgi,gij->gmj", system.C, power))
     state = b.state((c.batch, groups, n, 1))
+    joined = _joined(c, state.input, n, u, groups)
+    forward = np.concatenate([power - np.eye(n), np.stack(columns[::-1], -1)], -1)
+    advance(b, state, [b.op("MatMul", b.weight(forward, "A_B"), joined, what="A_x_B_u")])
     observed = np.stack(rows, 2).reshape(groups, -1, n)
-    free = b.op("MatMul", b.weight(observed, "C_A"), state.input, what="C_A_x")
-    moved = b.op("MatMul", b.weight(power - np.eye(n), "A"), state.input, what="A_x")
-    driven = b.op("MatMul", b.weight(np.stack(columns[::-1], -1), "B"), u, what="B_u")
-    advance(b, state, [moved, driven])
-    return free
+    return b.op("MatMul", b.weight(np.concatenate([observed, response], -1), "C_A_K"), joined, what="y")
 
 
 def mimo(c: Context, x: str, node: DiagonalMimo) -> str:

@@ -200,7 +200,8 @@ def impulse_response(system: Modes | Matrices, length: int) -> Array:
     if isinstance(system, Modes) and not len(system.U):
         power = np.exp(np.log1p(system.a1)[..., None] * np.arange(length))
         power = np.where((system.a1 == -1.0)[..., None], np.arange(length) == 0, power)
-        return np.einsum("mgn,gn,gnl->mgl", system.C, system.B, power).real
+        out: Array = np.einsum("mgn,gn,gnl->mgl", system.C, system.B, power).real
+        return out
     matrices = real_matrices(system) if isinstance(system, Modes) else system
     out = np.empty((*matrices.C.shape[:2], length))
     x = matrices.B

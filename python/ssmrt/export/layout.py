@@ -48,7 +48,7 @@ class Layout(Protocol):
 
 
 def advance(b: GraphBuilder, state: State, terms: Sequence[str]) -> str:
-    """next = state + terms."""
+    """Next = state + terms."""
     return b.op("Sum", state.input, *terms, out=state.output)
 
 
@@ -65,7 +65,7 @@ def _spread_flat(layout: Layout, b: GraphBuilder, columns: Array, w: str, batch:
 
 
 class Planes:
-    """(batch, G, 2, N), real parts before imaginary: a few large element-wise operators, the fastest in ONNX Runtime."""
+    """(batch, G, 2, N), real parts first: a few large element-wise operators, the fastest in ONNX Runtime."""
 
     name = "planes"
 
@@ -82,7 +82,7 @@ class Planes:
         return batch, groups, 1, 1
 
     def rotate(self, b: GraphBuilder, s: str, factor: Array) -> list[str]:
-        """re' = a_re re - a_im im, im' = a_re im + a_im re."""
+        """Re' = a_re re - a_im im, im' = a_re im + a_im re."""
         swapped = b.op("Gather", s, b.ints([1, 0], "swap"), axis=2, what="swapped")
         along = b.weight(np.stack([factor.real, factor.real], -2), "A_re")
         across = b.weight(np.stack([-factor.imag, factor.imag], -2), "A_im")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from ..document import (
     Activation,
     Conv1d,

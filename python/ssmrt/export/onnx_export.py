@@ -51,7 +51,7 @@ class Options:
         """Raise `ExportError` where an argument is out of range."""
         if self.mode not in ("step", "chunk"):
             raise ExportError(f"mode: expected 'step' or 'chunk', found {self.mode!r}")
-        if self.mode == "chunk" and not (_whole(self.chunk) and self.chunk >= 1):
+        if self.mode == "chunk" and (self.chunk is None or not _whole(self.chunk) or self.chunk < 1):
             raise ExportError(f"chunk: mode='chunk' needs a whole number of samples a call, found {self.chunk!r}")
         if self.mode == "step" and self.chunk is not None:
             raise ExportError(f"chunk={self.chunk!r} has no meaning in mode='step'; use mode='chunk'")
@@ -254,7 +254,8 @@ def _calibration(document: Document, calibration: ArrayLike) -> Array:
         data = data[None] if data.ndim == 1 else data
         if data.ndim != 2 or data.dtype.kind not in "iu" or not data.size:
             raise ExportError(
-                f"calibration: expected integer tokens (length,) or (sequences, length), found {data.dtype} {data.shape}"
+                "calibration: expected integer tokens (length,) or (sequences, length),"
+                f" found {data.dtype} {data.shape}"
             )
         if data.min() < 0 or data.max() >= len(head.weight):
             raise ExportError(f"calibration: expected tokens from 0 to {len(head.weight) - 1}")

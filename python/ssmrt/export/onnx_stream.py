@@ -110,7 +110,7 @@ class OnnxStream:
         if array.shape not in (shape, shape[:-1]):
             raise ValueError(f"{call}: expected tokens of shape {shape[:-1]}, found {array.shape}")
         array = array.reshape(shape[:-1]).astype(np.int64)
-        if array.size and not (0 <= array.min() and array.max() < vocabulary):
+        if array.size and not (array.min() >= 0 and array.max() < vocabulary):
             raise ValueError(
                 f"{call}: expected tokens from 0 to {vocabulary - 1}, found {array.min()} to {array.max()}"
             )

@@ -19,8 +19,8 @@ class Cost:
     """Of one call of the graph."""
 
     nodes: int
-    multiply_adds: int  # in products with weights
-    elementwise: int  # operations on single numbers besides those
+    multiply_adds: int  # multiplications, each with or without an addition
+    elementwise: int  # other operations on single numbers
     functions: int  # of which exponentials, error functions, square roots, ...
     weight_bytes: int
     state_bytes: int
@@ -45,6 +45,8 @@ def count(model: Any, state_bytes: int) -> Cost:
         size = prod(shapes[node.output[0]])
         if node.op_type in ("MatMul", "Gemm", "Conv"):
             multiply_adds += size * _inner(node, shapes)
+        elif node.op_type == "Mul":
+            multiply_adds += size
         elif node.op_type in ("ReduceSum", "ReduceMean"):
             elementwise += prod(shapes[node.input[0]])
         elif node.op_type not in _MOVES:
