@@ -1,7 +1,8 @@
 """The real checkpoints that tests run: a row is a model, its files, and what float64 says it answers.
 
-The rows are those of ``../shared/checkpoints/cases.json`` where that folder stands beside the checkout, else
-those of ``tests/golden/cases.json``, a small copy in the same format. ``SSMRT_CASES=golden`` forces the copy.
+The rows are those of ``../shared/checkpoints/cases.json`` where that folder stands beside the checkout, and
+those of ``tests/golden/cases.json``, which has small copies of some of them in the same format and more small
+ones of its own. ``SSMRT_CASES=golden`` leaves it at the latter.
 """
 
 from __future__ import annotations
@@ -102,16 +103,18 @@ class Case:
         return self.array(self.row["lengths"]) if "lengths" in self.row else None
 
 
-def root() -> Path:
-    """The folder of the rows that run."""
-    shared = (SHARED / "cases.json").is_file() and os.environ.get("SSMRT_CASES") != "golden"
-    return SHARED if shared else GOLDEN
+def _rows() -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    seen: set[str] = set()
+    for folder in [GOLDEN] if os.environ.get("SSMRT_CASES") == "golden" else [SHARED, GOLDEN]:
+        if (folder / "cases.json").is_file():
+            rows = json.loads((folder / "cases.json").read_text())
+            yield from ((folder, row) for row in rows if row["name"] not in seen)
+            seen |= {row["name"] for row in rows}
 
 
 def cases(prefix: str = "", arch: str | None = None) -> Iterator[Case]:
     """The rows whose name starts with ``prefix`` (and whose arch is ``arch``)."""
-    folder = root()
-    for row in json.loads((folder / "cases.json").read_text()):
+    for folder, row in _rows():
         if row["name"].startswith(prefix) and arch in (None, row["arch"]):
             yield Case(folder / row["name"], row)
 
