@@ -488,6 +488,13 @@ pub struct Document {
     pub tokens: bool,
     /// Where the model came from; never needed to run it.
     pub meta: BTreeMap<String, String>,
+    /// A hash of the buffer: tells models apart.
+    pub fingerprint: u64,
+}
+
+/// Fowler-Noll-Vo hash, 1a.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Document {
@@ -534,7 +541,7 @@ impl Document {
                 tree.d_output
             )));
         }
-        Ok(Document { root, d_input: tree.d_input, d_output, tokens, meta: tree.meta })
+        Ok(Document { root, d_input: tree.d_input, d_output, tokens, meta: tree.meta, fingerprint: fnv1a(buffer) })
     }
 }
 
