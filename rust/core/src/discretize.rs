@@ -28,6 +28,25 @@ pub enum Disc {
 }
 
 impl Disc {
+    /// The one of that name in a Document.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where there is none.
+    pub fn named(name: &str) -> Result<Disc> {
+        Ok(match name {
+            "zoh" => Disc::Zoh,
+            "bilinear" => Disc::Bilinear,
+            "euler" => Disc::Euler,
+            "backward_euler" => Disc::BackwardEuler,
+            "gbt" => Disc::Gbt,
+            _ => {
+                return Err(Error::Value(format!(
+                    "method: expected zoh, bilinear, euler, backward_euler or gbt, found {name:?}"
+                )));
+            }
+        })
+    }
+
     /// The alpha of those that are generalised bilinear transforms; `alpha` is [`Disc::Gbt`]'s.
     pub fn alpha(self, alpha: f64) -> Option<f64> {
         match self {
@@ -327,39 +346,52 @@ pub fn discretize_matrix(
     if !(0.0..=1.0).contains(&alpha) {
         return Err(Error::Value(format!("alpha: expected 0 to 1, found {alpha}")));
     }
-    match (disc, disc.alpha(alpha)) {
-        (Disc::Dss, _) => Err(Error::Value("expected a discretisation that is a recurrence, found dss".into())),
+    let (abar, bbar) = match (disc, disc.alpha(alpha)) {
+        (Disc::Dss, _) => {
+            return Err(Error::Value("expected a discretisation that is a recurrence, found dss".into()));
+        }
+        (Disc::Discrete, _) => return Ok((a.to_vec(), b.to_vec())),
         (_, Some(alpha)) => {
             let identity = DMatrix::identity(n, n);
             let lu = (&identity - alpha * dt * &matrix).lu();
             let mut abar = identity + (1.0 - alpha) * dt * matrix;
             let mut bbar = DVector::from_column_slice(b) * dt;
-            let solved = lu.solve_mut(&mut abar) && lu.solve_mut(&mut bbar);
-            if !solved || !abar.iter().chain(bbar.iter()).all(|x| x.is_finite()) {
+            if !(lu.solve_mut(&mut abar) && lu.solve_mut(&mut bbar)) {
                 return Err(Error::Value(format!(
                     "expected 1 - alpha dt A to be invertible, found it singular at dt = {dt}"
                 )));
             }
-            Ok((row_major(&abar), bbar.as_slice().to_vec()))
+            (abar, bbar)
         }
-        (Disc::Discrete, _) => Ok((a.to_vec(), b.to_vec())),
         _ => {
+            let scale = b.iter().fold(f64::MIN_POSITIVE, |m: f64, b| m.max(b.abs()));
             let mut both = DMatrix::zeros(n + 1, n + 1);
-            both.view_mut((0, 0), (n, n)).copy_from(&matrix);
-            both.view_mut((0, n), (n, 1)).copy_from_slice(b);
-            both *= dt;
-            let norm = both.column_iter().map(|c| c.lp_norm(1)).fold(0.0, f64::max);
-            // Rounding alone makes the exponential of a larger matrix meaningless, and its powers overflow.
-            if norm.is_nan() || norm > 1e15 {
-                return Err(Error::Value(format!("dt [A, B]: expected a norm below 1e15, found {norm:e}")));
-            }
-            let both = both.exp();
-            Ok((
-                row_major(&both.view((0, 0), (n, n)).into_owned()),
-                both.view((0, n), (n, 1)).iter().copied().collect(),
-            ))
+            both.view_mut((0, 0), (n, n)).copy_from(&(matrix * dt));
+            both.view_mut((0, n), (n, 1)).iter_mut().zip(b).for_each(|(x, b)| *x = b / scale * dt);
+            let both = exponential(both)?;
+            (both.view((0, 0), (n, n)).into_owned(), both.view((0, n), (n, 1)).column(0) * scale)
         }
+    };
+    if !abar.iter().chain(bbar.iter()).all(|x| x.is_finite()) {
+        return Err(Error::Value(format!("expected Abar and Bbar within float64's range, found more at dt = {dt}")));
     }
+    Ok((row_major(&abar), bbar.as_slice().to_vec()))
+}
+
+/// e^a by squaring, so that what is left for Padé's approximant is at most 1 in norm: well conditioned, and far
+/// from overflow.
+fn exponential(a: DMatrix<f64>) -> Result<DMatrix<f64>> {
+    let norm = a.column_iter().map(|c| c.lp_norm(1)).fold(0.0, f64::max);
+    // Rounding alone makes the exponential of a larger matrix meaningless.
+    if norm > 1e15 {
+        return Err(Error::Value(format!("dt A: expected a norm below 1e15, found {norm:e}")));
+    }
+    let squarings = norm.log2().ceil().max(0.0) as i32;
+    let mut power = (a * 0.5f64.powi(squarings)).exp();
+    for _ in 0..squarings {
+        power = &power * &power;
+    }
+    Ok(power)
 }
 
 fn square(name: &str, a: &[f64], n: usize) -> Result<DMatrix<f64>> {

@@ -1,1 +1,340 @@
-//! 
+//! Any linear time-invariant layer in chunks of T samples, as four small matrix products:
+//! Y = K U + G X with K lower triangular Toeplitz, and X' = A^T X + W U.
+//!
+//! Every entry is a row of [`GROUP`] channels. The state is rounded once a chunk instead of once a sample, and
+//! the products reuse each coefficient for all chunks of a tile.
+
+use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
+
+/// How the state moves over a whole chunk.
+#[derive(Clone, Debug)]
+pub enum Transition<E> {
+    /// Complex poles (re, im): 2 rows a mode.
+    Poles(Aligned<E>),
+    /// A matrix, N x N rows.
+    Matrix(Aligned<E>),
+}
+
+/// The four matrices of one group of channels.
+#[derive(Clone, Debug)]
+pub struct Chunk<E> {
+    t: usize,
+    n: usize,
+    /// K[-PAD..T]: zeros, then the kernel.
+    kernel: Aligned<E>,
+    /// (T, N)
+    g: Aligned<E>,
+    /// (N, T)
+    w: Aligned<E>,
+    transition: Transition<E>,
+}
+
+/// Output rows of a register tile.
+const ROWS: usize = 2;
+
+/// Chunks that a tile holds at most: each coefficient is read once for so many products.
+pub const TILE: usize = 16;
+
+impl<E: Elem> Chunk<E> {
+    /// `kernel` (T), `g` (T, N), `w` (N, T) with the last sample of the chunk last: rows of GROUP in float64.
+    pub fn new(kernel: &[f64], g: &[f64], w: &[f64], transition: &Transition<f64>) -> Self {
+        let of = |v: &[f64]| v.iter().map(|&x| E::of(x)).collect::<Aligned<E>>();
+        let t = kernel.len() / GROUP;
+        let n = g.len() / GROUP / t;
+        assert!(t % ROWS == 0 && n % ROWS == 0 && w.len() == g.len());
+        let before = std::iter::repeat_n(0.0, (ROWS - 1) * GROUP);
+        Self {
+            t,
+            n,
+            kernel: before.chain(kernel.iter().copied()).map(E::of).collect(),
+            g: of(g),
+            w: of(w),
+            transition: match transition {
+                Transition::Poles(a) => Transition::Poles(of(a)),
+                Transition::Matrix(a) => Transition::Matrix(of(a)),
+            },
+        }
+    }
+
+    /// Samples a chunk.
+    pub fn len(&self) -> usize {
+        self.t
+    }
+
+    /// Elements of scratch that [`Chunk::run`] needs: the states before each chunk of a tile, and after the last.
+    pub fn scratch_len(&self) -> usize {
+        (TILE + 1) * self.n * GROUP
+    }
+
+    /// `chunks` (at most [`TILE`]) chunks of `u` and `y`, rows of GROUP; `state` N rows, moved on.
+    pub fn run(&self, isa: Isa, chunks: usize, u: &[E], y: &mut [E], state: &mut [E], scratch: &mut [E]) {
+        let rows = chunks * self.t * GROUP;
+        assert!(chunks <= TILE && u.len() >= rows && y.len() >= rows);
+        assert!(state.len() == self.n * GROUP && scratch.len() >= self.scratch_len());
+        isa.run(Run { chunk: self, chunks, u, y, state, x: scratch });
+    }
+
+    /// As [`Chunk::run`], moving the state on without answers.
+    pub fn advance(&self, isa: Isa, chunks: usize, u: &[E], state: &mut [E], scratch: &mut [E]) {
+        assert!(chunks <= TILE && u.len() >= chunks * self.t * GROUP);
+        assert!(state.len() == self.n * GROUP && scratch.len() >= self.scratch_len());
+        isa.run(Run { chunk: self, chunks, u, y: &mut [], state, x: scratch });
+    }
+}
+
+struct Run<'a, E> {
+    chunk: &'a Chunk<E>,
+    chunks: usize,
+    u: &'a [E],
+    y: &'a mut [E],
+    state: &'a mut [E],
+    x: &'a mut [E],
+}
+
+impl<E: Elem> Kernel<E> for Run<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(mut self, lanes: L) {
+        for lane in (0..GROUP).step_by(L::LANES) {
+            // SAFETY: `Chunk::run` checked the lengths; every pointer stays within its rows of GROUP.
+            unsafe {
+                if L::REGISTERS >= 32 {
+                    tile::<L, 8>(lanes, &mut self, lane);
+                } else {
+                    tile::<L, 4>(lanes, &mut self, lane);
+                }
+            }
+        }
+        let end = self.chunks * self.chunk.n * GROUP;
+        self.state.copy_from_slice(&self.x[end..end + self.chunk.n * GROUP]);
+    }
+}
+
+/// # Safety
+/// The lengths that `Chunk::run` checks; `lane + LANES <= GROUP`.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lane: usize) {
+    let Chunk { t, n, .. } = *s.chunk;
+    // SAFETY: as the caller's.
+    unsafe {
+        let u = s.u.as_ptr().add(lane);
+        let y = s.y.as_mut_ptr().add(lane);
+        let x = s.x.as_mut_ptr().add(lane);
+        let kernel = s.chunk.kernel.as_ptr().add((ROWS - 1) * GROUP + lane);
+        let g = s.chunk.g.as_ptr().add(lane);
+        let w = s.chunk.w.as_ptr().add(lane);
+
+        // W U of chunk c, where the state after it will stand.
+        over_chunks::<WIDE>(s.chunks, |c, wide| {
+            for i in (0..n).step_by(ROWS) {
+                let w = w.add(i * t * GROUP);
+                let (u, x) = (u.add(c * t * GROUP), x.add(((c + 1) * n + i) * GROUP));
+                each_width::<WIDE>(wide, Product { lanes, t, u_step: t, w, u, out: x, out_step: n });
+            }
+        });
+        for i in 0..n {
+            let from = s.state.as_ptr().add(i * GROUP + lane);
+            lanes.store(x.add(i * GROUP), lanes.load(from));
+        }
+        for c in 0..s.chunks {
+            let (from, to) = (x.add(c * n * GROUP), x.add((c + 1) * n * GROUP));
+            match &s.chunk.transition {
+                Transition::Poles(a) => poles(lanes, n, a.as_ptr().add(lane), from, to),
+                Transition::Matrix(a) => matrix(lanes, n, a.as_ptr().add(lane), from, to),
+            }
+        }
+        if s.y.is_empty() {
+            return;
+        }
+        over_chunks::<WIDE>(s.chunks, |c, wide| {
+            for i in (0..t).step_by(ROWS) {
+                let answer = Answer {
+                    lanes,
+                    i,
+                    n,
+                    kernel,
+                    g: g.add(i * n * GROUP),
+                    u: u.add(c * t * GROUP),
+                    u_step: t,
+                    x: x.add(c * n * GROUP),
+                    y: y.add((c * t + i) * GROUP),
+                };
+                each_width::<WIDE>(wide, answer);
+            }
+        });
+    }
+}
+
+/// Calls `f(first chunk, how many)` until all chunks are served, WIDE at a time and then in powers of two.
+#[inline(always)]
+fn over_chunks<const WIDE: usize>(chunks: usize, mut f: impl FnMut(usize, usize)) {
+    let mut c = 0;
+    let mut wide = WIDE;
+    while c < chunks {
+        while wide > chunks - c {
+            wide /= 2;
+        }
+        f(c, wide);
+        c += wide;
+    }
+}
+
+/// A product whose register tile is compiled for a number of chunks.
+trait Tiled {
+    /// # Safety
+    /// C chunks stand behind the pointers.
+    unsafe fn tile<const C: usize>(self);
+}
+
+/// # Safety
+/// `wide` chunks stand behind the pointers.
+#[inline(always)]
+unsafe fn each_width<const WIDE: usize>(wide: usize, product: impl Tiled) {
+    // SAFETY: as the caller's.
+    unsafe {
+        match wide {
+            8 if WIDE >= 8 => product.tile::<8>(),
+            4 => product.tile::<4>(),
+            2 => product.tile::<2>(),
+            _ => product.tile::<1>(),
+        }
+    }
+}
+
+/// out[i, c] = sum_j w[i, j] u[c, j] for ROWS rows i.
+struct Product<L: Lanes> {
+    lanes: L,
+    t: usize,
+    w: *const L::E,
+    u: *const L::E,
+    u_step: usize,
+    out: *mut L::E,
+    out_step: usize,
+}
+
+impl<L: Lanes> Tiled for Product<L> {
+    #[inline(always)]
+    unsafe fn tile<const C: usize>(self) {
+        let lanes = self.lanes;
+        let mut sums = [[lanes.splat(L::E::ZERO); C]; ROWS];
+        // SAFETY: as the caller's.
+        unsafe {
+            for j in 0..self.t {
+                let (k0, k1) = (lanes.load(self.w.add(j * GROUP)), lanes.load(self.w.add((self.t + j) * GROUP)));
+                for c in 0..C {
+                    let u = lanes.load(self.u.add((c * self.u_step + j) * GROUP));
+                    sums[0][c] = lanes.fma(k0, u, sums[0][c]);
+                    sums[1][c] = lanes.fma(k1, u, sums[1][c]);
+                }
+            }
+            for (i, row) in sums.iter().enumerate() {
+                for (c, &sum) in row.iter().enumerate() {
+                    lanes.store(self.out.add((c * self.out_step + i) * GROUP), sum);
+                }
+            }
+        }
+    }
+}
+
+/// y[i, c] = sum_j kernel[i - j] u[c, j] + sum_m g[i, m] x[c, m] for ROWS rows from i on.
+struct Answer<L: Lanes> {
+    lanes: L,
+    i: usize,
+    n: usize,
+    kernel: *const L::E,
+    g: *const L::E,
+    u: *const L::E,
+    u_step: usize,
+    x: *const L::E,
+    y: *mut L::E,
+}
+
+impl<L: Lanes> Tiled for Answer<L> {
+    #[inline(always)]
+    unsafe fn tile<const C: usize>(self) {
+        let lanes = self.lanes;
+        let mut sums = [[lanes.splat(L::E::ZERO); C]; ROWS];
+        // SAFETY: as the caller's; the kernel is zero for the ROWS - 1 lags before 0.
+        unsafe {
+            for j in 0..self.i + ROWS {
+                let lag = self.kernel.offset((self.i as isize - j as isize) * GROUP as isize);
+                let (k0, k1) = (lanes.load(lag), lanes.load(lag.add(GROUP)));
+                for c in 0..C {
+                    let u = lanes.load(self.u.add((c * self.u_step + j) * GROUP));
+                    sums[0][c] = lanes.fma(k0, u, sums[0][c]);
+                    sums[1][c] = lanes.fma(k1, u, sums[1][c]);
+                }
+            }
+            for m in 0..self.n {
+                let (g0, g1) = (lanes.load(self.g.add(m * GROUP)), lanes.load(self.g.add((self.n + m) * GROUP)));
+                for c in 0..C {
+                    let x = lanes.load(self.x.add((c * self.n + m) * GROUP));
+                    sums[0][c] = lanes.fma(g0, x, sums[0][c]);
+                    sums[1][c] = lanes.fma(g1, x, sums[1][c]);
+                }
+            }
+            for (i, row) in sums.iter().enumerate() {
+                for (c, &sum) in row.iter().enumerate() {
+                    lanes.store(self.y.add((c * self.u_step + i) * GROUP), sum);
+                }
+            }
+        }
+    }
+}
+
+/// to += a from, complex mode by mode.
+///
+/// # Safety
+/// The pointers address N rows of GROUP.
+#[inline(always)]
+unsafe fn poles<L: Lanes>(lanes: L, n: usize, a: *const L::E, from: *const L::E, to: *mut L::E) {
+    // SAFETY: as the caller's.
+    unsafe {
+        for i in (0..n).step_by(2) {
+            let at = |p: *const L::E, k: usize| lanes.load(p.add((i + k) * GROUP));
+            let (ar, ai, xr, xi) = (at(a, 0), at(a, 1), at(from, 0), at(from, 1));
+            let re = lanes.fma(ar, xr, lanes.nfma(ai, xi, at(to, 0)));
+            let im = lanes.fma(ar, xi, lanes.fma(ai, xr, at(to, 1)));
+            lanes.store(to.add(i * GROUP), lanes.flush(re));
+            lanes.store(to.add((i + 1) * GROUP), lanes.flush(im));
+        }
+    }
+}
+
+/// to += a from, a (N, N).
+///
+/// # Safety
+/// The pointers address N, and a N x N, rows of GROUP.
+#[inline(always)]
+unsafe fn matrix<L: Lanes>(lanes: L, n: usize, a: *const L::E, from: *const L::E, to: *mut L::E) {
+    const TALL: usize = 8;
+    // SAFETY: as the caller's.
+    unsafe {
+        let mut i = 0;
+        while i < n {
+            let tall = TALL.min(n - i);
+            let mut sums = [lanes.splat(L::E::ZERO); TALL];
+            if tall == TALL {
+                for j in 0..n {
+                    let x = lanes.load(from.add(j * GROUP));
+                    for (k, sum) in sums.iter_mut().enumerate() {
+                        *sum = lanes.fma(lanes.load(a.add(((i + k) * n + j) * GROUP)), x, *sum);
+                    }
+                }
+            } else {
+                for j in 0..n {
+                    let x = lanes.load(from.add(j * GROUP));
+                    for (k, sum) in sums.iter_mut().enumerate().take(tall) {
+                        *sum = lanes.fma(lanes.load(a.add(((i + k) * n + j) * GROUP)), x, *sum);
+                    }
+                }
+            }
+            for (k, &sum) in sums.iter().enumerate().take(tall) {
+                let p = to.add((i + k) * GROUP);
+                lanes.store(p, lanes.flush(lanes.add(lanes.load(p), sum)));
+            }
+            i += tall;
+        }
+    }
+}

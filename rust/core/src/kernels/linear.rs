@@ -1,1 +1,497 @@
-//! 
+//! y = epilogue(W x + b) for every row, the matrix packed once.
+
+use super::pointwise::{self, Curve, Function, with_curve};
+use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
+use std::mem::MaybeUninit;
+
+/// What is done to the product before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// Nothing.
+    None,
+    /// A function of each output.
+    Apply(Function),
+    /// The first half of the outputs times a function of the second half.
+    Glu(Function),
+}
+
+/// A linear map with what follows it.
+///
+/// Each output is one chain of fused multiply-adds over the inputs in their order, starting from the bias, however
+/// many rows are asked for: a row's result depends on nothing but that row.
+#[derive(Clone, Debug)]
+pub struct Linear<E> {
+    d_in: usize,
+    d_out: usize,
+    epilogue: Epilogue,
+    /// Blocks of GROUP outputs: a row of biases, then a row of weights for each input. With a GLU a block of
+    /// values is followed by its block of gates.
+    packed: Aligned<E>,
+}
+
+impl<E: Elem> Linear<E> {
+    /// From `weight`, row-major (d_out, d_in), with d_out twice as large under a GLU, and `bias` (d_out,).
+    ///
+    /// # Panics
+    /// Where the lengths do not fit.
+    pub fn new(d_in: usize, weight: &[f64], bias: Option<&[f64]>, epilogue: Epilogue) -> Self {
+        assert!(d_in > 0 && weight.len().is_multiple_of(d_in), "weight is not a whole number of rows of {d_in}");
+        let rows = weight.len() / d_in;
+        assert!(bias.is_none_or(|b| b.len() == rows), "expected {rows} biases");
+        let halves = if matches!(epilogue, Epilogue::Glu(_)) { 2 } else { 1 };
+        assert!(rows.is_multiple_of(halves), "a GLU has an even number of outputs");
+        let d_out = rows / halves;
+        let mut packed = Aligned::zeros(padded(d_out) * halves * (d_in + 1));
+        for (block, entries) in packed.chunks_exact_mut((d_in + 1) * GROUP).enumerate() {
+            let (first, half) = (block / halves * GROUP, block % halves);
+            for lane in 0..GROUP.min(d_out - first) {
+                let row = half * d_out + first + lane;
+                entries[lane] = E::of(bias.map_or(0.0, |b| b[row]));
+                for k in 0..d_in {
+                    entries[(k + 1) * GROUP + lane] = E::of(weight[row * d_in + k]);
+                }
+            }
+        }
+        Self { d_in, d_out, epilogue, packed }
+    }
+
+    /// Channels of a row of input.
+    pub fn d_in(&self) -> usize {
+        self.d_in
+    }
+
+    /// Channels of a row of output.
+    pub fn d_out(&self) -> usize {
+        self.d_out
+    }
+
+    /// `rows` rows of x (stride `padded(d_in)`) into rows of y (stride `padded(d_out)`).
+    pub fn run(&self, isa: Isa, rows: usize, x: &[E], y: &mut [E]) {
+        assert!(x.len() >= rows * padded(self.d_in) && y.len() >= rows * padded(self.d_out));
+        isa.run(Run { linear: self, rows, x: x.as_ptr(), y: y.as_mut_ptr() });
+    }
+}
+
+/// The most rows a tile has.
+const TILE_ROWS: usize = 6;
+/// The most vectors a tile is wide.
+const TILE_WIDTH: usize = 8;
+/// Inputs of this many bytes stay in the second level of cache while the matrix passes by.
+const BLOCK_BYTES: usize = 1 << 17;
+
+/// Vectors of sums that fit into registers beside the operands.
+const fn sums(registers: usize) -> usize {
+    if registers >= 32 { 24 } else { 12 }
+}
+
+/// How many vectors wide a tile of `rows` rows is.
+const fn width(rows: usize, registers: usize) -> usize {
+    let mut width = TILE_WIDTH;
+    while rows * width > sums(registers) {
+        width /= 2;
+    }
+    width
+}
+
+struct Run<'a, E> {
+    linear: &'a Linear<E>,
+    rows: usize,
+    x: *const E,
+    y: *mut E,
+}
+
+impl<E: Elem> Kernel<E> for Run<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let Self { linear, rows, x, y } = self;
+        let block = (BLOCK_BYTES / size_of::<E>() / linear.d_in / TILE_ROWS).max(1) * TILE_ROWS;
+        let mut row = 0;
+        while row < rows {
+            let n = block.min(rows - row);
+            // SAFETY: `Linear::run` checked that there are that many rows.
+            unsafe { linear.block(lanes, n, x.add(row * padded(linear.d_in)), y.add(row * padded(linear.d_out))) };
+            row += n;
+        }
+    }
+}
+
+/// Where a tile reads and writes: two halves of equal width, which are neighbours, or the values and gates of a GLU.
+struct Tile<E> {
+    d_in: usize,
+    x: *const E,
+    x_stride: usize,
+    /// The packed column that each half starts at, and the distance between blocks.
+    columns: [*const E; 2],
+    block_stride: usize,
+    /// Where each half goes, and the distance between rows there.
+    out: [(*mut E, usize); 2],
+}
+
+/// Gates of one tile.
+#[repr(align(64))]
+struct Gates<E>(MaybeUninit<[E; TILE_ROWS * TILE_WIDTH / 2 * GROUP]>);
+
+impl<E: Elem> Linear<E> {
+    /// Columns outermost, so that those of a tile stay in the first level of cache while all rows pass by.
+    #[inline(always)]
+    unsafe fn block<L: Lanes<E = E>>(&self, lanes: L, rows: usize, x: *const E, y: *mut E) {
+        let (x_stride, y_stride) = (padded(self.d_in), padded(self.d_out));
+        let per_group = GROUP / L::LANES;
+        let glu = matches!(self.epilogue, Epilogue::Glu(_));
+        let block_len = (self.d_in + 1) * GROUP;
+        let block_stride = if glu { 2 * block_len } else { block_len };
+        let columns = y_stride / L::LANES;
+        let tiles = rows.div_ceil(TILE_ROWS);
+        let widest = width(rows.div_ceil(tiles.max(1)), L::REGISTERS) / if glu { 2 } else { 1 };
+        let mut gates = Gates::<E>(MaybeUninit::uninit());
+        let gates: *mut E = gates.0.as_mut_ptr().cast();
+        let mut column = 0;
+        while column < columns {
+            // Outputs that this step writes, in vectors.
+            let mut wide = widest;
+            while wide > columns - column {
+                wide /= 2;
+            }
+            // SAFETY: the caller answers for the rows; columns are those of whole groups, all of which are packed.
+            unsafe {
+                let at = |column: usize| {
+                    let (group, part) = (column / per_group, column % per_group);
+                    self.packed.as_ptr().add(group * block_stride + part * L::LANES)
+                };
+                let vectors = if glu { 2 * wide } else { wide };
+                let second = if glu { at(column).add(block_len) } else { at(column + wide / 2) };
+                let mut row = 0;
+                for left in (1..=tiles).rev() {
+                    let n = (rows - row).div_ceil(left);
+                    let out = y.add(row * y_stride + column * L::LANES);
+                    let tile = Tile {
+                        d_in: self.d_in,
+                        x: x.add(row * x_stride),
+                        x_stride,
+                        columns: [at(column), second],
+                        block_stride,
+                        out: [
+                            (out, y_stride),
+                            if glu { (gates, wide * L::LANES) } else { (out.add(wide / 2 * L::LANES), y_stride) },
+                        ],
+                    };
+                    match vectors {
+                        8 => tile.rows::<L, 8>(lanes, n),
+                        4 => tile.rows::<L, 4>(lanes, n),
+                        2 => tile.rows::<L, 2>(lanes, n),
+                        _ => tile.rows::<L, 1>(lanes, n),
+                    }
+                    match self.epilogue {
+                        Epilogue::None => {}
+                        Epilogue::Apply(function) => {
+                            pointwise::apply_rows(lanes, function, n, wide * L::LANES, out, y_stride);
+                        }
+                        Epilogue::Glu(gate) => with_curve!(gate, C => {
+                            for r in 0..n {
+                                for i in 0..wide {
+                                    let p = out.add(r * y_stride + i * L::LANES);
+                                    let gate = lanes.load(gates.add((r * wide + i) * L::LANES));
+                                    lanes.store(p, lanes.mul(lanes.load(p), C::apply(lanes, gate)));
+                                }
+                            }
+                        }),
+                    }
+                    row += n;
+                }
+            }
+            column += wide;
+        }
+    }
+}
+
+impl<E: Elem> Tile<E> {
+    #[inline(always)]
+    unsafe fn rows<L: Lanes<E = E>, const W: usize>(self, lanes: L, rows: usize) {
+        // SAFETY: as for `run`.
+        unsafe {
+            match rows {
+                1 => self.run::<L, 1, W>(lanes),
+                2 => self.run::<L, 2, W>(lanes),
+                3 => self.run::<L, 3, W>(lanes),
+                4 => self.run::<L, 4, W>(lanes),
+                5 => self.run::<L, 5, W>(lanes),
+                _ => self.run::<L, TILE_ROWS, W>(lanes),
+            }
+        }
+    }
+
+    /// `R` rows of `W` vectors.
+    #[inline(always)]
+    unsafe fn run<L: Lanes<E = E>, const R: usize, const W: usize>(self, lanes: L) {
+        if R * W > sums(L::REGISTERS) {
+            unreachable!("`width` makes no such tile");
+        }
+        let half = W.div_ceil(2);
+        let per_group = GROUP / L::LANES;
+        // SAFETY: the maker of the tile answers for R rows of d_in inputs and for W columns of d_in + 1 entries.
+        unsafe {
+            let mut w = [self.columns[0]; W];
+            for (j, w) in w.iter_mut().enumerate() {
+                let k = j % half;
+                *w = self.columns[j / half].add(k / per_group * self.block_stride + k % per_group * L::LANES);
+            }
+            let mut sums = [[lanes.splat(E::ZERO); W]; R];
+            for row in &mut sums {
+                for (sum, &w) in row.iter_mut().zip(&w) {
+                    *sum = lanes.load(w);
+                }
+            }
+            for k in 0..self.d_in {
+                let mut weights = [lanes.splat(E::ZERO); W];
+                for (weight, &w) in weights.iter_mut().zip(&w) {
+                    *weight = lanes.load(w.add((k + 1) * GROUP));
+                }
+                for (r, row) in sums.iter_mut().enumerate() {
+                    let x = lanes.splat(*self.x.add(r * self.x_stride + k));
+                    for (sum, &weight) in row.iter_mut().zip(&weights) {
+                        *sum = lanes.fma(x, weight, *sum);
+                    }
+                }
+            }
+            for (r, row) in sums.iter().enumerate() {
+                for (j, &sum) in row.iter().enumerate() {
+                    let (out, stride) = self.out[j / half];
+                    lanes.store(out.add(r * stride + j % half * L::LANES), sum);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: [usize; 8] = [1, 3, 15, 16, 17, 24, 64, 100];
+    const EPILOGUES: [Epilogue; 3] =
+        [Epilogue::None, Epilogue::Apply(Function::Gelu), Epilogue::Glu(Function::Sigmoid)];
+
+    struct Case<E> {
+        linear: Linear<E>,
+        weight: Vec<f64>,
+        bias: Vec<f64>,
+    }
+
+    fn case<E: Elem>(d_in: usize, d_out: usize, epilogue: Epilogue) -> Case<E> {
+        let outputs = if matches!(epilogue, Epilogue::Glu(_)) { 2 * d_out } else { d_out };
+        let number = |i: usize| E::of((i as f64 * 12.9898).sin()).f64();
+        let weight: Vec<f64> = (0..outputs * d_in).map(number).collect();
+        let bias: Vec<f64> = (0..outputs).map(|i| number(i + 7)).collect();
+        Case { linear: Linear::new(d_in, &weight, Some(&bias), epilogue), weight, bias }
+    }
+
+    /// Rows of `d` numbers, with NaN behind them.
+    fn inputs<E: Elem>(rows: usize, d: usize) -> Vec<E> {
+        let mut x = vec![E::of(f64::NAN); rows * padded(d)];
+        for row in 0..rows {
+            (0..d).for_each(|i| x[row * padded(d) + i] = E::of((row as f64 * 1.7 + i as f64 * 0.61).cos()));
+        }
+        x
+    }
+
+    fn check<E: Elem>(bound: f64) {
+        for isa in Isa::all() {
+            for epilogue in EPILOGUES {
+                for d_in in SIZES {
+                    for d_out in SIZES {
+                        let Case { linear, weight, bias } = case::<E>(d_in, d_out, epilogue);
+                        let rows = 7;
+                        let x = inputs::<E>(rows, d_in);
+                        let mut y = vec![E::ZERO; rows * padded(d_out)];
+                        linear.run(isa, rows, &x, &mut y);
+                        for row in 0..rows {
+                            let dot = |o: usize| {
+                                let x = &x[row * padded(d_in)..][..d_in];
+                                bias[o] + (0..d_in).map(|k| weight[o * d_in + k] * x[k].f64()).sum::<f64>()
+                            };
+                            for o in 0..d_out {
+                                let v = dot(o);
+                                let expected = match epilogue {
+                                    Epilogue::None => v,
+                                    Epilogue::Apply(_) => 0.5 * v * libm::erfc(-v * std::f64::consts::FRAC_1_SQRT_2),
+                                    Epilogue::Glu(_) => v / (1.0 + libm::exp(-dot(d_out + o))),
+                                };
+                                let found = y[row * padded(d_out) + o].f64();
+                                assert!(
+                                    (found - expected).abs() <= bound * (d_in as f64).sqrt(),
+                                    "{} {} {epilogue:?} {d_in} -> {d_out}, row {row}: {found}, expected {expected}",
+                                    isa.name(),
+                                    E::NAME
+                                );
+                            }
+                            assert!(
+                                y[row * padded(d_out) + d_out..][..padded(d_out) - d_out]
+                                    .iter()
+                                    .all(|y| !y.f64().is_nan())
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn product_is_that_of_float64() {
+        check::<f32>(1e-6);
+        check::<f64>(1e-14);
+    }
+
+    fn check_rows<E: Elem>() {
+        for isa in Isa::all() {
+            for epilogue in EPILOGUES {
+                for (d_in, d_out) in [(1, 64), (17, 10), (64, 128), (100, 72)] {
+                    let Case { linear, .. } = case::<E>(d_in, d_out, epilogue);
+                    let x = inputs::<E>(40, d_in);
+                    let mut one_by_one = vec![E::ZERO; 40 * padded(d_out)];
+                    for row in 0..40 {
+                        linear.run(isa, 1, &x[row * padded(d_in)..], &mut one_by_one[row * padded(d_out)..]);
+                    }
+                    for rows in 1..=40 {
+                        let mut y = vec![E::ZERO; rows * padded(d_out)];
+                        linear.run(isa, rows, &x, &mut y);
+                        assert!(
+                            y == one_by_one[..y.len()],
+                            "{} {epilogue:?} {d_in} -> {d_out}, {rows} rows",
+                            isa.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_how_many_there_are() {
+        check_rows::<f32>();
+        check_rows::<f64>();
+    }
+
+    #[test]
+    fn blocks_of_rows_are_joined() {
+        let Case { linear, .. } = case::<f32>(2000, 24, Epilogue::None);
+        let x = inputs::<f32>(45, 2000);
+        for isa in Isa::all() {
+            let mut y = vec![0.0; 45 * 32];
+            linear.run(isa, 45, &x, &mut y);
+            let mut last = vec![0.0; 32];
+            linear.run(isa, 1, &x[44 * 2000..], &mut last);
+            assert_eq!(y[44 * 32..], last);
+        }
+    }
+
+    #[test]
+    fn nan_stays_in_its_row() {
+        let Case { linear, .. } = case::<f32>(24, 17, Epilogue::Glu(Function::Silu));
+        let mut x = inputs::<f32>(9, 24);
+        x[4 * 32 + 5] = f32::NAN;
+        for isa in Isa::all() {
+            let mut y = vec![0.0; 9 * 32];
+            linear.run(isa, 9, &x, &mut y);
+            for (row, y) in y.chunks_exact(32).enumerate() {
+                assert!(y[..17].iter().all(|y| y.is_nan() == (row == 4)));
+            }
+        }
+    }
+
+    /// Nanoseconds of one call, the least of many.
+    fn time(mut call: impl FnMut()) -> f64 {
+        let mut least = f64::INFINITY;
+        for _ in 0..400 {
+            let start = std::time::Instant::now();
+            for _ in 0..10 {
+                call();
+            }
+            least = least.min(start.elapsed().as_nanos() as f64 / 10.0);
+        }
+        least
+    }
+
+    struct Peak(f64);
+    impl<E: Elem> Kernel<E> for Peak {
+        type Output = (E, usize);
+        #[inline(always)]
+        fn run<L: Lanes<E = E>>(self, lanes: L) -> (E, usize) {
+            let (a, b) = (lanes.splat(E::of(self.0)), lanes.splat(E::of(1.0 - self.0)));
+            let mut v = [lanes.splat(E::ONE); 12];
+            for _ in 0..1000 {
+                for v in &mut v {
+                    *v = lanes.fma(*v, a, b);
+                }
+            }
+            let mut total = v[0];
+            v[1..].iter().for_each(|v| total = lanes.add(total, *v));
+            (lanes.sum(total), 12_000 * L::LANES)
+        }
+    }
+
+    fn measure<E: Elem>() {
+        for isa in Isa::all() {
+            let mut count = 0;
+            let ns = time(|| count = std::hint::black_box(isa.run::<E, _>(Peak(std::hint::black_box(0.5)))).1);
+            let peak = count as f64 / ns;
+            println!("{} {}: peak {peak:.1} GFMA/s", isa.name(), E::NAME);
+            let shapes = [
+                (512, 64, 128, Epilogue::None),
+                (512, 64, 128, Epilogue::Apply(Function::Gelu)),
+                (512, 64, 64, Epilogue::Glu(Function::Sigmoid)),
+                (512, 64, 64, Epilogue::None),
+                (512, 64, 10, Epilogue::None),
+                (512, 1, 64, Epilogue::None),
+                (64, 256, 512, Epilogue::None),
+                (64, 1024, 4096, Epilogue::None),
+                (8, 64, 128, Epilogue::None),
+                (4, 64, 128, Epilogue::None),
+                (3, 64, 128, Epilogue::None),
+                (2, 64, 128, Epilogue::None),
+                (1, 64, 128, Epilogue::None),
+                (1, 64, 128, Epilogue::Apply(Function::Gelu)),
+                (1, 64, 64, Epilogue::Glu(Function::Sigmoid)),
+                (1, 64, 10, Epilogue::None),
+                (1, 256, 512, Epilogue::None),
+            ];
+            for (rows, d_in, d_out, epilogue) in shapes {
+                if rows * d_in * d_out > 1 << 26 && matches!(isa, Isa::Scalar) {
+                    continue;
+                }
+                let Case { linear, weight, bias } = case::<E>(d_in, d_out, epilogue);
+                let x: Vec<E> =
+                    inputs::<E>(rows, d_in).iter().map(|x| if x.f64().is_nan() { E::ZERO } else { *x }).collect();
+                let x: Aligned<E> = x.into_iter().collect();
+                let mut y = Aligned::zeros(rows * padded(d_out));
+                let ns = time(|| linear.run(isa, rows, std::hint::black_box(&x), &mut y));
+                let fmas = (rows * weight.len()) as f64;
+                print!(
+                    "  {rows} x {d_in} -> {d_out} {epilogue:?}: {ns:.0} ns, {:.1} GFMA/s, {:.0} %",
+                    fmas / ns,
+                    100.0 * fmas / ns / peak
+                );
+                if rows == 1 {
+                    let weight: Vec<E> = weight.iter().map(|&w| E::of(w)).collect();
+                    let bias: Vec<E> = bias.iter().map(|&b| E::of(b)).collect();
+                    let naive = time(|| {
+                        for (y, (w, &b)) in y.iter_mut().zip(weight.chunks_exact(d_in).zip(&bias)) {
+                            *y = w.iter().zip(std::hint::black_box(&x).iter()).fold(b, |s, (&w, &x)| s + w * x);
+                        }
+                    });
+                    print!("; naive loop {naive:.0} ns");
+                }
+                println!();
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "prints rates: cargo test --release rates -- --ignored --nocapture --test-threads 1"]
+    fn rates() {
+        measure::<f32>();
+        measure::<f64>();
+    }
+}

@@ -4,6 +4,7 @@
 //! are the lanes: arrays are rows of [`GROUP`] neighbouring channels, so that no kernel shuffles and every
 //! instruction set reads the same layout.
 
+pub mod aligned;
 pub mod chunk;
 pub mod dense;
 pub mod diagonal;
@@ -12,7 +13,9 @@ pub mod lanes;
 pub mod linear;
 pub mod norm;
 pub mod pointwise;
+pub mod selective;
 
+pub use aligned::Aligned;
 pub use lanes::{Elem, Kernel, Lanes};
 
 use crate::error::Error;

@@ -257,19 +257,24 @@ const LOG1P: [f32; 9] = [
     5.561648e-3,
 ];
 
-/// Applies `function` to `len` elements at `p`.
+/// Applies `function` to `rows` rows of `len` elements, which start `stride` apart from `p` on.
 ///
 /// # Safety
-/// `p` points to `len` elements, a multiple of [`GROUP`].
+/// They are there, and `len` is a multiple of `L::LANES`.
 #[inline(always)]
-pub unsafe fn apply<L: Lanes>(lanes: L, function: Function, p: *mut L::E, len: usize) {
+pub unsafe fn apply_rows<L: Lanes>(lanes: L, function: Function, rows: usize, len: usize, p: *mut L::E, stride: usize) {
     if function == Function::Identity {
         return;
     }
     with_curve!(function, C => {
-        for i in (0..len).step_by(L::LANES) {
-            // SAFETY: the caller answers for `len` elements, of which LANES is a divisor.
-            unsafe { lanes.store(p.add(i), C::apply(lanes, lanes.load(p.add(i)))) };
+        for row in 0..rows {
+            for i in (0..len).step_by(L::LANES) {
+                // SAFETY: the caller answers for `rows` rows of `len` elements.
+                unsafe {
+                    let p = p.add(row * stride + i);
+                    lanes.store(p, C::apply(lanes, lanes.load(p)));
+                }
+            }
         }
     });
 }
@@ -292,7 +297,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         // SAFETY: the slice is whole rows of whole groups.
-        unsafe { apply(lanes, self.function, self.x.as_mut_ptr(), self.x.len()) }
+        unsafe { apply_rows(lanes, self.function, 1, self.x.len(), self.x.as_mut_ptr(), 0) }
     }
 }
 

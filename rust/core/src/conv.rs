@@ -1,0 +1,162 @@
+//! Causal convolution by FFT.
+
+use realfft::{ComplexToReal, FftNum, RealFftPlanner, RealToComplex};
+use realfft::num_complex::Complex;
+use crate::threads::{Shared, Team};
+use std::sync::Arc;
+
+/// y\[t\] = sum over j <= t of k\[j\] u\[t-j\], for sequences and kernels up to a length.
+pub struct CausalConv<E: FftNum> {
+    len: usize,
+    forward: Arc<dyn RealToComplex<E>>,
+    inverse: Arc<dyn ComplexToReal<E>>,
+}
+
+impl<E: FftNum> std::fmt::Debug for CausalConv<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CausalConv").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// What one convolution at a time needs beside its input and output.
+pub struct ConvScratch<E: FftNum> {
+    time: Vec<E>,
+    spectrum: Vec<Complex<E>>,
+    fft: Vec<Complex<E>>,
+}
+
+/// The spectrum of a kernel, scaled for the unnormalised inverse.
+#[derive(Clone, Debug)]
+pub struct Spectrum<E>(Vec<Complex<E>>);
+
+impl<E: FftNum> CausalConv<E> {
+    /// For sequences of up to `len` samples.
+    pub fn new(len: usize) -> Self {
+        // A product of small primes not below 2 len - 1, so that nothing wraps around.
+        let size = fast_size((2 * len).max(2));
+        let mut planner = RealFftPlanner::new();
+        Self { len: size, forward: planner.plan_fft_forward(size), inverse: planner.plan_fft_inverse(size) }
+    }
+
+    /// Memory for one thread's work.
+    pub fn scratch(&self) -> ConvScratch<E> {
+        let fft = self.forward.get_scratch_len().max(self.inverse.get_scratch_len());
+        ConvScratch {
+            time: vec![E::zero(); self.len],
+            spectrum: self.forward.make_output_vec(),
+            fft: vec![Complex::new(E::zero(), E::zero()); fft],
+        }
+    }
+
+    /// The spectrum of `k`.
+    pub fn spectrum(&self, k: impl IntoIterator<Item = E>, scratch: &mut ConvScratch<E>) -> Spectrum<E> {
+        self.transform(k, scratch);
+        let scale = E::one() / E::from_usize(self.len).expect("a length fits a float");
+        Spectrum(scratch.spectrum.iter().map(|z| z * scale).collect())
+    }
+
+    /// The answers to `u`, as many as it has samples.
+    pub fn run<'a>(
+        &self,
+        u: impl IntoIterator<Item = E>,
+        kernel: &Spectrum<E>,
+        scratch: &'a mut ConvScratch<E>,
+    ) -> &'a [E] {
+        self.transform(u, scratch);
+        for (z, k) in scratch.spectrum.iter_mut().zip(&kernel.0) {
+            *z = *z * *k;
+        }
+        // Rounding leaves imaginary parts where a real sequence has none; the inverse would refuse them.
+        scratch.spectrum[0].im = E::zero();
+        if self.len % 2 == 0 {
+            scratch.spectrum[self.len / 2].im = E::zero();
+        }
+        self.inverse
+            .process_with_scratch(&mut scratch.spectrum, &mut scratch.time, &mut scratch.fft)
+            .expect("lengths were planned");
+        &scratch.time
+    }
+
+    fn transform(&self, u: impl IntoIterator<Item = E>, scratch: &mut ConvScratch<E>) {
+        let mut n = 0;
+        for (t, u) in scratch.time.iter_mut().zip(u) {
+            *t = u;
+            n += 1;
+        }
+        scratch.time[n..].fill(E::zero());
+        self.forward
+            .process_with_scratch(&mut scratch.time, &mut scratch.spectrum, &mut scratch.fft)
+            .expect("lengths were planned");
+    }
+}
+
+/// The causal convolution of every row of `u` (rows, length) with that of `k`, in float64.
+pub fn rows(team: &Team, length: usize, u: &[f64], k: &[f64]) -> Vec<f64> {
+    let mut y = vec![0.0; u.len()];
+    if length == 0 {
+        return y;
+    }
+    let conv = CausalConv::new(length);
+    let out = Shared(y.as_mut_ptr());
+    team.each(u.len() / length, |_, i| {
+        let row = i * length..(i + 1) * length;
+        let mut scratch = conv.scratch();
+        let kernel = conv.spectrum(k[row.clone()].iter().copied(), &mut scratch);
+        let answers = conv.run(u[row.clone()].iter().copied(), &kernel, &mut scratch);
+        // SAFETY: every item has its own row.
+        unsafe { out.part(row.start, length) }.copy_from_slice(&answers[..length]);
+    });
+    y
+}
+
+/// The smallest even 2^a 3^b 5^c that is at least `n`.
+fn fast_size(n: usize) -> usize {
+    let mut best = n.next_power_of_two();
+    let mut five = 1;
+    while five < best {
+        let mut three = five;
+        while three < best {
+            let two = n.div_ceil(three).next_power_of_two().max(2);
+            best = best.min(three * two);
+            three *= 3;
+        }
+        five *= 5;
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fast_sizes_are_smooth_and_enough() {
+        for n in 2..3000 {
+            let size = fast_size(n);
+            assert!(size >= n && size % 2 == 0);
+            let mut rest = size;
+            for p in [2, 3, 5] {
+                while rest % p == 0 {
+                    rest /= p;
+                }
+            }
+            assert_eq!(rest, 1);
+        }
+    }
+
+    #[test]
+    fn fft_is_the_sum() {
+        for len in [1, 2, 7, 100] {
+            let u: Vec<f64> = (0..len).map(|i| ((i * i + 3) as f64).sin()).collect();
+            let k: Vec<f64> = (0..len).map(|i| 0.9_f64.powi(i as i32)).collect();
+            let conv = CausalConv::new(len);
+            let mut scratch = conv.scratch();
+            let kernel = conv.spectrum(k.iter().copied(), &mut scratch);
+            let y = conv.run(u.iter().copied(), &kernel, &mut scratch);
+            for t in 0..len {
+                let sum: f64 = (0..=t).map(|j| k[j] * u[t - j]).sum();
+                assert!((y[t] - sum).abs() < 1e-13);
+            }
+        }
+    }
+}

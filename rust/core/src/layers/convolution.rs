@@ -1,0 +1,121 @@
+//! Layers that are no recurrence: kernels that depend on the length, or that are cut off on both sides.
+//! They are convolved with their kernels, by FFT, a whole sequence at a time.
+
+use super::system::System;
+use crate::conv::CausalConv;
+use crate::discretize;
+use crate::document::Diagonal;
+use crate::kernels::{Elem, Isa, padded};
+use crate::layers::lti::kernels_of;
+use crate::threads::{Shared, Team};
+use num_complex::Complex64;
+
+/// Where the kernels come from.
+#[derive(Debug)]
+pub enum Source {
+    /// What a system answers to an impulse, for so many samples.
+    System(System, usize),
+    /// DSS as upstream's S4 has it: normalised by the length.
+    Dss(Diagonal, f64),
+}
+
+/// The layer. Kernel v is output v's; outputs are in the order of the layer's own.
+#[derive(Debug)]
+pub struct Convolution<E> {
+    forward: Source,
+    /// Kernels for the samples that come after.
+    backward: Option<Source>,
+    head_major: bool,
+    skip: Vec<E>,
+}
+
+impl Source {
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Source::System(s, _) => (s.outputs(), s.channels()),
+            Source::Dss(d, _) => (d.ssm.outputs(), d.ssm.channels()),
+        }
+    }
+
+    /// (M, H, length) in float64; shorter sequences than the cut have shorter kernels.
+    pub fn kernels(&self, isa: Isa, team: &Team, length: usize) -> (usize, Vec<f64>) {
+        match self {
+            Source::System(system, cut) => {
+                let n = length.min(*cut);
+                (n, kernels_of(system, isa, team, n))
+            }
+            Source::Dss(node, rate) => (length, dss_kernels(node, *rate, length)),
+        }
+    }
+}
+
+/// K\[l\] = Re sum_n C B (e^{dt A} - 1) conj(x) / (|x|^2 + 1e-7) e^{dt A l}, x = A (e^{dt A L} - 1), where modes
+/// with Re A > 0 are normalised at their last sample instead (Gupta et al. 2022, eq. 9).
+fn dss_kernels(node: &Diagonal, rate: f64, length: usize) -> Vec<f64> {
+    const EPSILON: f64 = 1e-7;
+    let (m, h, n, s) = (node.ssm.outputs(), node.ssm.channels(), node.ssm.modes(), node.systems());
+    let mut kernels = vec![0.0; m * h * length];
+    for (v, kernel) in kernels.chunks_exact_mut(length).enumerate() {
+        let channel = v % h;
+        for i in 0..n {
+            let at = channel % s * n + i;
+            let a = node.a.data[at];
+            let z = a * (node.ssm.step(channel, i).unwrap_or(1.0) * rate);
+            let x = a * ((z * length as f64).exp() - 1.0);
+            let scale = node.ssm.c.data[v * n + i] * node.b.data[at]
+                * discretize::discretize_mode_minus_one(crate::discretize::Disc::Zoh, 0.5, z, 1.0)
+                * (x.conj() / (x.norm_sqr() + EPSILON));
+            for (l, k) in kernel.iter_mut().enumerate() {
+                let power: Complex64 = (z * l as f64).exp();
+                *k += (scale * power).re;
+            }
+        }
+    }
+    kernels
+}
+
+impl<E: Elem + realfft::FftNum> Convolution<E> {
+    /// `skip(m, h)` is the direct path D.
+    pub fn new(
+        forward: Source,
+        backward: Option<Source>,
+        head_major: bool,
+        skip: impl Fn(usize, usize) -> f64,
+    ) -> Self {
+        let (m, h) = forward.shape();
+        let skip = (0..m * h).map(|v| E::of(skip(v / h, v % h))).collect();
+        Self { forward, backward, head_major, skip }
+    }
+
+    /// Convolves `rows` samples of one stream: `x` rows of padded(H), `y` rows of padded(M H).
+    pub fn run(&self, isa: Isa, team: &Team, rows: usize, x: &[E], y: &mut [E]) {
+        let (m, h) = self.forward.shape();
+        let (from, to) = (padded(h), padded(m * h));
+        let conv = CausalConv::<E>::new(rows);
+        let (n, forward) = self.forward.kernels(isa, team, rows);
+        let backward = self.backward.as_ref().map(|b| b.kernels(isa, team, rows));
+        let out = Shared(y.as_mut_ptr());
+        assert!(y.len() >= rows * to && x.len() >= rows * from);
+        team.each(m * h, |_, v| {
+            let (output, channel) = (v / h, v % h);
+            let column = if self.head_major { channel * m + output } else { v };
+            let mut scratch = conv.scratch();
+            let of = |k: &[f64]| k.iter().map(|&k| E::of(k)).collect::<Vec<_>>();
+            let kernel = conv.spectrum(of(&forward[v * n..][..n]), &mut scratch);
+            let u = |t: usize| x[t * from + channel];
+            let answers = conv.run((0..rows).map(u), &kernel, &mut scratch);
+            for (t, &answer) in answers.iter().enumerate().take(rows) {
+                // SAFETY: no other item has this column.
+                unsafe { out.part(t * to + column, 1)[0] = answer + self.skip[v] * u(t) };
+            }
+            if let Some((n, backward)) = &backward {
+                let kernel = conv.spectrum(of(&backward[v * n..][..*n]), &mut scratch);
+                let answers = conv.run((0..rows).rev().map(u), &kernel, &mut scratch);
+                for t in 0..rows.saturating_sub(1) {
+                    // SAFETY: as above. The answer to all samples after t.
+                    unsafe { out.part(t * to + column, 1)[0] += answers[rows - 2 - t] };
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,445 @@
+//! A linear time-invariant state-space layer: independent channels, one recurrence a group of lanes.
+//!
+//! A lane carries one output of one channel, or, where the channels are few, a part of its modes. Runs of samples
+//! go through chunk matrices, which are measured once from the float64 recurrence itself; the rest goes sample by
+//! sample. Both carry the same state.
+
+use super::system::{Lane, Recurrence, System};
+use crate::conv::{CausalConv, Spectrum};
+use crate::kernels::chunk::{Chunk, TILE, Transition};
+use crate::kernels::pointwise::{self, Function};
+use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
+use crate::threads::{Shared, Team};
+use realfft::FftNum;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Rows that go through a recurrence sample by sample with one packing.
+const SCAN_ROWS: usize = 64;
+
+/// How a run of samples is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Whichever is fastest.
+    Auto,
+    /// The recurrence, sample by sample.
+    Scan,
+    /// Chunks as matrix products; what does not fill a chunk by the recurrence.
+    Chunk,
+    /// Convolution by FFT, of a whole sequence.
+    Fft,
+}
+
+/// In which order a layer meets the samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// As they come.
+    Forward,
+    /// From the last to the first; y\[t\] is *increased* by what the samples after t say.
+    Backward,
+}
+
+/// The kernels of a group's lanes, ready for convolution with sequences of one length.
+#[derive(Debug)]
+struct Spectra<E: FftNum> {
+    length: usize,
+    conv: CausalConv<E>,
+    kernels: Vec<Spectrum<E>>,
+}
+
+/// The layer, planned for one rate.
+#[derive(Debug)]
+pub struct Lti<E: FftNum> {
+    system: System,
+    lanes: Vec<[Option<Lane>; GROUP]>,
+    /// Parts that a channel's modes are split into: all in one group, summed at the end.
+    parts: usize,
+    outputs: usize,
+    /// Whether lane i reads input i.
+    in_order: bool,
+    groups: Vec<Recurrence<E>>,
+    chunks: Vec<OnceLock<Chunk<E>>>,
+    chunk_len: usize,
+    spectra: Vec<Mutex<Option<Arc<Spectra<E>>>>>,
+    skip: Aligned<E>,
+    function: Function,
+    direction: Direction,
+}
+
+impl<E: Elem + FftNum> Lti<E> {
+    /// `skip(m, h)` is the direct path D; `function` is applied to the outputs. `head_major` flattens (H, M).
+    pub fn new(
+        system: System,
+        head_major: bool,
+        skip: impl Fn(usize, usize) -> f64,
+        function: Function,
+        direction: Direction,
+    ) -> Self {
+        let (m, h) = (system.outputs(), system.channels());
+        let outputs = m * h;
+        let parts = if system.splits() && outputs <= GROUP / 2 {
+            (GROUP / outputs.next_power_of_two()).min(system.modes().next_power_of_two())
+        } else {
+            1
+        };
+        let lane = |i: usize| {
+            let (part, v) = (i / outputs, i % outputs);
+            let (output, channel) = if head_major { (v % m, v / m) } else { (v / h, v % h) };
+            (i < outputs * parts).then_some(Lane { channel, output, part, parts })
+        };
+        let lanes: Vec<[Option<Lane>; GROUP]> =
+            (0..padded(outputs * parts) / GROUP).map(|g| std::array::from_fn(|l| lane(g * GROUP + l))).collect();
+        let skip = lanes
+            .iter()
+            .flatten()
+            .map(|lane| match lane {
+                Some(l) if l.part == 0 => E::of(skip(l.output, l.channel)),
+                _ => E::ZERO,
+            })
+            .collect();
+        let groups = lanes.iter().map(|lanes| system.recurrence(lanes, 1.0)).collect();
+        Self {
+            chunk_len: system.chunk_len(),
+            chunks: lanes.iter().map(|_| OnceLock::new()).collect(),
+            spectra: lanes.iter().map(|_| Mutex::new(None)).collect(),
+            in_order: m == 1 && parts == 1,
+            groups,
+            lanes,
+            parts,
+            outputs,
+            skip,
+            function,
+            direction,
+            system,
+        }
+    }
+
+    /// Groups of lanes: the layer's independent pieces.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Columns of the output that a group writes.
+    pub fn width(&self) -> usize {
+        self.outputs
+    }
+
+    /// Elements of state of one group.
+    pub fn group_state_len(&self) -> usize {
+        self.groups[0].state_len()
+    }
+
+    /// Elements of state of the layer.
+    pub fn state_len(&self) -> usize {
+        self.groups() * self.group_state_len()
+    }
+
+    /// Elements of scratch that [`Lti::run`] needs.
+    pub fn scratch_len(&self) -> usize {
+        let rows = (TILE * self.chunk_len).max(SCAN_ROWS);
+        rows * GROUP * 2 + (TILE + 1) * self.group_state_len()
+    }
+
+    /// Runs one group over `rows` samples. `x` and `y` are the activations of one stream, `x_stride` and
+    /// `y_stride` elements a row; the group reads and writes only its own columns.
+    ///
+    /// `dt` multiplies the step size of every sample: then the layer is discretised anew.
+    ///
+    /// # Safety
+    /// `y` may be written by several groups at once: it is valid for `rows` rows, and no one else touches this
+    /// group's columns.
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn run(
+        &self,
+        isa: Isa,
+        method: Method,
+        group: usize,
+        rows: usize,
+        x: &[E],
+        x_stride: usize,
+        y: *mut E,
+        y_stride: usize,
+        state: &mut [E],
+        scratch: &mut [E],
+        dt: f64,
+    ) {
+        assert!(rows == 0 || x.len() >= (rows - 1) * x_stride + x_stride.min(padded(self.system.channels())));
+        let tile = (TILE * self.chunk_len).max(SCAN_ROWS) * GROUP;
+        let (u, rest) = scratch.split_at_mut(tile);
+        let (z, rest) = rest.split_at_mut(tile);
+        if method == Method::Fft && rows > self.chunk_len && dt == 1.0 {
+            // SAFETY: as the caller's.
+            unsafe { self.convolve(isa, group, rows, x, x_stride, y, y_stride, state, scratch) };
+            return;
+        }
+        let anew = (dt != 1.0).then(|| self.system.recurrence::<E>(&self.lanes[group], dt));
+        if let Some(anew) = &anew {
+            anew.refresh(isa, state);
+        }
+        let chunk = (method != Method::Scan && rows >= self.chunk_len && anew.is_none())
+            .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
+        let mut t = 0;
+        while t < rows {
+            let chunks = chunk.map_or(0, |c| ((rows - t) / c.len()).min(TILE));
+            let n = if chunks > 0 { chunks * self.chunk_len } else { (rows - t).min(SCAN_ROWS) };
+            self.pack(group, t, n, rows, x, x_stride, u);
+            match (chunk, &anew) {
+                (Some(chunk), _) if chunks > 0 => {
+                    let core = self.groups[group].core_len();
+                    chunk.run(isa, chunks, u, z, &mut state[..core], rest);
+                    self.groups[group].refresh(isa, state);
+                }
+                (_, Some(anew)) => anew.scan(isa, n, u, z, state),
+                _ => self.groups[group].scan(isa, n, u, z, state),
+            }
+            // SAFETY: as the caller's.
+            unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
+            t += n;
+        }
+        if anew.is_some() {
+            self.groups[group].refresh(isa, state);
+        }
+    }
+
+    /// Runs a whole sequence as a convolution with the kernel, plus what the state still says.
+    ///
+    /// # Safety
+    /// As [`Lti::run`].
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn convolve(
+        &self,
+        isa: Isa,
+        group: usize,
+        rows: usize,
+        x: &[E],
+        x_stride: usize,
+        y: *mut E,
+        y_stride: usize,
+        state: &mut [E],
+        scratch: &mut [E],
+    ) {
+        let spectra = self.spectra(isa, group, rows);
+        let (u, rest) = scratch.split_at_mut((TILE * self.chunk_len).max(SCAN_ROWS) * GROUP);
+        let (z, rest) = rest.split_at_mut((TILE * self.chunk_len).max(SCAN_ROWS) * GROUP);
+        let mut whole = vec![E::ZERO; rows * GROUP];
+        let mut work = spectra.conv.scratch();
+        for (lane, kernel) in spectra.kernels.iter().enumerate() {
+            let Some(l) = self.lanes[group][lane] else { continue };
+            let row = |i: usize| if self.direction == Direction::Forward { i } else { rows - 1 - i };
+            let answers = spectra.conv.run((0..rows).map(|i| x[row(i) * x_stride + l.channel]), kernel, &mut work);
+            for (z, &answer) in whole.chunks_exact_mut(GROUP).zip(answers) {
+                z[lane] = answer;
+            }
+        }
+        // Moves the state on, and adds to the answers what it said before: the recurrence without input.
+        let silent = state.iter().all(|&x| x == E::ZERO);
+        let mut echo = Aligned::<E>::zeros(state.len());
+        echo.copy_from_slice(state);
+        let chunk = self.chunks[group].get_or_init(|| self.measure(isa, group));
+        let core = self.groups[group].core_len();
+        let mut t = 0;
+        while t < rows {
+            let chunks = ((rows - t) / chunk.len()).min(TILE);
+            let n = if chunks > 0 { chunks * chunk.len() } else { (rows - t).min(SCAN_ROWS) };
+            if !silent {
+                u[..n * GROUP].fill(E::ZERO);
+                if chunks > 0 {
+                    chunk.run(isa, chunks, u, z, &mut echo[..core], rest);
+                    self.groups[group].refresh(isa, &mut echo);
+                } else {
+                    self.groups[group].scan(isa, n, u, z, &mut echo);
+                }
+                for (w, &z) in whole[t * GROUP..].iter_mut().zip(&z[..n * GROUP]) {
+                    *w += z;
+                }
+            }
+            self.pack(group, t, n, rows, x, x_stride, u);
+            if chunks > 0 {
+                chunk.advance(isa, chunks, u, &mut state[..core], rest);
+                self.groups[group].refresh(isa, state);
+            } else {
+                self.groups[group].scan(isa, n, u, z, state);
+            }
+            z[..n * GROUP].copy_from_slice(&whole[t * GROUP..][..n * GROUP]);
+            // SAFETY: as the caller's.
+            unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
+            t += n;
+        }
+    }
+
+    fn spectra(&self, isa: Isa, group: usize, length: usize) -> Arc<Spectra<E>> {
+        let mut cached = self.spectra[group].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spectra) = cached.as_ref().filter(|s| s.length == length) {
+            return Arc::clone(spectra);
+        }
+        let recurrence = self.system.recurrence::<f64>(&self.lanes[group], 1.0);
+        let mut kernel = vec![0.0; length * GROUP];
+        let mut state = Aligned::<f64>::zeros(recurrence.state_len());
+        let mut u = vec![0.0; length * GROUP];
+        u[..GROUP].fill(1.0);
+        recurrence.scan(isa, length, &u, &mut kernel, &mut state);
+        let conv = CausalConv::new(length);
+        let mut scratch = conv.scratch();
+        let lane = |lane: usize| kernel.iter().skip(lane).step_by(GROUP).map(|&k| E::of(k));
+        let kernels = (0..GROUP).map(|l| conv.spectrum(lane(l), &mut scratch)).collect();
+        let spectra = Arc::new(Spectra { length, conv, kernels });
+        *cached = Some(Arc::clone(&spectra));
+        spectra
+    }
+
+    /// The inputs of `n` samples from `t` on, in the layer's order, a lane each.
+    #[allow(clippy::too_many_arguments)]
+    fn pack(&self, group: usize, t: usize, n: usize, rows: usize, x: &[E], stride: usize, u: &mut [E]) {
+        for (i, u) in u.chunks_exact_mut(GROUP).take(n).enumerate() {
+            let row = match self.direction {
+                Direction::Forward => t + i,
+                Direction::Backward => rows - 1 - t - i,
+            };
+            let x = &x[row * stride..];
+            if self.in_order {
+                u.copy_from_slice(&x[group * GROUP..][..GROUP]);
+            } else {
+                for (u, lane) in u.iter_mut().zip(&self.lanes[group]) {
+                    *u = lane.map_or(E::ZERO, |l| x[l.channel]);
+                }
+            }
+        }
+    }
+
+    /// Adds the direct path, sums the parts, applies the function and writes this group's columns.
+    ///
+    /// # Safety
+    /// As [`Lti::run`].
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn unpack(
+        &self,
+        isa: Isa,
+        group: usize,
+        t: usize,
+        n: usize,
+        rows: usize,
+        u: &[E],
+        z: &mut [E],
+        y: *mut E,
+        stride: usize,
+    ) {
+        let skip = &self.skip[group * GROUP..][..GROUP];
+        for (z, u) in z.chunks_exact_mut(GROUP).zip(u.chunks_exact(GROUP)).take(n) {
+            for ((z, &u), &d) in z.iter_mut().zip(u).zip(skip) {
+                *z += d * u;
+            }
+            for part in 1..self.parts {
+                for v in 0..self.outputs {
+                    z[v] = z[v] + z[part * self.outputs + v];
+                }
+            }
+        }
+        pointwise::run(isa, self.function, n, GROUP, &mut z[..n * GROUP]);
+        let width = (self.outputs - group * GROUP).min(GROUP);
+        for (i, z) in z.chunks_exact(GROUP).take(n).enumerate() {
+            // SAFETY: the row is within `rows`, the columns are this group's own.
+            unsafe {
+                match self.direction {
+                    Direction::Forward => {
+                        let to = y.add((t + i) * stride + group * GROUP);
+                        std::ptr::copy_nonoverlapping(z.as_ptr(), to, width);
+                    }
+                    // The sample at i from the end is heard by those before it.
+                    Direction::Backward if t + i + 2 <= rows => {
+                        let to = y.add((rows - 2 - t - i) * stride + group * GROUP);
+                        for (l, &z) in z.iter().enumerate().take(width) {
+                            *to.add(l) += z;
+                        }
+                    }
+                    Direction::Backward => {}
+                }
+            }
+        }
+    }
+
+    /// The chunk matrices, from the answers of the float64 recurrence to an impulse and to each unit state.
+    fn measure(&self, isa: Isa, group: usize) -> Chunk<E> {
+        let t = self.chunk_len;
+        let recurrence = self.system.recurrence::<f64>(&self.lanes[group], 1.0);
+        let n = recurrence.core_len() / GROUP;
+        let silence = Aligned::<f64>::zeros(t * GROUP);
+        let mut y = Aligned::<f64>::zeros(t * GROUP);
+        let mut state = Aligned::<f64>::zeros(recurrence.state_len());
+
+        let mut kernel = vec![0.0; t * GROUP];
+        let mut w = vec![0.0; n * t * GROUP];
+        let one: Aligned<f64> = std::iter::repeat_n(1.0, GROUP).collect();
+        for i in 0..t {
+            let u = if i == 0 { &one } else { &silence };
+            recurrence.scan(isa, 1, u, &mut y, &mut state);
+            kernel[i * GROUP..][..GROUP].copy_from_slice(&y[..GROUP]);
+            for m in 0..n {
+                let at = (m * t + t - 1 - i) * GROUP;
+                w[at..at + GROUP].copy_from_slice(&state[m * GROUP..][..GROUP]);
+            }
+        }
+
+        let mut g = vec![0.0; t * n * GROUP];
+        let mut matrix = Aligned::<f64>::zeros(n * n * GROUP);
+        for m in 0..n {
+            state.fill(0.0);
+            state[m * GROUP..][..GROUP].fill(1.0);
+            recurrence.refresh(isa, &mut state);
+            recurrence.scan(isa, t, &silence, &mut y, &mut state);
+            for i in 0..t {
+                g[(i * n + m) * GROUP..][..GROUP].copy_from_slice(&y[i * GROUP..][..GROUP]);
+            }
+            for i in 0..n {
+                matrix[(i * n + m) * GROUP..][..GROUP].copy_from_slice(&state[i * GROUP..][..GROUP]);
+            }
+        }
+        let transition = if recurrence.is_diagonal() {
+            // A mode moves itself only: (re, im) of its pole's power is the answer to the state 1.
+            let column = |i: usize| &matrix[(i * n + i / 2 * 2) * GROUP..][..GROUP];
+            Transition::Poles((0..n).flat_map(column).copied().collect())
+        } else {
+            Transition::Matrix(matrix)
+        };
+        Chunk::new(&kernel, &g, &w, &transition)
+    }
+}
+
+/// The kernels (M, H, length) of a system in float64: its answers to an impulse.
+pub fn kernels_of(system: &System, isa: Isa, team: &Team, length: usize) -> Vec<f64> {
+    let (m, h) = (system.outputs(), system.channels());
+    let mut kernels = vec![0.0; m * h * length];
+    let layer = Lti::<f64>::new(system.clone(), false, |_, _| 0.0, Function::Identity, Direction::Forward);
+    let out = Shared(kernels.as_mut_ptr());
+    team.each(layer.groups(), |_, group| layer.impulse(isa, group, length, &out));
+    kernels
+}
+
+impl Lti<f64> {
+    /// Writes the answers of one group's outputs to an impulse: `length` numbers an output.
+    fn impulse(&self, isa: Isa, group: usize, length: usize, out: &Shared<f64>) {
+        let stride = padded(self.system.channels());
+        let mut scratch = Aligned::zeros(self.scratch_len());
+        let mut state = Aligned::zeros(self.group_state_len());
+        let block = (TILE * self.chunk_len).min(length);
+        let mut u = Aligned::zeros(block * stride);
+        let mut y = Aligned::<f64>::zeros(block * GROUP);
+        let width = (self.outputs - group * GROUP).min(GROUP);
+        u[..stride].fill(1.0);
+        for t in (0..length).step_by(block) {
+            let n = block.min(length - t);
+            // The group writes at its own columns of rows as wide as one group.
+            let base = y.as_mut_ptr().wrapping_sub(group * GROUP);
+            // SAFETY: y has `block` rows of GROUP, and the group writes no other columns.
+            unsafe {
+                self.run(isa, Method::Chunk, group, n, &u, stride, base, GROUP, &mut state, &mut scratch, 1.0);
+            }
+            for l in 0..width {
+                // SAFETY: no other group has these outputs.
+                let kernel = unsafe { out.part((group * GROUP + l) * length + t, n) };
+                for (k, row) in kernel.iter_mut().zip(y.chunks_exact(GROUP)) {
+                    *k = row[l];
+                }
+            }
+            u[..stride].fill(0.0);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The systems of a layer in float64, and the recurrences made from them for lanes and step sizes.
+
+use crate::discretize::{self, DplrBar, RealSchur};
+use crate::document::{Dense, Diagonal, Dplr};
+use crate::kernels::dense::Triangular;
+use crate::kernels::diagonal::{self, Modes};
+use crate::kernels::dplr::{self, LowRank};
+use crate::kernels::{Elem, GROUP, Isa};
+use num_complex::Complex64;
+
+/// What a lane carries: an output of a channel, or one part of its modes.
+#[derive(Clone, Copy, Debug)]
+pub struct Lane {
+    /// h
+    pub channel: usize,
+    /// m
+    pub output: usize,
+    /// Which of the parts: it has the modes n with n % parts == part.
+    pub part: usize,
+    /// Parts that the channel's modes are split into.
+    pub parts: usize,
+}
+
+/// The recurrence of one group of lanes, in engine precision.
+#[derive(Clone, Debug)]
+pub enum Recurrence<E> {
+    /// S4D and its like.
+    Diagonal(Modes<E>),
+    /// S4.
+    LowRank(LowRank<E>, usize),
+    /// LSSL.
+    Triangular(Triangular<E>),
+}
+
+impl<E: Elem> Recurrence<E> {
+    /// Elements of state.
+    pub fn state_len(&self) -> usize {
+        match self {
+            Recurrence::Diagonal(r) => r.state_len(),
+            Recurrence::LowRank(r, _) => r.state_len(),
+            Recurrence::Triangular(r) => r.state_len(),
+        }
+    }
+
+    /// Elements of the state proper; what follows them is derived, by [`Recurrence::refresh`].
+    pub fn core_len(&self) -> usize {
+        match self {
+            Recurrence::LowRank(_, modes) => modes * 2 * GROUP,
+            other => other.state_len(),
+        }
+    }
+
+    /// Whether the modes do not mix.
+    pub fn is_diagonal(&self) -> bool {
+        matches!(self, Recurrence::Diagonal(_))
+    }
+
+    /// Runs over `rows` rows of `u`, writing `y`.
+    pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
+        match self {
+            Recurrence::Diagonal(r) => r.scan(isa, rows, u, y, state),
+            Recurrence::LowRank(r, _) => r.scan(isa, rows, u, y, state),
+            Recurrence::Triangular(r) => r.scan(isa, rows, u, y, state),
+        }
+    }
+
+    /// Brings the derived part of a state up to date with its core.
+    pub fn refresh(&self, isa: Isa, state: &mut [E]) {
+        if let Recurrence::LowRank(r, _) = self {
+            r.refresh(isa, state);
+        }
+    }
+}
+
+/// H channels with M outputs each, in float64, at a rate.
+#[derive(Clone, Debug)]
+pub struct System {
+    kind: Kind,
+    rate: f64,
+    /// Whether C is to be read as C Abar^delay: the part of a kernel that lies beyond its cut.
+    delay: usize,
+    reverse: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Diagonal(Diagonal),
+    Dplr(Dplr),
+    Dense(Dense, Vec<RealSchur>),
+}
+
+impl System {
+    /// S4D and its like. `reverse` reads it by C_reverse; `delay` samples are passed before it is read.
+    pub fn diagonal(node: Diagonal, rate: f64, delay: usize, reverse: bool) -> Self {
+        Self { kind: Kind::Diagonal(node), rate, delay, reverse }
+    }
+
+    /// S4.
+    pub fn dplr(node: Dplr, rate: f64, delay: usize, reverse: bool) -> Self {
+        Self { kind: Kind::Dplr(node), rate, delay, reverse }
+    }
+
+    /// LSSL.
+    pub fn dense(node: Dense, rate: f64, delay: usize, reverse: bool) -> crate::error::Result<Self> {
+        let n = node.ssm.modes();
+        let schur = node.a.data.chunks_exact(n * n).map(|a| RealSchur::new(a, n)).collect::<Result<_, _>>()?;
+        Ok(Self { kind: Kind::Dense(node, schur), rate, delay, reverse })
+    }
+
+    /// H
+    pub fn channels(&self) -> usize {
+        match &self.kind {
+            Kind::Diagonal(d) => d.ssm.channels(),
+            Kind::Dplr(d) => d.ssm.channels(),
+            Kind::Dense(d, _) => d.ssm.channels(),
+        }
+    }
+
+    /// M
+    pub fn outputs(&self) -> usize {
+        match &self.kind {
+            Kind::Diagonal(d) => d.ssm.outputs(),
+            Kind::Dplr(d) => d.ssm.outputs(),
+            Kind::Dense(d, _) => d.ssm.outputs(),
+        }
+    }
+
+    /// N
+    pub fn modes(&self) -> usize {
+        match &self.kind {
+            Kind::Diagonal(d) => d.ssm.modes(),
+            Kind::Dplr(d) => d.ssm.modes(),
+            Kind::Dense(d, _) => d.ssm.modes(),
+        }
+    }
+
+    /// Fails where a channel has no discrete system at this rate.
+    pub fn check(&self) -> crate::error::Result<()> {
+        if let Kind::Dplr(node) = &self.kind {
+            let (n, s) = (node.ssm.modes(), node.systems());
+            for h in 0..node.ssm.channels() {
+                let row = |v: &'_ crate::document::ComplexArray, k: usize| v.data[(k * s + h % s) * n..][..n].to_vec();
+                let q = node.q.as_ref().unwrap_or(&node.p);
+                let (p, q): (Vec<_>, Vec<_>) = (0..node.rank()).map(|k| (row(&node.p, k), row(q, k))).unzip();
+                let p: Vec<_> = p.iter().map(Vec::as_slice).collect();
+                let q: Vec<_> = q.iter().map(Vec::as_slice).collect();
+                let step = node.ssm.step(h, 0).unwrap_or(1.0) * self.rate;
+                discretize::discretize_dplr(&row(&node.a, 0), &p, &q, &row(&node.b, 0), step, node.conjugate_pairs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a channel's modes may be shared out among lanes.
+    pub fn splits(&self) -> bool {
+        matches!(self.kind, Kind::Diagonal(_))
+    }
+
+    /// Samples a chunk: where the state moves by a matrix, that product is shared by more samples.
+    pub fn chunk_len(&self) -> usize {
+        match self.kind {
+            Kind::Diagonal(_) => 32,
+            Kind::Dplr(_) | Kind::Dense(..) => 64,
+        }
+    }
+
+    /// The recurrence of a group of lanes with every step size multiplied by `dt`. Its state is the one that the
+    /// recurrence at `dt` = 1 has.
+    pub fn recurrence<E: Elem>(&self, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {
+        match &self.kind {
+            Kind::Diagonal(node) => self.modes_of(node, lanes, dt),
+            Kind::Dplr(node) => self.low_rank_of(node, lanes, dt),
+            Kind::Dense(node, schur) => self.triangular_of(node, schur, lanes, dt),
+        }
+    }
+
+    fn modes_of<E: Elem>(&self, node: &Diagonal, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {
+        let (n, h, s) = (node.ssm.modes(), node.ssm.channels(), node.systems());
+        let parts = lanes.iter().flatten().map(|l| l.parts).max().unwrap_or(1);
+        let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
+        let factor = if node.conjugate_pairs { 2.0 } else { 1.0 };
+        let mode = |lane: usize, i: usize| {
+            let Some(l) = lanes[lane] else { return diagonal::Mode::default() };
+            let i = i * parts + l.part;
+            if i >= n {
+                return diagonal::Mode::default();
+            }
+            let at = l.channel % s * n + i;
+            let lambda = node.a.data[at];
+            let step = node.ssm.step(l.channel, i).unwrap_or(1.0) * self.rate;
+            let (a, f) = discretize::discretize_mode(node.disc, node.alpha, lambda, step);
+            let read = factor * c.data[(l.output * h + l.channel) * n + i] * node.b.data[at] * f;
+            let read = read * a.powu(self.delay.try_into().unwrap_or(u32::MAX));
+            if dt == 1.0 {
+                return diagonal::Mode { a, c: read, gain: Complex64::ONE };
+            }
+            let (anew, g) = discretize::discretize_mode(node.disc, node.alpha, lambda, step * dt);
+            diagonal::Mode { a: anew, c: read, gain: g / f }
+        };
+        Recurrence::Diagonal(Modes::new(n.div_ceil(parts), dt == 1.0, mode))
+    }
+
+    fn low_rank_of<E: Elem>(&self, node: &Dplr, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {
+        let (n, h, s, r) = (node.ssm.modes(), node.ssm.channels(), node.systems(), node.rank());
+        let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
+        let factor = if node.conjugate_pairs { 2.0 } else { 1.0 };
+        let bars: Vec<Option<(DplrBar, Vec<Complex64>)>> = lanes
+            .iter()
+            .map(|lane| {
+                let l = (*lane)?;
+                let row = |v: &crate::document::ComplexArray, k: usize| {
+                    v.data[(k * s + l.channel % s) * n..][..n].to_vec()
+                };
+                let step = node.ssm.step(l.channel, 0).unwrap_or(1.0) * self.rate;
+                let p: Vec<_> = (0..r).map(|k| row(&node.p, k)).collect();
+                let q: Vec<_> = (0..r).map(|k| row(node.q.as_ref().unwrap_or(&node.p), k)).collect();
+                let p: Vec<_> = p.iter().map(Vec::as_slice).collect();
+                let q: Vec<_> = q.iter().map(Vec::as_slice).collect();
+                let discrete = |step| {
+                    let pairs = node.conjugate_pairs;
+                    discretize::discretize_dplr(&row(&node.a, 0), &p, &q, &row(&node.b, 0), step, pairs).ok()
+                };
+                let bar = discrete(step)?;
+                let mut read: Vec<_> =
+                    c.data[(l.output * h + l.channel) * n..][..n].iter().map(|c| factor * c).collect();
+                for _ in 0..self.delay {
+                    read = before(&bar, &read);
+                }
+                Some((if dt == 1.0 { bar } else { discrete(step * dt)? }, read))
+            })
+            .collect();
+        let products = bars.iter().flatten().map(|(bar, _)| bar.v.len()).max().unwrap_or(0);
+        let mode = |lane: usize, i: usize| {
+            let (bar, read) = bars[lane].as_ref()?;
+            let vw = bar.v.iter().zip(&bar.w).map(|(v, w)| (v[i], w[i])).collect();
+            Some(dplr::Mode { delta: bar.a_minus_one[i], b: bar.b[i], c: read[i], vw })
+        };
+        Recurrence::LowRank(LowRank::new(n, products, mode), n)
+    }
+
+    fn triangular_of<E: Elem>(
+        &self,
+        node: &Dense,
+        schur: &[RealSchur],
+        lanes: &[Option<Lane>; GROUP],
+        dt: f64,
+    ) -> Recurrence<E> {
+        let (n, h, s) = (node.ssm.modes(), node.ssm.channels(), node.systems());
+        let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
+        // The channels of a group often share their outputs' system: each is discretised once.
+        let mut made: Vec<(usize, usize)> = Vec::new();
+        let mut systems: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
+        for (lane, l) in lanes.iter().enumerate() {
+            let Some(l) = l else { continue };
+            if let Some(&(_, at)) = made.iter().find(|(other, _)| lanes[*other].unwrap().channel == l.channel) {
+                made.push((lane, at));
+                continue;
+            }
+            let system = l.channel % s;
+            let step = node.ssm.step(l.channel, 0).unwrap_or(1.0) * self.rate;
+            let b = schur[system].rotate(&node.b.data[system * n..][..n]);
+            systems.push(schur[system].gbt(node.alpha, step * dt, &b));
+            made.push((lane, systems.len() - 1));
+        }
+        let system = |lane: usize| made.iter().find(|(other, _)| *other == lane).map(|&(_, at)| &systems[at]);
+        let read: Vec<Option<Vec<f64>>> = lanes
+            .iter()
+            .map(|l| {
+                let l = (*l)?;
+                let schur = &schur[l.channel % s];
+                let mut read = schur.rotate(&c.data[(l.output * h + l.channel) * n..][..n]);
+                if self.delay > 0 {
+                    let step = node.ssm.step(l.channel, 0).unwrap_or(1.0) * self.rate;
+                    let (a, _) = schur.gbt(node.alpha, step, &vec![0.0; n]);
+                    for _ in 0..self.delay {
+                        read = (0..n).map(|j| (0..n).map(|i| read[i] * a[i * n + j]).sum()).collect();
+                    }
+                }
+                Some(read)
+            })
+            .collect();
+        // An even number of rows, as the chunk matrices want them: the last may be a state that stays zero.
+        let even = n.next_multiple_of(2);
+        Recurrence::Triangular(Triangular::new(
+            even,
+            |lane, i, j| match system(lane) {
+                Some((a, _)) if i < n && j < n => a[i * n + j] - f64::from(u8::from(i == j)),
+                _ => 0.0,
+            },
+            |lane, i| system(lane).filter(|_| i < n).map_or(0.0, |(_, b)| b[i]),
+            |lane, i| read[lane].as_ref().filter(|_| i < n).map_or(0.0, |c| c[i]),
+        ))
+    }
+}
+
+fn reader<'a, T>(forward: &'a T, backward: Option<&'a T>, reverse: bool) -> &'a T {
+    if reverse { backward.unwrap_or(forward) } else { forward }
+}
+
+/// c Abar: what reads the next state, as a reader of this one.
+fn before(bar: &DplrBar, c: &[Complex64]) -> Vec<Complex64> {
+    let along: Vec<f64> = bar.w.iter().map(|w| c.iter().zip(w).map(|(c, w)| (c * w).re).sum()).collect();
+    (0..c.len())
+        .map(|n| {
+            let low: Complex64 = along.iter().zip(&bar.v).map(|(s, v)| v[n] * *s).sum();
+            c[n] * (bar.a_minus_one[n] + 1.0) - low
+        })
+        .collect()
+}

@@ -1,0 +1,215 @@
+//! The operations that a plan is made of.
+
+use crate::kernels::linear::Linear;
+use crate::kernels::norm::{self, Norm};
+use crate::kernels::pointwise::{self, Function};
+use crate::kernels::selective::Selective;
+use crate::kernels::{Aligned, Elem, padded};
+use crate::layers::convolution::Convolution;
+use crate::layers::lti::Lti;
+use crate::layers::spectrum::Mimo;
+use crate::plan::{Buffer, Walk};
+use crate::threads::Shared;
+use realfft::FftNum;
+
+/// A part of a stream's state.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub(crate) from: usize,
+    pub(crate) len: usize,
+}
+
+/// An operation on buffers. Where it has one buffer it works in place.
+#[derive(Debug)]
+pub(crate) enum Op<E: FftNum> {
+    Embed { table: Aligned<E>, x: Buffer, y: Buffer },
+    Linear { layer: Linear<E>, x: Buffer, y: Buffer },
+    Norm { layer: Norm<E>, x: Buffer, y: Buffer },
+    Pointwise { function: Function, x: Buffer },
+    Softmax { log: bool, size: usize, x: Buffer },
+    Glu { gate: Function, x: Buffer, y: Buffer },
+    Conv1d { weight: Aligned<E>, bias: Aligned<E>, taps: usize, state: Place, x: Buffer, y: Buffer },
+    Lti { layer: Box<Lti<E>>, state: Place, x: Buffer, y: Buffer },
+    Mimo { layer: Mimo<E>, state: Place, x: Buffer },
+    Convolution { layer: Convolution<E>, x: Buffer, y: Buffer },
+    Selective { layer: Selective<E>, state: Place, x: Buffer, dt: Buffer, bc: Buffer, y: Buffer },
+    /// y = x as it was `len` samples ago, zero before that.
+    Delay { len: usize, state: Place, x: Buffer, y: Buffer },
+    /// y = alpha x + beta y
+    Combine { alpha: E, beta: Aligned<E>, x: Buffer, y: Buffer },
+    /// y += d x
+    Skip { d: Aligned<E>, x: Buffer, y: Buffer },
+    /// y = x y
+    Multiply { x: Buffer, y: Buffer },
+    Copy { x: Buffer, y: Buffer },
+}
+
+/// Multiply-adds that are worth waking another thread for.
+const GRAIN: usize = 1 << 16;
+
+impl<E: Elem + FftNum> Op<E> {
+    /// Runs it over all rows of all streams of a walk.
+    pub fn run(&self, w: &Walk<'_, E>) {
+        match self {
+            Op::Embed { table, x, y } => {
+                // SAFETY (here and below): lowering gives every operation distinct buffers for what it reads and
+                // writes, and distinct places in the state.
+                let (x, y) = unsafe { (w.rows_of(*x), w.rows_of(*y)) };
+                let stride = table_stride(y.len(), w);
+                for (x, y) in x.chunks_exact(padded(1)).zip(y.chunks_exact_mut(stride)) {
+                    let token = x[0].f64() as usize;
+                    y.copy_from_slice(&table[token * stride..][..stride]);
+                }
+            }
+            Op::Linear { layer, x, y } => by_rows(w, *x, *y, layer.d_in() * x.width.max(layer.d_out()), |rows, x, y| layer.run(w.isa, rows, x, y)),
+            Op::Norm { layer, x, y } => by_rows(w, *x, *y, 8 * x.width, |rows, x, y| layer.run(w.isa, rows, x, y)),
+            Op::Pointwise { function, x } => {
+                let width = padded(x.width);
+                by_rows(w, *x, *x, 16 * width, |rows, _, x| pointwise::run(w.isa, *function, rows, width, x));
+            }
+            Op::Softmax { log, size, x } => {
+                // SAFETY: as above.
+                let x_rows = unsafe { w.rows_of(*x) };
+                pointwise::softmax(*log, w.streams * w.rows, x.width, *size, x_rows);
+            }
+            Op::Glu { gate, x, y } => {
+                by_rows(w, *x, *y, 16 * y.width, |rows, x, z| pointwise::glu(w.isa, *gate, rows, y.width, x, z));
+            }
+            Op::Conv1d { weight, bias, taps, state, x, y } => {
+                let stride = padded(x.width);
+                for s in 0..w.streams {
+                    // SAFETY: as above.
+                    let (x, y, past) = unsafe { (w.rows_of(*x), w.rows_of(*y), w.state(s, *state)) };
+                    let rows = s * w.rows * stride..(s + 1) * w.rows * stride;
+                    conv1d(weight, bias, *taps, stride, past, &x[rows.clone()], &mut y[rows]);
+                }
+            }
+            Op::Lti { layer, state, x, y } => run_lti(w, layer, *state, *x, *y),
+            Op::Mimo { layer, state, x } => {
+                for s in 0..w.streams {
+                    // SAFETY: as above.
+                    let (x, state) = unsafe { (w.rows_of(*x), w.state(s, *state)) };
+                    let row = layer.row_len();
+                    layer.run(w.isa, w.rows, &mut x[s * w.rows * row..][..w.rows * row], state, w.dt);
+                }
+            }
+            Op::Convolution { layer, x, y } => {
+                for s in 0..w.streams {
+                    // SAFETY: as above.
+                    let (x, y) = unsafe { (w.rows_of(*x), w.rows_of(*y)) };
+                    let (i, o) = (x.len() / w.streams, y.len() / w.streams);
+                    layer.run(w.isa, w.team, w.rows, &x[s * i..][..i], &mut y[s * o..][..o]);
+                }
+            }
+            Op::Selective { layer, state, x, dt, bc, y } => {
+                for s in 0..w.streams {
+                    // SAFETY: as above.
+                    let (x, dt, bc, y, state) = unsafe {
+                        (w.rows_of(*x), w.rows_of(*dt), w.rows_of(*bc), w.rows_of(*y), w.state(s, *state))
+                    };
+                    let part = |v: &[E]| v.len() / w.streams;
+                    let (i, j) = (part(x), part(bc));
+                    layer.run(w.isa, w.rows, w.dt, &x[s * i..][..i], &dt[s * i..][..i], &bc[s * j..][..j], state, &mut y[s * i..][..i]);
+                }
+            }
+            Op::Delay { len, state, x, y } => {
+                let stride = padded(x.width);
+                for s in 0..w.streams {
+                    let met = w.met(s) as usize;
+                    // SAFETY: as above.
+                    let (x, y, ring) = unsafe { (w.rows_of(*x), w.rows_of(*y), w.state(s, *state)) };
+                    for t in 0..w.rows {
+                        let row = (s * w.rows + t) * stride..(s * w.rows + t + 1) * stride;
+                        let at = (met + t) % len * stride;
+                        y[row.clone()].copy_from_slice(&ring[at..at + stride]);
+                        ring[at..at + stride].copy_from_slice(&x[row]);
+                    }
+                }
+            }
+            Op::Combine { alpha, beta, x, y } => {
+                by_rows(w, *x, *y, x.width, |rows, x, y| norm::combine(w.isa, rows, *alpha, beta, x, y));
+            }
+            Op::Skip { d, x, y } => {
+                by_rows(w, *x, *y, x.width, |rows, x, y| norm::add_scaled(w.isa, rows, d, x, y));
+            }
+            Op::Multiply { x, y } => by_rows(w, *x, *y, x.width, |_, x, y| norm::multiply(w.isa, x, y)),
+            Op::Copy { x, y } => {
+                // SAFETY: as above.
+                let (x, y) = unsafe { (w.rows_of(*x), w.rows_of(*y)) };
+                y.copy_from_slice(x);
+            }
+        }
+    }
+}
+
+fn table_stride<E: Elem>(len: usize, w: &Walk<'_, E>) -> usize {
+    len / (w.streams * w.rows)
+}
+
+/// Shares the rows of x and y (which may be the same) out to the team. Every row is computed by itself, so that
+/// the answer does not depend on how they are shared.
+fn by_rows<E: Elem>(w: &Walk<'_, E>, x: Buffer, y: Buffer, cost: usize, f: impl Fn(usize, &[E], &mut [E]) + Sync) {
+    let rows = w.streams * w.rows;
+    let parts = (rows * cost / GRAIN).clamp(1, w.team.size().min(rows.max(1)));
+    let (from, to) = (padded(x.width), padded(y.width));
+    // SAFETY: as in `Op::run`; the parts do not overlap.
+    let (px, py) = unsafe { (Shared(w.rows_of(x).as_mut_ptr()), Shared(w.rows_of(y).as_mut_ptr())) };
+    let part = |_: usize, p: usize| {
+        let (a, b) = (rows * p / parts, rows * (p + 1) / parts);
+        // What works in place has no second slice.
+        let read = if x.id == y.id { 0 } else { b - a };
+        // SAFETY: as above.
+        unsafe { f(b - a, px.part(a * from, read * from), py.part(a * to, (b - a) * to)) };
+    };
+    if parts == 1 { part(0, 0) } else { w.team.each(parts, part) }
+}
+
+fn run_lti<E: Elem + FftNum>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y: Buffer) {
+    let groups = layer.groups();
+    let (from, to) = (padded(x.width), padded(y.width));
+    // SAFETY: as in `Op::run`; the items write different columns or streams.
+    let (px, py) = unsafe { (Shared(w.rows_of(x).as_mut_ptr()), Shared(w.rows_of(y).as_mut_ptr())) };
+    let len = layer.group_state_len();
+    // Group by group, so that its coefficients are read once for all streams.
+    let item = |worker: usize, i: usize| {
+        let (group, s) = (i / w.streams, i % w.streams);
+        let place = Place { from: state.from + group * len, len };
+        // SAFETY: as above.
+        unsafe {
+            let x = px.part(s * w.rows * from, w.rows * from);
+            let y = py.at(s * w.rows * to);
+            layer.run(w.isa, w.method, group, w.rows, x, from, y, to, w.state(s, place), w.scratch(worker), w.dt);
+        }
+    };
+    let items = groups * w.streams;
+    if w.rows * len < GRAIN / 16 {
+        (0..items).for_each(|i| item(0, i));
+    } else {
+        w.team.each(items, item);
+    }
+}
+
+/// `past` holds the last taps - 1 samples, the oldest first.
+fn conv1d<E: Elem>(weight: &[E], bias: &[E], taps: usize, stride: usize, past: &mut [E], x: &[E], y: &mut [E]) {
+    let rows = x.len() / stride;
+    let before = taps - 1;
+    for t in 0..rows {
+        let y = &mut y[t * stride..][..stride];
+        y.copy_from_slice(bias);
+        for k in 0..taps {
+            // Tap k meets the sample k after the oldest one in the window that ends with t.
+            let at = t + k;
+            let x = if at < before { &past[at * stride..][..stride] } else { &x[(at - before) * stride..][..stride] };
+            for ((y, &x), &w) in y.iter_mut().zip(x).zip(&weight[k * stride..][..stride]) {
+                *y += w * x;
+            }
+        }
+    }
+    if rows >= before {
+        past.copy_from_slice(&x[(rows - before) * stride..]);
+    } else {
+        past.copy_within(rows * stride.., 0);
+        let kept = (before - rows) * stride;
+        past[kept..].copy_from_slice(x);
+    }
+}

@@ -1,0 +1,527 @@
+//! The plan: a Document made into a list of operations on buffers, once, for one rate and one precision.
+//!
+//! Running it is a walk over the list: no decision, no allocation, no lock. One walk serves one sample of many
+//! streams, or a block of samples of a few; the state of a stream is one run of numbers, zero at the start.
+
+use crate::document::{Document, PoolMode};
+use crate::error::{Error, Result};
+use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
+use crate::layers::lti::Method;
+use crate::lower;
+use crate::ops::{Op, Place};
+use crate::threads::{Shared, Team};
+use realfft::FftNum;
+use std::sync::{Mutex, PoisonError};
+
+/// Elements at the start of a stream's state: the samples it has met, as (high, low).
+pub(crate) const HEAD: usize = GROUP;
+
+/// A buffer of activations: which, and channels a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    pub(crate) id: usize,
+    pub(crate) width: usize,
+}
+
+/// An operation, and the samples a stream must have met before it has any effect.
+#[derive(Debug)]
+pub(crate) struct Entry<E: FftNum> {
+    pub op: Op<E>,
+    pub after: u64,
+}
+
+/// What pooling keeps: a float64 sum (high, low) a channel, or the first sample.
+#[derive(Debug)]
+pub(crate) struct Pooling {
+    pub mode: PoolMode,
+    pub source: Buffer,
+    pub target: Buffer,
+    pub state: usize,
+}
+
+impl Pooling {
+    pub fn state_len(width: usize) -> usize {
+        2 * padded(width)
+    }
+}
+
+/// Why a model cannot stream.
+#[derive(Clone, Debug)]
+pub struct NotCausal {
+    /// The layer.
+    pub layer: String,
+    /// What it needs.
+    pub why: String,
+}
+
+/// A model, ready to run.
+#[derive(Debug)]
+pub struct Plan<E: FftNum> {
+    pub(crate) trunk: Vec<Entry<E>>,
+    pub(crate) pool: Option<Pooling>,
+    pub(crate) head: Vec<Entry<E>>,
+    pub(crate) input: Buffer,
+    pub(crate) output: Buffer,
+    /// Where each buffer starts, in elements a row.
+    pub(crate) offsets: Vec<usize>,
+    pub(crate) row_len: usize,
+    pub(crate) state_len: usize,
+    pub(crate) scratch_len: usize,
+    pub(crate) not_causal: Option<NotCausal>,
+    pub(crate) padding_seen: bool,
+    pub(crate) no_step_size: Option<String>,
+    pub(crate) vocabulary: Option<usize>,
+    isa: Isa,
+    fingerprint: u64,
+    spare: Mutex<Vec<Workspace<E>>>,
+}
+
+/// The samples of some streams, one stream after the other.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a, E> {
+    /// Rows of d_input.
+    Real(&'a [E]),
+    /// One integer a sample.
+    Tokens(&'a [i64]),
+}
+
+impl<'a, E> Input<'a, E> {
+    pub(crate) fn part(self, from: usize, to: usize, width: usize) -> Self {
+        match self {
+            Input::Real(x) => Input::Real(&x[from * width..to * width]),
+            Input::Tokens(x) => Input::Tokens(&x[from..to]),
+        }
+    }
+}
+
+/// Which answers are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// One a sample; a pooled model answers as if the sequence ended there.
+    Each,
+    /// One a stream, after its last sample: of a pooled model only.
+    Last,
+    /// None: the samples are only remembered.
+    Nothing,
+}
+
+/// What [`Plan::advance`] is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Streams, each with its own state.
+    pub streams: usize,
+    /// Samples of each.
+    pub rows: usize,
+    /// How runs of samples are computed.
+    pub method: Method,
+    /// Multiplies every step size.
+    pub dt: f64,
+    /// Which answers are wanted.
+    pub answers: Answers,
+    /// Samples that pooling hears, where the last ones are padding.
+    pub heard: Option<usize>,
+}
+
+/// What a call says beside the samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing<'a> {
+    /// (streams, length): multiplies every step size, sample by sample.
+    pub dt: Option<&'a [f64]>,
+    /// (streams, length): the state is zero before that sample.
+    pub resets: Option<&'a [bool]>,
+    /// (streams,): where padding begins.
+    pub lengths: Option<&'a [usize]>,
+}
+
+/// The memory that one walk needs: buffers for some rows, and scratch for each thread.
+#[derive(Debug)]
+pub struct Workspace<E> {
+    buffers: Aligned<E>,
+    rows: usize,
+    scratch: Aligned<E>,
+    threads: usize,
+}
+
+impl<E> Workspace<E> {
+    /// Threads that it has room for.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Rows that it has room for.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+/// One walk over the operations.
+pub(crate) struct Walk<'a, E> {
+    pub isa: Isa,
+    pub method: Method,
+    pub team: &'a Team,
+    pub buffers: Shared<E>,
+    pub capacity: usize,
+    pub offsets: &'a [usize],
+    pub scratch: Shared<E>,
+    pub scratch_len: usize,
+    pub states: Shared<E>,
+    pub state_len: usize,
+    pub streams: usize,
+    pub rows: usize,
+    /// Rows of each stream that pooling hears: what follows is padding.
+    pub heard: usize,
+    pub dt: f64,
+}
+
+impl<E: Elem> Walk<'_, E> {
+    /// The rows of a buffer, all streams'.
+    ///
+    /// # Safety
+    /// No other slice of the same rows is alive, but of columns that no one else touches.
+    pub unsafe fn rows_of<'b>(&self, buffer: Buffer) -> &'b mut [E] {
+        let width = padded(buffer.width);
+        // SAFETY: the workspace has `capacity` rows of every buffer; the caller answers for aliasing.
+        unsafe { self.buffers.part(self.offsets[buffer.id] * self.capacity, self.streams * self.rows * width) }
+    }
+
+    /// The part of stream `s`'s state at a place.
+    ///
+    /// # Safety
+    /// No other slice of it is alive.
+    pub unsafe fn state<'b>(&self, s: usize, at: Place) -> &'b mut [E] {
+        // SAFETY: states are `streams` runs of `state_len`; the caller answers for aliasing.
+        unsafe { self.states.part(s * self.state_len + at.from, at.len) }
+    }
+
+    /// A worker's own scratch.
+    ///
+    /// # Safety
+    /// Only `worker` asks for it.
+    pub unsafe fn scratch<'b>(&self, worker: usize) -> &'b mut [E] {
+        // SAFETY: as the caller's.
+        unsafe { self.scratch.part(worker * self.scratch_len, self.scratch_len) }
+    }
+
+    /// Samples that stream `s` has met.
+    pub fn met(&self, s: usize) -> u64 {
+        // SAFETY: the head is touched between operations only.
+        let head = unsafe { self.state(s, Place { from: 0, len: HEAD }) };
+        (head[0].f64() + head[1].f64()) as u64
+    }
+}
+
+/// x as a pair (high, low) of E whose sum it is, to twice the digits.
+pub(crate) fn split<E: Elem>(x: f64) -> (E, E) {
+    let high = E::of(x);
+    (high, E::of(x - high.f64()))
+}
+
+/// Elements of activations that a block of rows may take: about what a core's second cache holds.
+const BLOCK_ELEMENTS: usize = 192 * 1024;
+/// Rows a block has at most, and at least.
+const BLOCK_ROWS: (usize, usize) = (128, 2048);
+
+impl<E: Elem + FftNum> Plan<E> {
+    /// Plans `document` for a rate, which multiplies every step size.
+    pub fn new(document: &Document, rate: f64, isa: Isa) -> Result<Self> {
+        if !(rate.is_finite() && rate > 0.0) {
+            return Err(Error::Value(format!("rate: expected a positive number, found {rate}")));
+        }
+        let mut plan = lower::lower(document, rate, isa)?;
+        if let (Some(layer), true) = (&plan.no_step_size, rate != 1.0) {
+            return Err(Error::Unsupported(format!(
+                "rate={rate}: layer {layer} has no step size that a rate could multiply; \
+                 its recurrence was trained in discrete time"
+            )));
+        }
+        Ok(plan)
+    }
+
+}
+
+impl<E: Elem + FftNum> Plan<E> {
+    pub(crate) fn assemble(isa: Isa) -> Self {
+        let none = Buffer { id: 0, width: 0 };
+        Self {
+            trunk: Vec::new(),
+            pool: None,
+            head: Vec::new(),
+            input: none,
+            output: none,
+            offsets: Vec::new(),
+            row_len: 0,
+            state_len: HEAD,
+            scratch_len: 0,
+            not_causal: None,
+            padding_seen: false,
+            no_step_size: None,
+            vocabulary: None,
+            isa,
+            fingerprint: 0,
+            spare: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The instruction set that it runs on.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Elements of state a stream.
+    pub fn state_len(&self) -> usize {
+        self.state_len
+    }
+
+    /// Channels of the answer.
+    pub fn d_output(&self) -> usize {
+        self.output.width
+    }
+
+    /// Channels of a sample; 1 for tokens.
+    pub fn d_input(&self) -> usize {
+        if self.vocabulary.is_some() { 1 } else { self.input.width }
+    }
+
+    /// The number of tokens, where the samples are such.
+    pub fn vocabulary(&self) -> Option<usize> {
+        self.vocabulary
+    }
+
+    /// Whether the model makes one answer of a sequence.
+    pub fn pooled(&self) -> bool {
+        self.pool.is_some()
+    }
+
+    /// The layer that needs the whole sequence, if any.
+    pub fn not_causal(&self) -> Option<&NotCausal> {
+        self.not_causal.as_ref()
+    }
+
+    /// Fails where the model cannot stream.
+    pub fn streamable(&self) -> Result<()> {
+        match &self.not_causal {
+            None => Ok(()),
+            Some(NotCausal { layer, why }) => Err(Error::NotStreamable(format!(
+                "layer {layer} {why}: the model answers whole sequences only; call it on one"
+            ))),
+        }
+    }
+
+    /// Rows that a block of a long sequence has.
+    pub fn block_rows(&self) -> usize {
+        (BLOCK_ELEMENTS / self.row_len.max(1)).next_power_of_two().clamp(BLOCK_ROWS.0, BLOCK_ROWS.1)
+    }
+
+    /// What tells this plan from others: model, rate and precision.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Multiply-adds a sample, roughly.
+    pub fn cost(&self) -> usize {
+        self.state_len * 4 + self.row_len * 64
+    }
+
+    /// A workspace that an earlier call left, or a new one.
+    pub(crate) fn take_workspace(&self, rows: usize, threads: usize) -> Workspace<E> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |w: &Workspace<E>| w.rows == rows && w.threads >= threads;
+        match spare.iter().position(fits) {
+            Some(i) => spare.swap_remove(i),
+            None => self.workspace(rows, threads),
+        }
+    }
+
+    /// Keeps a workspace for later calls, a few at most.
+    pub(crate) fn give_back(&self, work: Workspace<E>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if work.rows <= self.block_rows() {
+            spare.truncate(7);
+            spare.insert(0, work);
+        }
+    }
+
+    /// Memory for walks of up to `rows` rows with `threads` threads.
+    pub fn workspace(&self, rows: usize, threads: usize) -> Workspace<E> {
+        Workspace {
+            buffers: Aligned::zeros(self.row_len * rows),
+            rows,
+            scratch: Aligned::zeros(self.scratch_len.next_multiple_of(GROUP) * threads),
+            threads,
+        }
+    }
+
+    /// Fails where a token is none of the vocabulary.
+    pub fn check_input(&self, input: Input<'_, E>) -> Result<()> {
+        match (input, self.vocabulary) {
+            (Input::Tokens(tokens), Some(n)) => match tokens.iter().find(|&&t| t < 0 || t >= n as i64) {
+                Some(t) => Err(Error::Value(format!("u: expected tokens from 0 to {}, found {t}", n - 1))),
+                None => Ok(()),
+            },
+            (Input::Real(_), None) => Ok(()),
+            (Input::Real(_), Some(_)) => Err(Error::Value("u: expected integer tokens, found real numbers".into())),
+            (Input::Tokens(_), None) => Err(Error::Value("u: expected real numbers, found tokens".into())),
+        }
+    }
+
+}
+
+impl<E: Elem + FftNum> Plan<E> {
+    /// Runs `streams` streams over `rows` samples each, blocks of `rows` at most as the workspace has.
+    ///
+    /// `input` holds stream after stream; `output` takes `streams` rows (of [`Answers::Last`]) or
+    /// `streams * rows` rows of d_output.
+    pub fn advance(
+        &self,
+        work: &mut Workspace<E>,
+        team: &Team,
+        call: &Call,
+        states: &mut [E],
+        input: Input<'_, E>,
+        output: &mut [E],
+    ) {
+        let Call { streams, rows, method, answers, .. } = *call;
+        assert_eq!(states.len(), streams * self.state_len);
+        let (d_in, d_out) = (self.d_input(), self.output.width);
+        // As many samples as fit, and as many streams as then fit: all the weights serve all of them at once.
+        let block = if self.not_causal.is_some() || method == Method::Fft { rows.max(1) } else { rows.min(work.rows) };
+        assert!(block <= work.rows, "the workspace is smaller than a sequence that must be whole");
+        let together = (work.rows / block.max(1)).max(1);
+        for first in (0..streams).step_by(together) {
+            let n = together.min(streams - first);
+            let states = &mut states[first * self.state_len..(first + n) * self.state_len];
+            let mut done = 0;
+            while done < rows {
+                let now = block.min(rows - done);
+                let walk = Walk {
+                    isa: self.isa,
+                    method,
+                    team,
+                    capacity: work.rows,
+                    offsets: &self.offsets,
+                    scratch: Shared(work.scratch.as_mut_ptr()),
+                    buffers: Shared(work.buffers.as_mut_ptr()),
+                    scratch_len: self.scratch_len.next_multiple_of(GROUP),
+                    states: Shared(states.as_mut_ptr()),
+                    state_len: self.state_len,
+                    streams: n,
+                    rows: now,
+                    heard: call.heard.map_or(now, |n| n.saturating_sub(done).min(now)),
+                    dt: call.dt,
+                };
+                let last = done + now == rows;
+                for s in 0..n {
+                    let from = (first + s) * rows + done;
+                    self.read(&walk, s, input.part(from, from + now, d_in));
+                }
+                self.walk(&walk, answers, last);
+                match answers {
+                    Answers::Each => {
+                        for s in 0..n {
+                            let at = ((first + s) * rows + done) * d_out;
+                            self.write(&walk, s * now, now, &mut output[at..at + now * d_out]);
+                        }
+                    }
+                    Answers::Last if last => self.write(&walk, 0, n, &mut output[first * d_out..(first + n) * d_out]),
+                    _ => {}
+                }
+                done += now;
+            }
+        }
+    }
+
+    fn walk(&self, walk: &Walk<'_, E>, answers: Answers, last: bool) {
+        let met = (0..walk.streams).map(|s| walk.met(s)).max().unwrap_or(0);
+        let run = |entries: &[Entry<E>], walk: &Walk<'_, E>| {
+            for entry in entries.iter().filter(|e| e.after == 0 || met + walk.rows as u64 > e.after) {
+                entry.op.run(walk);
+            }
+        };
+        run(&self.trunk, walk);
+        for s in 0..walk.streams {
+            let met = walk.met(s);
+            if let Some(pool) = &self.pool {
+                self.gather(walk, pool, s, met, answers, last);
+            }
+            // SAFETY: nothing else holds the head.
+            let head = unsafe { walk.state(s, Place { from: 0, len: HEAD }) };
+            (head[0], head[1]) = split((met + walk.rows as u64) as f64);
+        }
+        if answers == Answers::Each || last && answers == Answers::Last {
+            let rows = if answers == Answers::Each { walk.rows } else { 1 };
+            run(&self.head, &Walk { rows, ..*walk });
+        }
+    }
+
+    /// Pools the rows of stream `s`: its running answers, or after the last row one.
+    fn gather(&self, walk: &Walk<'_, E>, pool: &Pooling, s: usize, met: u64, answers: Answers, last: bool) {
+        let stride = padded(pool.source.width);
+        let each = answers == Answers::Each;
+        // SAFETY: source and target are different buffers; the state is this stream's.
+        let (x, state) = unsafe {
+            let all = walk.rows_of(pool.source);
+            let at = Place { from: pool.state, len: Pooling::state_len(pool.source.width) };
+            (&all[s * walk.rows * stride..][..walk.rows * stride], walk.state(s, at))
+        };
+        // SAFETY: as above; one row a stream where only the last answer is wanted.
+        let y = unsafe { walk.rows_of(pool.target) };
+        let (high, low) = state.split_at_mut(stride);
+        for t in 0..walk.heard {
+            let row = &x[t * stride..][..stride];
+            let n = met + t as u64 + 1;
+            match pool.mode {
+                PoolMode::Mean | PoolMode::Sum => {
+                    for ((h, l), &x) in high.iter_mut().zip(low.iter_mut()).zip(row) {
+                        (*h, *l) = split(h.f64() + l.f64() + x.f64());
+                    }
+                }
+                PoolMode::First if n == 1 => high.copy_from_slice(row),
+                PoolMode::First => {}
+                PoolMode::Last => high.copy_from_slice(row),
+            }
+            let answer = if each {
+                (s * walk.rows + t) * stride
+            } else if last && t + 1 == walk.heard {
+                s * stride
+            } else {
+                continue;
+            };
+            let y = &mut y[answer..][..stride];
+            let scale = if pool.mode == PoolMode::Mean { 1.0 / n as f64 } else { 1.0 };
+            for ((y, h), l) in y.iter_mut().zip(high.iter()).zip(low.iter()) {
+                *y = E::of((h.f64() + l.f64()) * scale);
+            }
+        }
+    }
+
+    /// Puts the samples of stream `s` where the first operation reads them.
+    fn read(&self, walk: &Walk<'_, E>, s: usize, input: Input<'_, E>) {
+        let stride = padded(self.input.width);
+        // SAFETY: nothing else holds the rows.
+        let all = unsafe { walk.rows_of(self.input) };
+        let rows = &mut all[s * walk.rows * stride..][..walk.rows * stride];
+        match input {
+            Input::Real(x) if self.input.width == stride => rows.copy_from_slice(x),
+            Input::Real(x) => {
+                for (row, x) in rows.chunks_exact_mut(stride).zip(x.chunks_exact(self.input.width)) {
+                    row[..x.len()].copy_from_slice(x);
+                }
+            }
+            Input::Tokens(tokens) => {
+                for (row, &token) in rows.chunks_exact_mut(stride).zip(tokens) {
+                    row[0] = E::of(token as f64);
+                }
+            }
+        }
+    }
+
+    /// Copies `rows` answers from row `from` on.
+    fn write(&self, walk: &Walk<'_, E>, from: usize, rows: usize, output: &mut [E]) {
+        let (width, stride) = (self.output.width, padded(self.output.width));
+        // SAFETY: nothing else holds the rows.
+        let all = unsafe { walk.buffers.part(walk.offsets[self.output.id] * walk.capacity, (from + rows) * stride) };
+        for (y, row) in output.chunks_exact_mut(width).zip(all[from * stride..].chunks_exact(stride)) {
+            y.copy_from_slice(&row[..width]);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Whole sequences: shared out to threads, with irregular steps, resets and padding.
+
+use crate::error::{Error, Result};
+use crate::kernels::{Aligned, Elem};
+use crate::layers::lti::Method;
+use crate::plan::{Answers, Call, Input, Plan, Timing};
+use crate::threads::{Shared, Team};
+use realfft::FftNum;
+
+/// A call on whole sequences.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequences<'a, E> {
+    /// (streams, length, d_input), or tokens (streams, length).
+    pub input: Input<'a, E>,
+    /// Sequences.
+    pub streams: usize,
+    /// Samples of each.
+    pub length: usize,
+    /// Irregular steps, resets, padding.
+    pub timing: Timing<'a>,
+    /// How runs of samples are computed.
+    pub method: Method,
+}
+
+/// A run of samples of one sequence with one step size, and whether its state is zero before.
+struct Segment {
+    from: usize,
+    to: usize,
+    dt: f64,
+    reset: bool,
+}
+
+impl<E: Elem + FftNum> Plan<E> {
+    /// Answers whole sequences from `states` on, (streams, state_len), which end up as they are after the last
+    /// samples. `output` is (streams, d_output) of a pooled model, else (streams, length, d_output).
+    ///
+    /// # Errors
+    /// [`Error::Value`], [`Error::NotStreamable`] or [`Error::Unsupported`], and then nothing was changed.
+    pub fn forward(&self, team: &Team, call: &Sequences<'_, E>, states: &mut [E], output: &mut [E]) -> Result<()> {
+        self.check(call, states)?;
+        let Sequences { input, streams, length, timing, method } = *call;
+        let answers = if self.pooled() { Answers::Last } else { Answers::Each };
+        let whole = self.not_causal().is_some() || method == Method::Fft;
+        let rows = if whole { length } else { length.min(self.block_rows()) };
+        let plain = timing.dt.is_none() && timing.resets.is_none() && timing.lengths.is_none();
+        if plain && (streams < team.size() || length == 1) {
+            let mut work = self.take_workspace(rows.max(streams.min(self.block_rows())), team.size());
+            let call = Call { streams, rows: length, method, dt: 1.0, answers, heard: None };
+            self.advance(&mut work, team, &call, states, input, output);
+            self.give_back(work);
+            return Ok(());
+        }
+        // Each sequence is one thread's: the same walk as alone, so that the answer is the same.
+        let (d_in, out) = (self.d_input(), output.len() / streams.max(1));
+        let (states_of, output_of) = (Shared(states.as_mut_ptr()), Shared(output.as_mut_ptr()));
+        team.each(streams, |_, s| {
+            // SAFETY: the parts of different sequences do not overlap.
+            let (state, output) = unsafe {
+                (states_of.part(s * self.state_len(), self.state_len()), output_of.part(s * out, out))
+            };
+            let mut work = self.take_workspace(rows, 1);
+            let input = input.part(s * length, (s + 1) * length, d_in);
+            let end = timing.lengths.map_or(length, |l| l[s]);
+            let walked = if self.padding_seen { length } else { end };
+            let width = self.d_output();
+            if answers == Answers::Each {
+                output[end * width..].fill(E::ZERO);
+            }
+            for segment in segments(&timing, s, length, walked) {
+                let Segment { from, to, dt, reset } = segment;
+                if reset {
+                    state.fill(E::ZERO);
+                }
+                let answers = if answers == Answers::Last && to < walked { Answers::Nothing } else { answers };
+                let call =
+                    Call { streams: 1, rows: to - from, method, dt, answers, heard: Some(end.saturating_sub(from)) };
+                let output = if answers == Answers::Each { &mut output[from * width..to * width] } else { &mut *output };
+                self.advance(&mut work, &Team::ALONE, &call, state, input.part(from, to, d_in), output);
+            }
+            if answers == Answers::Each {
+                output[end * width..].fill(E::ZERO);
+            }
+            self.give_back(work);
+        });
+        Ok(())
+    }
+
+    /// A state of zeros for so many streams.
+    pub fn default_state(&self, streams: usize) -> Aligned<E> {
+        Aligned::zeros(streams * self.state_len())
+    }
+
+    fn check(&self, call: &Sequences<'_, E>, states: &[E]) -> Result<()> {
+        self.check_input(call.input)?;
+        let Timing { dt, resets, lengths } = call.timing;
+        if call.length == 0 {
+            return Err(Error::Value("u: expected at least one sample, found length 0".into()));
+        }
+        if states.len() != call.streams * self.state_len() {
+            return Err(Error::Value(format!(
+                "state: expected {} x {} numbers, found {}",
+                call.streams,
+                self.state_len(),
+                states.len()
+            )));
+        }
+        if let Some(dt) = dt {
+            self.check_dt(dt)?;
+        }
+        let whole = self.not_causal().is_some();
+        if whole && (dt.is_some() || resets.is_some_and(|r| r.contains(&true))) {
+            return self.streamable();
+        }
+        if let Some(lengths) = lengths {
+            if let Some(l) = lengths.iter().find(|&&l| l == 0 || l > call.length) {
+                return Err(Error::Value(format!("lengths: expected 1 to {}, found {l}", call.length)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails where step sizes are no positive numbers, or the model has none that they could multiply.
+    pub(crate) fn check_dt(&self, dt: &[f64]) -> Result<()> {
+        if let Some(dt) = dt.iter().find(|dt| !(dt.is_finite() && **dt > 0.0)) {
+            return Err(Error::Value(format!("dt: expected positive numbers, found {dt}")));
+        }
+        match &self.no_step_size {
+            Some(layer) if dt.iter().any(|&dt| dt != 1.0) => Err(Error::Unsupported(format!(
+                "dt: layer {layer} has no step size that it could multiply; its recurrence was trained in discrete time"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The runs of equal step size between resets of sequence `s`, up to `end`.
+fn segments<'a>(timing: &Timing<'a>, s: usize, length: usize, end: usize) -> impl Iterator<Item = Segment> + 'a {
+    let dt = timing.dt.map(|dt| &dt[s * length..][..length]);
+    let resets = timing.resets.map(|r| &r[s * length..][..length]);
+    let dt_at = move |t: usize| dt.map_or(1.0, |dt| dt[t]);
+    let reset_at = move |t: usize| resets.is_some_and(|r| r[t]);
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        if from >= end {
+            return None;
+        }
+        let mut to = from + 1;
+        while to < end && dt_at(to) == dt_at(from) && !reset_at(to) {
+            to += 1;
+        }
+        let segment = Segment { from, to, dt: dt_at(from), reset: reset_at(from) };
+        from = to;
+        Some(segment)
+    })
+}

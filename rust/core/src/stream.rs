@@ -1,0 +1,213 @@
+//! Streams: states kept between calls, one sample or one chunk at a time, without allocation.
+
+use crate::error::{Error, Result};
+use crate::kernels::{Aligned, Elem};
+use crate::layers::lti::Method;
+use crate::plan::{Answers, Call, HEAD, Input, Plan, Workspace};
+use crate::threads::Team;
+use realfft::FftNum;
+use std::sync::Arc;
+
+/// Multiply-adds of a chunk for which threads are worth their waking.
+const LARGE: usize = 1 << 20;
+
+/// Some streams of one model, each with its own state.
+#[derive(Debug)]
+pub struct Stream<E: FftNum> {
+    plan: Arc<Plan<E>>,
+    states: Aligned<E>,
+    streams: usize,
+    work: Workspace<E>,
+}
+
+impl<E: Elem + FftNum> Plan<E> {
+    /// One sample of `streams` streams whose states, (streams, state_len), the caller keeps.
+    ///
+    /// # Errors
+    /// As [`Stream::step`].
+    pub fn step(
+        &self,
+        states: &mut [E],
+        streams: usize,
+        input: Input<'_, E>,
+        dt: Option<&[f64]>,
+        output: &mut [E],
+    ) -> Result<()> {
+        self.check_input(input)?;
+        let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), 1);
+        let call = Call { streams, rows: 1, method: Method::Auto, dt: 1.0, answers: Answers::Each, heard: None };
+        match dt {
+            None => self.advance(&mut work, &Team::ALONE, &call, states, input, output),
+            Some(dt) => {
+                self.check_dt(dt)?;
+                let (state_len, d_in, d_out) = (self.state_len(), self.d_input(), self.d_output());
+                for (s, &dt) in dt.iter().enumerate() {
+                    let call = Call { streams: 1, dt, ..call };
+                    let state = &mut states[s * state_len..][..state_len];
+                    let output = &mut output[s * d_out..][..d_out];
+                    self.advance(&mut work, &Team::ALONE, &call, state, input.part(s, s + 1, d_in), output);
+                }
+            }
+        }
+        self.give_back(work);
+        Ok(())
+    }
+}
+
+const MAGIC: &[u8; 8] = b"ssmrtsnp";
+
+impl<E: Elem + FftNum> Stream<E> {
+    /// `streams` streams, all at their start.
+    ///
+    /// # Errors
+    /// [`Error::NotStreamable`] where the model needs whole sequences.
+    pub fn new(plan: Arc<Plan<E>>, streams: usize) -> Result<Self> {
+        plan.streamable()?;
+        if streams == 0 {
+            return Err(Error::Value("batch: expected at least one stream, found 0".into()));
+        }
+        let states = plan.default_state(streams);
+        let work = plan.workspace(streams.min(plan.block_rows()), 1);
+        Ok(Self { plan, states, streams, work })
+    }
+
+    /// The model.
+    pub fn plan(&self) -> &Plan<E> {
+        &self.plan
+    }
+
+    /// Streams.
+    pub fn streams(&self) -> usize {
+        self.streams
+    }
+
+    /// Samples that stream `s` has met since its start or last reset.
+    pub fn position(&self, s: usize) -> u64 {
+        let head = &self.states[s * self.plan.state_len()..][..HEAD];
+        (head[0].f64() + head[1].f64()) as u64
+    }
+
+    /// One sample of every stream: `input` (streams, d_input), `output` (streams, d_output), `dt` (streams,).
+    ///
+    /// # Errors
+    /// [`Error::Value`] or [`Error::Unsupported`]; then the states are as they were.
+    pub fn step(&mut self, input: Input<'_, E>, dt: Option<&[f64]>, output: &mut [E]) -> Result<()> {
+        self.push(input, 1, dt, output)
+    }
+
+    /// `rows` samples of every stream: `input` (streams, rows, d_input), `output` (streams, rows, d_output),
+    /// `dt` (streams, rows). A pooled model answers as if the sequence ended with each sample.
+    ///
+    /// # Errors
+    /// As [`Stream::step`].
+    pub fn push(&mut self, input: Input<'_, E>, rows: usize, dt: Option<&[f64]>, output: &mut [E]) -> Result<()> {
+        self.plan.check_input(input)?;
+        let (d_in, d_out) = (self.plan.d_input(), self.plan.d_output());
+        let given = match input {
+            Input::Real(x) => x.len(),
+            Input::Tokens(x) => x.len(),
+        };
+        for (name, found, expected) in [
+            ("input", given, self.streams * rows * d_in),
+            ("output", output.len(), self.streams * rows * d_out),
+            ("dt", dt.map_or(self.streams * rows, <[f64]>::len), self.streams * rows),
+        ] {
+            if found != expected {
+                return Err(Error::Value(format!("{name}: expected {expected} numbers, found {found}")));
+            }
+        }
+        let mut call =
+            Call { streams: self.streams, rows, method: Method::Auto, dt: 1.0, answers: Answers::Each, heard: None };
+        let Some(dt) = dt else {
+            let large = rows > 1 && rows * self.streams * self.plan.cost() >= LARGE;
+            let team = if large { Team::all()? } else { Team::ALONE };
+            let wanted = if rows == 1 { self.streams } else { self.streams * rows }.min(self.plan.block_rows());
+            if self.work.rows() < wanted || large {
+                self.grow(wanted, team.size());
+            }
+            self.plan.advance(&mut self.work, &team, &call, &mut self.states, input, output);
+            return Ok(());
+        };
+        self.plan.check_dt(dt)?;
+        let state_len = self.plan.state_len();
+        for s in 0..self.streams {
+            let mut t = 0;
+            while t < rows {
+                let at = s * rows + t;
+                let run = dt[at..(s + 1) * rows].iter().take_while(|&&r| r == dt[at]).count();
+                (call.streams, call.rows, call.dt) = (1, run, dt[at]);
+                let state = &mut self.states[s * state_len..][..state_len];
+                let output = &mut output[at * d_out..(at + run) * d_out];
+                self.plan.advance(&mut self.work, &Team::ALONE, &call, state, input.part(at, at + run, d_in), output);
+                t += run;
+            }
+        }
+        Ok(())
+    }
+
+    fn grow(&mut self, rows: usize, threads: usize) {
+        if self.work.rows() < rows || self.work.threads() < threads {
+            self.work = self.plan.workspace(rows.max(self.work.rows()), threads.max(self.work.threads()));
+        }
+    }
+
+    /// Starts the streams anew for which `mask` is true, or all.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where the mask has not one flag a stream.
+    pub fn reset(&mut self, mask: Option<&[bool]>) -> Result<()> {
+        match mask {
+            None => self.states.fill(E::ZERO),
+            Some(mask) if mask.len() == self.streams => {
+                for (state, _) in
+                    self.states.chunks_exact_mut(self.plan.state_len()).zip(mask).filter(|(_, reset)| **reset)
+                {
+                    state.fill(E::ZERO);
+                }
+            }
+            Some(mask) => {
+                return Err(Error::Value(format!("mask: expected {} flags, found {}", self.streams, mask.len())));
+            }
+        }
+        Ok(())
+    }
+
+    /// The states as bytes, which a stream of the same model, rate, dtype and size restores.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = self.label();
+        for x in self.states.iter() {
+            bytes.extend_from_slice(&x.f64().to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Goes on from a snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where the bytes are no snapshot of such a stream; then the states are as they were.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<()> {
+        let label = self.label();
+        let wrong = |what: &str| Error::Value(format!("snapshot: expected {what}"));
+        let (head, body) = bytes.split_at_checked(label.len()).ok_or_else(|| wrong("a stream's bytes, found fewer"))?;
+        if head[..8] != label[..8] {
+            return Err(wrong("a stream's bytes, found something else"));
+        }
+        if head[8..16] != label[8..16] {
+            return Err(wrong("one of the same model, rate and dtype, found another's"));
+        }
+        if head[16..] != label[16..] || body.len() != self.states.len() * 8 {
+            return Err(wrong(&format!("one of {} streams, found another number", self.streams)));
+        }
+        for (x, bytes) in self.states.iter_mut().zip(body.chunks_exact(8)) {
+            *x = E::of(f64::from_le_bytes(bytes.try_into().expect("eight bytes")));
+        }
+        Ok(())
+    }
+
+    fn label(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&self.plan.fingerprint().to_le_bytes());
+        bytes.extend_from_slice(&(self.streams as u64).to_le_bytes());
+        bytes
+    }
+}

@@ -1,0 +1,20 @@
+//! The Python face of ssmrt-core: arrays in and out, errors in one match, the GIL released around work.
+
+mod arrays;
+mod errors;
+mod ops;
+mod plan;
+mod stream;
+
+use pyo3::prelude::*;
+
+/// The engine of ssmrt.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::ops::{causal_conv, discretize, hippo, kernel, krylov};
+    #[pymodule_export]
+    use super::plan::Plan;
+    #[pymodule_export]
+    use super::stream::Stream;
+}

@@ -1,0 +1,237 @@
+//! Models as Python sees them: immutable, shared between threads.
+
+use crate::arrays::{Number, Samples, contiguous, output, per_sample, shape_text};
+use crate::errors::raise;
+use crate::stream::Stream;
+use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use ssmrt_core::document::Document;
+use ssmrt_core::kernels::Isa;
+use ssmrt_core::layers::lti::Method;
+use ssmrt_core::plan::{Plan as Core, Timing};
+use ssmrt_core::sequence::Sequences;
+use ssmrt_core::threads::Team;
+use std::sync::Arc;
+
+/// A plan of either precision.
+pub enum Any {
+    F32(Arc<Core<f32>>),
+    F64(Arc<Core<f64>>),
+}
+
+/// Calls the same code on a plan of either precision.
+macro_rules! on {
+    ($any:expr, $plan:ident => $body:expr) => {
+        match &$any {
+            $crate::plan::Any::F32($plan) => $body,
+            $crate::plan::Any::F64($plan) => $body,
+        }
+    };
+}
+pub(crate) use on;
+
+/// A model planned for one rate.
+#[pyclass(frozen, module = "ssmrt._native")]
+pub struct Plan {
+    pub any: Any,
+}
+
+#[pymethods]
+impl Plan {
+    #[new]
+    fn new(py: Python<'_>, document: &[u8], dtype: &str, rate: f64) -> PyResult<Self> {
+        let isa = Isa::choose().map_err(raise)?;
+        let document = Document::parse(document).map_err(raise)?;
+        let any = py.detach(|| match dtype {
+            "float64" => Core::new(&document, rate, isa).map(|p| Any::F64(Arc::new(p))),
+            _ => Core::new(&document, rate, isa).map(|p| Any::F32(Arc::new(p))),
+        });
+        Ok(Self { any: any.map_err(raise)? })
+    }
+
+    #[getter]
+    fn d_input(&self) -> usize {
+        on!(self.any, p => p.d_input())
+    }
+
+    #[getter]
+    fn d_output(&self) -> usize {
+        on!(self.any, p => p.d_output())
+    }
+
+    #[getter]
+    fn state_size(&self) -> usize {
+        on!(self.any, p => p.state_len())
+    }
+
+    #[getter]
+    fn pooled(&self) -> bool {
+        on!(self.any, p => p.pooled())
+    }
+
+    #[getter]
+    fn vocabulary(&self) -> Option<usize> {
+        on!(self.any, p => p.vocabulary())
+    }
+
+    #[getter]
+    fn isa(&self) -> &'static str {
+        on!(self.any, p => p.isa().name())
+    }
+
+    /// Why the model cannot stream, or None.
+    #[getter]
+    fn not_streamable(&self) -> Option<String> {
+        on!(self.any, p => p.streamable().err().map(|e| e.to_string()))
+    }
+
+    /// Answers (batch, length, d_input) from state (batch, state_size) on: (y, next state).
+    #[pyo3(signature = (u, state=None, *, dt=None, lengths=None, resets=None, method="auto"))]
+    #[allow(clippy::too_many_arguments)]
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        u: &Bound<'py, PyAny>,
+        state: Option<&Bound<'py, PyAny>>,
+        dt: Option<&Bound<'py, PyAny>>,
+        lengths: Option<&Bound<'py, PyAny>>,
+        resets: Option<&Bound<'py, PyAny>>,
+        method: &str,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        on!(self.any, p => forward(py, p, u, state, dt, lengths, resets, method))
+    }
+
+    /// Answers one sample (batch, d_input) from state (batch, state_size) on: (y, next state).
+    #[pyo3(signature = (u, state, *, dt=None))]
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        u: &Bound<'py, PyAny>,
+        state: &Bound<'py, PyAny>,
+        dt: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        on!(self.any, p => step(py, p, u, state, dt))
+    }
+
+    /// Streams that start at zero.
+    fn stream(&self, batch: usize) -> PyResult<Stream> {
+        Stream::new(&self.any, batch)
+    }
+}
+
+/// The number of streams and of samples of each that `u` has.
+pub fn sizes<E: Number>(p: &Core<E>, u: &Samples<'_, E>, axes: &str) -> PyResult<(usize, usize)> {
+    let shape = u.shape();
+    let time = axes.contains("length");
+    let wanted = 1 + usize::from(time);
+    // Tokens may come with a last axis of one.
+    let bare = p.vocabulary().is_some() && shape.len() == wanted;
+    let fits = bare || shape.len() == wanted + 1 && shape[wanted] == p.d_input();
+    if !fits {
+        let d = if p.vocabulary().is_some() { String::new() } else { format!(", {}", p.d_input()) };
+        return Err(PyValueError::new_err(format!("u: expected ({axes}{d}), found {}", shape_text(shape))));
+    }
+    Ok((shape[0], if time { shape[1] } else { 1 }))
+}
+
+fn method_of(name: &str) -> PyResult<Method> {
+    match name {
+        "auto" => Ok(Method::Auto),
+        "scan" => Ok(Method::Scan),
+        "chunk" => Ok(Method::Chunk),
+        "fft" => Ok(Method::Fft),
+        _ => Err(PyValueError::new_err(format!(
+            "method: expected 'auto', 'scan', 'chunk' or 'fft', found {name:?}"
+        ))),
+    }
+}
+
+fn state_of<'py, E: Number>(
+    py: Python<'py>,
+    p: &Core<E>,
+    batch: usize,
+    state: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyArrayDyn<E>>> {
+    let shape = [batch, p.state_len()];
+    let next = PyArrayDyn::<E>::zeros(py, &shape[..], false);
+    if let Some(state) = state.filter(|s| !s.is_none()) {
+        let given = contiguous::<E>("state", state, "f", "a state of this model")?;
+        if given.shape() != shape {
+            return Err(PyValueError::new_err(format!(
+                "state: expected shape {}, found {}",
+                shape_text(&shape),
+                shape_text(given.shape())
+            )));
+        }
+        next.try_readwrite()?.as_slice_mut()?.copy_from_slice(given.as_slice()?);
+    }
+    Ok(next)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn forward<'py, E: Number>(
+    py: Python<'py>,
+    p: &Arc<Core<E>>,
+    u: &Bound<'py, PyAny>,
+    state: Option<&Bound<'py, PyAny>>,
+    dt: Option<&Bound<'py, PyAny>>,
+    lengths: Option<&Bound<'py, PyAny>>,
+    resets: Option<&Bound<'py, PyAny>>,
+    method: &str,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let u = Samples::<E>::of(u, p.vocabulary().is_some())?;
+    let (streams, length) = sizes(p, &u, "batch, length")?;
+    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[streams, length])?;
+    let resets = per_sample::<bool>("resets", resets, "b", "flags", &[streams, length])?;
+    let lengths = per_sample::<i64>("lengths", lengths, "iu", "integers", &[streams])?;
+    let lengths = match &lengths {
+        Some(l) => Some(
+            l.as_slice()?
+                .iter()
+                .map(|&n| {
+                    usize::try_from(n).map_err(|_| {
+                        PyValueError::new_err(format!("lengths: expected 1 to {length}, found {n}"))
+                    })
+                })
+                .collect::<PyResult<Vec<_>>>()?,
+        ),
+        None => None,
+    };
+    let next = state_of(py, p, streams, state)?;
+    let shape: &[usize] = if p.pooled() { &[streams, p.d_output()] } else { &[streams, length, p.d_output()] };
+    let y = output::<E>(py, None, shape)?;
+    {
+        let (mut states, mut answers) = (next.try_readwrite()?, y.try_readwrite()?);
+        let (states, answers) = (states.as_slice_mut()?, answers.as_slice_mut()?);
+        let timing = Timing {
+            dt: dt.as_ref().map(|a| a.as_slice()).transpose()?,
+            resets: resets.as_ref().map(|a| a.as_slice()).transpose()?,
+            lengths: lengths.as_deref(),
+        };
+        let call = Sequences { input: u.input()?, streams, length, timing, method: method_of(method)? };
+        py.detach(|| p.forward(&Team::all()?, &call, states, answers)).map_err(raise)?;
+    }
+    Ok((y.into_any(), next.into_any()))
+}
+
+fn step<'py, E: Number>(
+    py: Python<'py>,
+    p: &Arc<Core<E>>,
+    u: &Bound<'py, PyAny>,
+    state: &Bound<'py, PyAny>,
+    dt: Option<&Bound<'py, PyAny>>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    p.streamable().map_err(raise)?;
+    let u = Samples::<E>::of(u, p.vocabulary().is_some())?;
+    let (streams, _) = sizes(p, &u, "batch")?;
+    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[streams])?;
+    let next = state_of(py, p, streams, Some(state))?;
+    let y = output::<E>(py, None, &[streams, p.d_output()])?;
+    {
+        let (mut states, mut answers) = (next.try_readwrite()?, y.try_readwrite()?);
+        let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
+        p.step(states.as_slice_mut()?, streams, u.input()?, dt, answers.as_slice_mut()?).map_err(raise)?;
+    }
+    Ok((y.into_any(), next.into_any()))
+}

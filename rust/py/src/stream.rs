@@ -1,0 +1,154 @@
+//! Streams as Python sees them: one thread's, states kept inside.
+
+use crate::arrays::{Number, Samples, output, per_sample};
+use crate::errors::raise;
+use crate::plan::{Any, sizes};
+use numpy::{PyArray1, PyArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use ssmrt_core::stream::Stream as Core;
+use std::sync::Arc;
+
+enum Inner {
+    F32(Core<f32>),
+    F64(Core<f64>),
+}
+
+macro_rules! on {
+    ($inner:expr, $stream:ident => $body:expr) => {
+        match $inner {
+            Inner::F32($stream) => $body,
+            Inner::F64($stream) => $body,
+        }
+    };
+}
+
+/// Streams of one model, each with its own state. Belongs to one thread at a time.
+#[pyclass(module = "ssmrt._native")]
+pub struct Stream {
+    inner: Inner,
+}
+
+impl Stream {
+    pub fn new(plan: &Any, batch: usize) -> PyResult<Self> {
+        let inner = match plan {
+            Any::F32(p) => Core::new(Arc::clone(p), batch).map(Inner::F32),
+            Any::F64(p) => Core::new(Arc::clone(p), batch).map(Inner::F64),
+        };
+        Ok(Self { inner: inner.map_err(raise)? })
+    }
+}
+
+#[pymethods]
+impl Stream {
+    /// One sample of each stream: u (batch, d_input) -> y (batch, d_output).
+    ///
+    /// ``dt`` (batch,) multiplies the step size for this sample. ``out`` takes the answer. A pooled model
+    /// answers as if the sequence ended here.
+    #[pyo3(signature = (u, *, dt=None, out=None))]
+    fn step<'py>(
+        &mut self,
+        py: Python<'py>,
+        u: &Bound<'py, PyAny>,
+        dt: Option<&Bound<'py, PyAny>>,
+        out: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        on!(&mut self.inner, s => step(py, s, u, dt, out))
+    }
+
+    /// A chunk of each stream: u (batch, length, d_input) -> y (batch, length, d_output), any length.
+    ///
+    /// ``dt`` (batch, length) multiplies the step size sample by sample. ``out`` takes the answer. A pooled
+    /// model answers as if the sequence ended with each sample.
+    #[pyo3(signature = (u, *, dt=None, out=None))]
+    fn push<'py>(
+        &mut self,
+        py: Python<'py>,
+        u: &Bound<'py, PyAny>,
+        dt: Option<&Bound<'py, PyAny>>,
+        out: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        on!(&mut self.inner, s => push(py, s, u, dt, out))
+    }
+
+    /// Starts anew: every stream, or those for which ``mask`` (batch,) is true.
+    #[pyo3(signature = (mask=None))]
+    fn reset(&mut self, mask: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let batch = self.batch();
+        let mask = per_sample::<bool>("mask", mask, "b", "flags", &[batch])?;
+        let mask = mask.as_ref().map(|m| m.as_slice()).transpose()?;
+        on!(&mut self.inner, s => s.reset(mask)).map_err(raise)
+    }
+
+    /// Samples that each stream has met since its start or last reset (batch,).
+    #[getter]
+    fn position<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
+        let at = |i| on!(&self.inner, s => s.position(i)) as i64;
+        PyArray1::from_iter(py, (0..self.batch()).map(at))
+    }
+
+    /// Streams.
+    #[getter]
+    fn batch(&self) -> usize {
+        on!(&self.inner, s => s.streams())
+    }
+
+    /// The states as bytes.
+    fn snapshot<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &on!(&self.inner, s => s.snapshot()))
+    }
+
+    /// Goes on from a snapshot of a stream of the same model, rate, dtype and batch.
+    fn restore(&mut self, blob: &[u8]) -> PyResult<()> {
+        on!(&mut self.inner, s => s.restore(blob)).map_err(raise)
+    }
+}
+
+fn step<'py, E: Number>(
+    py: Python<'py>,
+    s: &mut Core<E>,
+    u: &Bound<'py, PyAny>,
+    dt: Option<&Bound<'py, PyAny>>,
+    out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
+    let (batch, _) = sizes(s.plan(), &u, "batch")?;
+    expect_batch(batch, s.streams())?;
+    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch])?;
+    let y = output::<E>(py, out, &[batch, s.plan().d_output()])?;
+    {
+        let mut answers = y.try_readwrite()?;
+        let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
+        s.step(u.input()?, dt, answers.as_slice_mut()?).map_err(raise)?;
+    }
+    Ok(y.into_any())
+}
+
+fn push<'py, E: Number>(
+    py: Python<'py>,
+    s: &mut Core<E>,
+    u: &Bound<'py, PyAny>,
+    dt: Option<&Bound<'py, PyAny>>,
+    out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
+    let (batch, length) = sizes(s.plan(), &u, "batch, length")?;
+    expect_batch(batch, s.streams())?;
+    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch, length])?;
+    let y = output::<E>(py, out, &[batch, length, s.plan().d_output()])?;
+    {
+        let mut answers = y.try_readwrite()?;
+        let answers = answers.as_slice_mut()?;
+        let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
+        let input = u.input()?;
+        py.detach(|| s.push(input, length, dt, answers)).map_err(raise)?;
+    }
+    Ok(y.into_any())
+}
+
+fn expect_batch(found: usize, expected: usize) -> PyResult<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(pyo3::exceptions::PyValueError::new_err(format!("u: expected {expected} streams, found {found}")))
+}
