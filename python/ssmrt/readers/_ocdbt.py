@@ -7,6 +7,7 @@ a data file they are. After TensorStore's description of the format
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ MANIFEST = "manifest.ocdbt"
 
 _MANIFEST_MAGIC = 0x0CDB3A2A
 _NODE_MAGIC = 0x0CDB20DE
+_SINGLE, _NUMBERED = 0, 1
+_NUMBERED_NAME = re.compile(r"manifest\.[0-9a-f]{16}")
 _HEADER = 12
 _FOOTER = 4
 _MAX_DECODED = 128 << 20  # Orbax lets nodes grow to 100 MB
@@ -87,17 +90,14 @@ class Database:
 
     def _newest(self) -> tuple[_Extent, _DataFile, int] | None:
         """Where the root node of the newest version lies, its data file and its height; None for an empty tree."""
-        where = str(self._root / MANIFEST)
-        body = _body(_files.read(self._root / MANIFEST), _MANIFEST_MAGIC, where)
-        body.take(16)
-        kind = body.varint()
-        if kind != 0:
-            raise CheckpointError(f"{where}: expected a single manifest (kind 0), found kind {kind}")
-        body.varint()
-        body.varint()
-        body.byte()
-        if body.varint():
-            body.take(4)
+        manifest = self._root / MANIFEST
+        kind, body = _manifest(manifest)
+        if kind == _NUMBERED:
+            numbered = [p for p in self._root.glob("manifest.*") if _NUMBERED_NAME.fullmatch(p.name)]
+            if not numbered:
+                raise CheckpointError(f"{manifest}: expected manifest.<number> beside it, found none")
+            manifest = max(numbered, key=lambda p: p.name)
+            kind, body = _manifest(manifest)
         files = self._table(body, b"")
         count = body.varint()
         if not count:
@@ -193,6 +193,21 @@ class Database:
                 raise CheckpointError(f"{where}: key {name!r:.200} stands twice in the tree")
             self._values[name] = value
         body.finish()
+
+
+def _manifest(path: Path) -> tuple[int, _Body]:
+    """The kind of a manifest, and its body from the table of data files on."""
+    body = _body(_files.read(path), _MANIFEST_MAGIC, str(path))
+    body.take(16)
+    kind = body.varint()
+    if kind not in (_SINGLE, _NUMBERED):
+        raise CheckpointError(f"{path}: expected a manifest of kind {_SINGLE} or {_NUMBERED}, found {kind}")
+    body.varint()
+    body.varint()
+    body.byte()
+    if body.varint():
+        body.take(4)
+    return kind, body
 
 
 def _body(data: bytes, magic: int, where: str) -> _Body:
