@@ -30,6 +30,7 @@ FAMILIES = {
     "lru": "lru",
     "memax-lru": "memax",
     "equinox-s4": "equinox_s4",
+    "equinox-mamba": "equinox_mamba",
 }
 
 
@@ -97,7 +98,5 @@ def _refuse_known(checkpoint: Checkpoint) -> None:
     names = checkpoint.tensors
     if any(name.endswith("mixer.A_log") for name in names) and not any("x_proj" in name for name in names):
         raise UnsupportedError(f"{checkpoint.source}: a Mamba-2 or Mamba-3 model; of Mamba only the first is supported")
-    if any(name.endswith("].mixer.A_log") for name in names):
-        raise UnsupportedError(f"{checkpoint.source}: a Mamba model written for Equinox; PyTorch's is supported")
     if any(name.startswith(("c_layers.", "model.c_layers.")) for name in names):
         raise UnsupportedError(f"{checkpoint.source}: a SaShiMi model; its down-sampling backbone is not supported")

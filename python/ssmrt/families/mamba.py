@@ -62,8 +62,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
         if "mixer.A_log" not in block or any(n.startswith(("mlp.", "norm2.")) for n in block.names):
             raise UnsupportedError(f"{source}: {name}: only blocks of a norm and a Mamba mixer are supported")
         norm = _norm(block, "norm", f"{name}.norm", eps)
-        mixer = _mixer(block.scope("mixer."), f"{name}.mixer")
-        nodes.append(Residual(Sequential((norm, *mixer.children), name=mixer.name), name=name))
+        inner = mixer(block.scope("mixer."), f"{name}.mixer")
+        nodes.append(Residual(Sequential((norm, *inner.children), name=inner.name), name=name))
     nodes.append(_norm(t, f"{root}norm_f", f"{root}norm_f", eps))
     # A tied head is the embedding; safetensors files leave it out.
     head = t.take("lm_head.weight", "vocabulary", "H") if "lm_head.weight" in t else table.weight
@@ -84,7 +84,7 @@ def _norm(t: Tensors, name: str, node_name: str, eps: float) -> Norm:
     return Norm("rms", t.take(f"{name}.weight", "H"), eps=eps, name=node_name)
 
 
-def _mixer(t: Tensors, name: str) -> Sequential:
+def mixer(t: Tensors, name: str) -> Sequential:
     """out_proj(S6(silu(conv(x))) * silu(z)) with (x, z) = in_proj(u); Gu & Dao 2023, fig. 3."""
     A_log = t.f64("A_log", "D", "N")
     d, N = A_log.shape
