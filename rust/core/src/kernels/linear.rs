@@ -24,6 +24,7 @@ pub struct Linear<E> {
     d_in: usize,
     d_out: usize,
     epilogue: Epilogue,
+    block_rows: usize,
     /// Blocks of GROUP outputs: a row of biases, then a row of weights for each input. With a GLU a block of
     /// values is followed by its block of gates.
     packed: Aligned<E>,
@@ -52,7 +53,8 @@ impl<E: Elem> Linear<E> {
                 }
             }
         }
-        Self { d_in, d_out, epilogue, packed }
+        let block_rows = (BLOCK_BYTES / size_of::<E>() / d_in / TILE_ROWS).max(1) * TILE_ROWS;
+        Self { d_in, d_out, epilogue, block_rows, packed }
     }
 
     /// Channels of a row of input.
@@ -76,18 +78,14 @@ impl<E: Elem> Linear<E> {
 const TILE_ROWS: usize = 6;
 /// The most vectors a tile is wide.
 const TILE_WIDTH: usize = 8;
-/// Inputs of this many bytes stay in the second level of cache while the matrix passes by.
-const BLOCK_BYTES: usize = 1 << 17;
+/// Inputs of this many bytes stay near while the matrix passes by once.
+const BLOCK_BYTES: usize = 1 << 19;
 
-/// Vectors of sums that fit into registers beside the operands.
-const fn sums(registers: usize) -> usize {
-    if registers >= 32 { 24 } else { 12 }
-}
-
-/// How many vectors wide a tile of `rows` rows is.
+/// How many vectors wide a tile of `rows` rows is: its sums and one input's operands fit into the registers. A
+/// single row uses each weight once, straight from memory.
 const fn width(rows: usize, registers: usize) -> usize {
     let mut width = TILE_WIDTH;
-    while rows * width > sums(registers) {
+    while rows > 1 && (rows + 1) * width + 1 > registers {
         width /= 2;
     }
     width
@@ -106,10 +104,9 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         let Self { linear, rows, x, y } = self;
-        let block = (BLOCK_BYTES / size_of::<E>() / linear.d_in / TILE_ROWS).max(1) * TILE_ROWS;
         let mut row = 0;
         while row < rows {
-            let n = block.min(rows - row);
+            let n = linear.block_rows.min(rows - row);
             // SAFETY: `Linear::run` checked that there are that many rows.
             unsafe { linear.block(lanes, n, x.add(row * padded(linear.d_in)), y.add(row * padded(linear.d_out))) };
             row += n;
@@ -144,7 +141,8 @@ impl<E: Elem> Linear<E> {
         let block_stride = if glu { 2 * block_len } else { block_len };
         let columns = y_stride / L::LANES;
         let tiles = rows.div_ceil(TILE_ROWS);
-        let widest = width(rows.div_ceil(tiles.max(1)), L::REGISTERS) / if glu { 2 } else { 1 };
+        let (low, higher) = if tiles > 1 { (rows / tiles, rows % tiles) } else { (rows, 0) };
+        let widest = width(if higher > 0 { low + 1 } else { low }, L::REGISTERS) / if glu { 2 } else { 1 };
         let mut gates = Gates::<E>(MaybeUninit::uninit());
         let gates: *mut E = gates.0.as_mut_ptr().cast();
         let mut column = 0;
@@ -163,8 +161,8 @@ impl<E: Elem> Linear<E> {
                 let vectors = if glu { 2 * wide } else { wide };
                 let second = if glu { at(column).add(block_len) } else { at(column + wide / 2) };
                 let mut row = 0;
-                for left in (1..=tiles).rev() {
-                    let n = (rows - row).div_ceil(left);
+                for tile in 0..tiles {
+                    let n = if tile < higher { low + 1 } else { low };
                     let out = y.add(row * y_stride + column * L::LANES);
                     let tile = Tile {
                         d_in: self.d_in,
@@ -225,7 +223,7 @@ impl<E: Elem> Tile<E> {
     /// `R` rows of `W` vectors.
     #[inline(always)]
     unsafe fn run<L: Lanes<E = E>, const R: usize, const W: usize>(self, lanes: L) {
-        if R * W > sums(L::REGISTERS) {
+        if W > width(R, L::REGISTERS) {
             unreachable!("`width` makes no such tile");
         }
         let half = W.div_ceil(2);
@@ -404,7 +402,8 @@ mod tests {
     /// Nanoseconds of one call, the least of many.
     fn time(mut call: impl FnMut()) -> f64 {
         let mut least = f64::INFINITY;
-        for _ in 0..400 {
+        let begin = std::time::Instant::now();
+        while begin.elapsed().as_millis() < 100 {
             let start = std::time::Instant::now();
             for _ in 0..10 {
                 call();
