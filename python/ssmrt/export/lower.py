@@ -94,7 +94,7 @@ def _residual(c: Context, x: str, width: int, node: Residual) -> tuple[str, int]
         y = b.op("Mul", y, b.weight(node.beta, "beta"), what="branch_scaled")
     elif node.beta != 1.0:
         y = b.op("Mul", y, b.scalar(node.beta), what="branch_scaled")
-    return b.op("Add", skip, y, what="residual"), size
+    return b.op("Add", skip, y, what="sum"), size
 
 
 def _glu(c: Context, x: str, width: int, node: Glu) -> str:
@@ -102,7 +102,7 @@ def _glu(c: Context, x: str, width: int, node: Glu) -> str:
         raise ExportError(f"layer {c.b.layer!r}: a gated linear unit needs an even number of channels, found {width}")
     half = width // 2
     value, gate = c.b.split(x, [half, half], ["value", "gate"])
-    return c.b.op("Mul", value, function(c.b, gate, node.gate, c.signal(half)), what="glu")
+    return c.b.op("Mul", value, function(c.b, gate, node.gate, c.signal(half)), what="y")
 
 
 def _norm(c: Context, x: str, node: Norm) -> str:

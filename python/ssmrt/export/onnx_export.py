@@ -188,7 +188,7 @@ def export_onnx(
     document = document_of(model)
     options = Options(mode, chunk, batch, rate, opset, layout)
     target = Path(path)
-    proto, contract, quantization = _quantised(document, options, quantize, calibration)
+    proto, contract, quantization = make(document, options, quantize, calibration)
     data = proto.SerializeToString()
     files = {target: data}
     if contract_json:
@@ -207,9 +207,10 @@ def export_onnx(
     )
 
 
-def _quantised(
+def make(
     document: Document, options: Options, quantize: str | None, calibration: ArrayLike | None
 ) -> tuple[Any, Contract, Quantization | None]:
+    """The ``ModelProto``, its contract and, where quantised, how well."""
     if quantize is None:
         if calibration is not None:
             raise ExportError("calibration: only quantize='int8' takes calibration data")

@@ -26,9 +26,9 @@ def product(b: GraphBuilder, x: str, weight: str, bias: Array | None, *, row: bo
     """One Gemm with ``weight`` (d_out, d_in) for a row; a MatMul with (d_in, d_out) otherwise."""
     inputs = [] if bias is None else [b.weight(bias, "bias")]
     if row:
-        return b.op("Gemm", x, weight, *inputs, what="linear", transB=1)
+        return b.op("Gemm", x, weight, *inputs, what="y", transB=1)
     y = b.op("MatMul", x, weight, what="product")
-    return b.op("Add", y, *inputs, what="linear") if inputs else y
+    return b.op("Add", y, *inputs, what="y") if inputs else y
 
 
 @dataclass
