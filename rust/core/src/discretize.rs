@@ -378,7 +378,7 @@ pub fn discretize_matrix(
     Ok((row_major(&abar), bbar.as_slice().to_vec()))
 }
 
-/// e^a by squaring, so that what is left for Padé's approximant is at most 1 in norm: well conditioned, and far
+/// e^a by squaring, so that what is left for Padé's approximant is at most 4 in norm: well conditioned, and far
 /// from overflow.
 fn exponential(a: DMatrix<f64>) -> Result<DMatrix<f64>> {
     let norm = a.column_iter().map(|c| c.lp_norm(1)).fold(0.0, f64::max);
@@ -386,7 +386,7 @@ fn exponential(a: DMatrix<f64>) -> Result<DMatrix<f64>> {
     if norm > 1e15 {
         return Err(Error::Value(format!("dt A: expected a norm below 1e15, found {norm:e}")));
     }
-    let squarings = norm.log2().ceil().max(0.0) as i32;
+    let squarings = (norm / 4.0).log2().ceil().max(0.0) as i32;
     let mut power = (a * 0.5f64.powi(squarings)).exp();
     for _ in 0..squarings {
         power = &power * &power;

@@ -110,7 +110,9 @@ proptest! {
 
     #[test]
     fn gbt_in_the_schur_basis_is_gbt(n in 1usize..9, seed in prop::collection::vec(-3.0..3.0f64, 90), alpha in 0.0..1.0f64, dt in 0.001..0.2f64) {
-        let (a, b, x) = (&seed[..n * n], &seed[81..81 + n], DVector::from_column_slice(&seed[72..72 + n]));
+        // Stable, for its field of values is left of zero: then I - alpha dt A is well conditioned.
+        let a: Vec<f64> = (0..n * n).map(|i| seed[i] - if i % (n + 1) == 0 { 3.0 * n as f64 } else { 0.0 }).collect();
+        let (a, b, x) = (&a[..], &seed[81..81 + n], DVector::from_column_slice(&seed[72..72 + n]));
         let schur = RealSchur::new(a, n).unwrap();
         let (z, t) = (dense(&schur.z, n), dense(&schur.t, n));
         prop_assert!(near((&z * &t * z.transpose()).transpose().as_slice(), a, 1e-13));
@@ -191,6 +193,17 @@ fn a_pole_on_the_step_size_is_an_error() {
     let lambda = [Complex64::from(-1.0)];
     let (p, q) = ([Complex64::from(1.0)], [Complex64::from(-2.0)]);
     assert!(discretize_dplr(&lambda, &[&p], &[&q], &p, 2.0, false).is_err());
+}
+
+#[test]
+fn exponentials_of_large_matrices_are_right_or_errors() {
+    let zoh = |a: &[f64], dt| discretize_matrix(Disc::Zoh, 0.5, a, &[1.0, -1e30], 2, dt);
+    // Nilpotent, though far from small: I + A.
+    let (abar, _) = zoh(&[1e6, 1e6, -1e6, -1e6], 1e-3).unwrap();
+    assert!(near(&abar, &[1001.0, 1000.0, -1000.0, -999.0], 1e-9), "{abar:?}");
+    assert_eq!(zoh(&[-1e14, 0.0, 0.0, -1e14], 1.0).unwrap().0, [0.0; 4]);
+    assert!(zoh(&[1e14, 0.0, 0.0, -1e14], 1.0).unwrap_err().to_string().contains("within float64's range"));
+    assert!(zoh(&[1e200, 0.0, 0.0, 1e200], 1e200).unwrap_err().to_string().contains("norm below 1e15"));
 }
 
 /// Upstream's own numbers, from the reference implementation of HiPPO in float64.
