@@ -92,7 +92,8 @@ def block(t: Tensors, config: Config, name: str, source: str, default_dt: str = 
     if not bidirectional and len(kernel.C) != M:
         raise inner.misfit("C", f"{M} or {2 * M} rows, as D has {M}", f"{len(kernel.C)} rows")
     config.agree("bidirectional", bidirectional, f"C, which has {len(kernel.C)} rows to {M} of D")
-    _agree(config, kernel)
+    narrowing = "input_linear.0.weight"
+    _agree(config, kernel, t.shape(narrowing)[1] if narrowing in t and len(t.shape(narrowing)) > 1 else H)
 
     dot = f"{name}." if name else ""
     tail = _Tail(t, config, dot, source, version or 4, M, H)
@@ -108,10 +109,10 @@ def block(t: Tensors, config: Config, name: str, source: str, default_dt: str = 
     return tail.around(ssm, name)
 
 
-def _agree(config: Config, kernel: Kernel) -> None:
+def _agree(config: Config, kernel: Kernel, d_model: int) -> None:
     """Check what the configuration says of the shapes."""
-    H, n = kernel.C.shape[1:]
-    config.agree("d_model", H, "C")
+    n = kernel.C.shape[2]
+    config.agree("d_model", d_model, "C")
     d_state = config.raw("d_state")
     full = n if kernel.real else 2 * n
     # An odd d_state loses its last mode.

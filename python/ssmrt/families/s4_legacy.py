@@ -51,7 +51,7 @@ def _read_3_nplr(t: Tensors, config: Config) -> Kernel:
 
 def _read_3_diag(t: Tensors, config: Config) -> Kernel:
     dt = step_size(np.exp, t, "log_dt", "H")[:, None]
-    disc = config.get("disc", "bilinear", choices=("zoh", "bilinear"), why=WHY_DISC)
+    disc = config.get("disc", "bilinear", choices=("zoh", "bilinear", "dss"), why=WHY_DISC)
     A = -applied(_real_function(config, 1e-4), t, "inv_A_real", "S", "n") + 1j * t.f64("A_imag", "S", "n")
     # The initial A, from which the two above were made; the model does not use it.
     t.ignore("A")
