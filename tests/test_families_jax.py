@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from cases import GOLDEN, SHARED, Case, relative_error
 from numpy.typing import NDArray
 from ssmrt import families
 from ssmrt.document import Document, Dplr, to_bytes, walk
-from ssmrt.errors import CheckpointError, ConfigRequired, UnsupportedError
+from ssmrt.errors import CheckpointError, ConfigRequired, SsmrtError, UnsupportedError
 from ssmrt.families import truncated
 from ssmrt.families.config import Config
 from ssmrt.readers import read
@@ -364,12 +365,40 @@ def test_tensors_that_do_not_fit_are_named() -> None:
         "shape": ({f"{seq}D": np.zeros(7, np.float32)}, r"layers_1/seq/D .*H=6.*\(7,\)"),
         "NaN": ({f"{seq}Lambda_re": nan}, r"layers_1/seq/Lambda_re .*NaN"),
         "overflow": ({f"{seq}log_step": np.full((4, 1), 1e30, np.float32)}, "layers_1/seq/log_step .*1e"),
+        "complex": ({f"{seq}D": np.zeros(6, np.complex64)}, "layers_1/seq/D .*real numbers.*complex64"),
         "integers": ({f"{seq}D": np.zeros(6, np.int32)}, "layers_1/seq/D .*int32"),
         "gap": ({"params__encoder__layers_3__norm__bias": np.zeros(6, np.float32)}, "layers_2"),
     }
     for change, message in wrong.values():
         with pytest.raises(CheckpointError, match=message):
             families.build(with_tensors(found, **change), config=config)
+
+
+ODD: dict[str, Any] = {
+    "a scalar": np.array(1, np.float32),
+    "nothing": np.zeros((0,), np.float32),
+    "an axis more": lambda a: a[None],
+    "an axis less": lambda a: a[0] if a.ndim else a,
+    "other numbers": lambda a: a.real.astype(np.float32 if a.dtype.kind == "c" else np.complex64),
+    "integers": lambda a: np.ones(a.shape, np.int32),
+    "text": lambda a: np.full(a.shape, "x"),
+    "huge": lambda a: np.full(a.shape, 3e38, np.float32),
+    "hugely negative": lambda a: np.full(a.shape, -3e38, np.float32),
+    "zero": np.zeros_like,
+    "infinite": lambda a: np.full(a.shape, np.inf, np.float32),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", [row.id[7:] for row in ROWS if str(row.id).startswith("golden:jax/small")])
+def test_odd_tensors_are_refused_or_taken_without_a_warning(name: str, odd: str) -> None:
+    """Warnings are errors here; what is wrong in the numbers alone is the engine's to refuse."""
+    found, config = checkpoint(name)
+    change = ODD[odd]
+    for key, array in found.tensors.items():
+        new = change(array) if callable(change) else change
+        with contextlib.suppress(SsmrtError):
+            families.build(replace(found, tensors={**found.tensors, key: new}), config=config)
 
 
 def test_negative_variances_are_refused() -> None:

@@ -37,7 +37,6 @@ ARCH = "annotated-s4"
 
 Array = NDArray[Any]
 
-_LAYERS = r"layers_(\d+)/"
 _SEQ = r"layers_0/seq/log_step"
 # Upstream scales the inputs of its autoregressive models from bytes.
 _BYTE = 255.0
@@ -64,7 +63,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     said = Config(config, checkpoint.config, checkpoint.source)
     variables = flax.Variables(checkpoint, _SEQ)
     params = variables.params
-    count = parts.layer_count(params, _LAYERS)
+    count = parts.layer_count(params, "layers_", "/")
     kind = said.agree("layer", _layer(params.scope("layers_0/seq/")), "the names in layers_0/seq")
     layer_args = said if "l_max" in said else said.scope("layer_args")
     classification = said.get(
@@ -122,7 +121,7 @@ def _encoder(params: Tensors, config: Config, scaled: bool) -> Linear | Embeddin
         # Upstream's subclass of nn.Embed makes a table of its own that it never reads.
         params.ignore("encoder/embedding")
         table = params.take("encoder/Embed_0/embedding", "O", "H").copy()
-        table[0] = 0
+        table[:1] = 0
         return Embedding(table, name="encoder")
     linear = flax.dense(params, "encoder", "I", "H")
     return Linear(linear.weight.astype(np.float64) / _BYTE, linear.bias, name="encoder") if scaled else linear

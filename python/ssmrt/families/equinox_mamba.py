@@ -18,8 +18,6 @@ from .tensors import Tensors
 
 ARCH = "equinox-mamba"
 
-_LAYERS = r"layers\[(\d+)\]\."
-
 
 def matches(tensors: Mapping[str, NDArray[np.generic]]) -> bool:
     """Whether the names are those of a MambaLLM."""
@@ -38,7 +36,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     view = Tensors(_model(checkpoint), checkpoint.source)
     model = view.scope("model.")
     eps = float(said.get("norm_eps", equinox.NORM_EPS))
-    count = parts.layer_count(model, _LAYERS)
+    count = parts.layer_count(model, "layers[", "].")
     nodes: list[Node] = [Embedding(model.take("embedding.weight", "padded", "H"), name="model.embedding")]
     for i in range(count):
         name = f"model.layers[{i}]"

@@ -16,7 +16,6 @@ from .tensors import Tensors
 ARCH = "lru"
 
 _SEQ = r"encoder/layers_0/seq/nu_log"
-_LAYERS = r"layers_(\d+)/"
 
 
 def matches(tensors: Mapping[str, Any]) -> bool:
@@ -38,7 +37,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     variables = flax.Variables(checkpoint, _SEQ)
     params = variables.params
     encoder = params.scope("encoder/")
-    count = parts.layer_count(encoder, _LAYERS)
+    count = parts.layer_count(encoder, "layers_", "/")
     batch = flax.uses_batch_norm(variables, said, "norm", "batch", "layer")
     prenorm = said.get(
         "prenorm",

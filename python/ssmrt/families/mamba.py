@@ -88,7 +88,8 @@ def mixer(t: Tensors, name: str) -> Sequential:
     """out_proj(S6(silu(conv(x))) * silu(z)) with (x, z) = in_proj(u); Gu & Dao 2023, fig. 3."""
     A_log = t.f64("A_log", "D", "N")
     d, N = A_log.shape
-    rank = t.shape("dt_proj.weight")[-1]
+    dt_proj = t.take("dt_proj.weight", "D", "R")
+    rank = dt_proj.shape[1]
     with np.errstate(over="ignore"):
         A = -np.exp(A_log)
     if not np.isfinite(A).all():
@@ -99,7 +100,7 @@ def mixer(t: Tensors, name: str) -> Sequential:
     s6 = Selective(
         A=A,
         x_proj=t.take("x_proj.weight", rank + 2 * N, "D"),
-        dt_proj=t.take("dt_proj.weight", "D", rank),
+        dt_proj=dt_proj,
         dt_bias=t.take("dt_proj.bias", "D"),
         D=t.f64("D", "D"),
         name=f"{name}.ssm",

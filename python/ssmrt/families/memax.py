@@ -20,7 +20,6 @@ ARCH = "memax-lru"
 
 Array = NDArray[Any]
 
-_LAYERS = r"layers\[(\d+)\]\."
 _CELL = re.compile(r"layers\[0\]\.(gamma_log|A_log)")
 _INTEGERS = {"algebra.algebra.recurrent_size": "P", "recurrent_size": "P", "hidden_size": "H"}
 _RECORDS_A_LAYER = 13
@@ -51,7 +50,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     if "layers[0].A_log" in view:
         raise _s6(checkpoint.source)
     said.agree("model_name", "LRU", "layers[0].gamma_log")
-    count = parts.layer_count(view, _LAYERS)
+    count = parts.layer_count(view, "layers[", "].")
     activation = said.get("activation", "leaky_relu", choices=("leaky_relu", "relu", "tanh", "silu", "elu"))
 
     children: list[Node] = [equinox.linear(view, "map_in", "I", "H")]

@@ -17,12 +17,13 @@ from .tensors import Tensors
 CLIP = -1e-4
 
 
-def layer_count(tensors: Tensors, pattern: str) -> int:
-    """How many layers there are; ``pattern`` has a group for the index. Raises where the indices have gaps."""
-    found = {int(m[1]) for n in tensors.names if (m := re.match(pattern, n))}
+def layer_count(tensors: Tensors, before: str, after: str) -> int:
+    """How many layers there are, named ``before``, the index, ``after``. Raises where the indices have gaps."""
+    pattern = re.compile(rf"{re.escape(before)}(\d{{1,9}}){re.escape(after)}")
+    found = {int(m[1]) for n in tensors.names if (m := pattern.match(n))}
     for index in range(len(found)):
         if index not in found:
-            raise tensors.misfit(pattern.replace(r"(\d+)", str(index)), "tensors of this layer", "nothing")
+            raise tensors.misfit(f"{before}{index}{after}", "tensors of this layer", "nothing")
     return len(found)
 
 

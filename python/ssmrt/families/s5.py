@@ -18,7 +18,6 @@ from .tensors import Tensors
 ARCH = "s5"
 
 _SEQ = r"encoder/layers_0/seq/Lambda_re"
-_LAYERS = r"layers_(\d+)/"
 
 Array = NDArray[Any]
 
@@ -50,7 +49,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
             " ssmrt runs models of one sequence"
         )
     encoder = params.scope("encoder/")
-    count = parts.layer_count(encoder, _LAYERS)
+    count = parts.layer_count(encoder, "layers_", "/")
     batch = flax.uses_batch_norm(variables, said, "batchnorm", True, False)
     prenorm = said.get(
         "prenorm",

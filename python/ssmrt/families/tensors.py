@@ -56,15 +56,9 @@ class Tensors:
         return self._get(name, ("...",)).shape
 
     def take(self, name: str, *shape: Dim) -> Array:
-        """The tensor ``name``, which must be there in this shape and finite; real ones as float32 or float64."""
-        array = self._fitting(name, shape)
-        if array.dtype.kind not in "fc":
-            raise self.misfit(name, "real or complex numbers", str(array.dtype))
-        if array.dtype.kind == "f" and array.dtype.itemsize < 4:
-            array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise self.misfit(name, "finite numbers", f"{int((~np.isfinite(array)).sum())} NaN or infinite")
-        return array
+        """The tensor ``name``, which must be there in this shape, real and finite; float32 or float64."""
+        array = self._numbers(name, shape, "f", "real numbers")
+        return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
     def integer(self, name: str) -> int:
         """The tensor ``name``, which must be one integer."""
@@ -72,6 +66,14 @@ class Tensors:
         if array.dtype.kind not in "iu":
             raise self.misfit(name, "an integer", str(array.dtype))
         return int(array)
+
+    def _numbers(self, name: str, shape: tuple[Dim, ...], kinds: str, expected: str) -> Array:
+        array = self._fitting(name, shape)
+        if array.dtype.kind not in kinds:
+            raise self.misfit(name, expected, str(array.dtype))
+        if not np.isfinite(array).all():
+            raise self.misfit(name, "finite numbers", f"{int((~np.isfinite(array)).sum())} NaN or infinite")
+        return array
 
     def _fitting(self, name: str, shape: tuple[Dim, ...]) -> Array:
         array = self._get(name, shape)
@@ -86,14 +88,13 @@ class Tensors:
         return array
 
     def f64(self, name: str, *shape: Dim) -> Array:
-        """As `take`, in float64 (complex128 where the tensor is complex)."""
-        array = self.take(name, *shape)
-        return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+        """As `take`, in float64."""
+        return self.take(name, *shape).astype(np.float64)
 
     def complex(self, name: str, *shape: Dim) -> Array:
         """As `take`, complex128, for a tensor that is complex or has a last axis (re, im) after ``shape``."""
         if np.iscomplexobj(self._get(name, shape)):
-            return self.f64(name, *shape)
+            return self._numbers(name, shape, "c", "complex numbers").astype(np.complex128)
         pair = self.f64(name, *shape, 2)
         return pair[..., 0] + 1j * pair[..., 1]
 
