@@ -436,7 +436,7 @@ mod tests {
             let mut count = 0;
             let ns = time(|| count = std::hint::black_box(isa.run::<E, _>(Peak(std::hint::black_box(0.5)))).1);
             let peak = count as f64 / ns;
-            println!("{} {}: peak {peak:.1} GFMA/s", isa.name(), E::NAME);
+            eprintln!("{} {}: peak {peak:.1} GFMA/s", isa.name(), E::NAME);
             let shapes = [
                 (512, 64, 128, Epilogue::None),
                 (512, 64, 128, Epilogue::Apply(Function::Gelu)),
@@ -467,7 +467,7 @@ mod tests {
                 let mut y = Aligned::zeros(rows * padded(d_out));
                 let ns = time(|| linear.run(isa, rows, std::hint::black_box(&x), &mut y));
                 let fmas = (rows * weight.len()) as f64;
-                print!(
+                eprint!(
                     "  {rows} x {d_in} -> {d_out} {epilogue:?}: {ns:.0} ns, {:.1} GFMA/s, {:.0} %",
                     fmas / ns,
                     100.0 * fmas / ns / peak
@@ -480,9 +480,9 @@ mod tests {
                             *y = w.iter().zip(std::hint::black_box(&x).iter()).fold(b, |s, (&w, &x)| s + w * x);
                         }
                     });
-                    print!("; naive loop {naive:.0} ns");
+                    eprint!("; naive loop {naive:.0} ns");
                 }
-                println!();
+                eprintln!();
             }
         }
     }

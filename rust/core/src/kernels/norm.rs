@@ -1,1 +1,463 @@
-//! 
+//! Normalisation over the channels of a row, residual sums and products of two branches.
+
+use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
+
+/// Which normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// (x - mean + shift) / sqrt(var + eps) * weight + bias, var biased.
+    Layer,
+    /// x / sqrt(mean(x^2) + eps) * weight + bias
+    Rms,
+    /// x * weight + bias
+    Affine,
+}
+
+/// A normalisation of rows of `d` channels.
+///
+/// As accurate under a mean far above the deviations: they are taken from the rounded mean, and what its
+/// rounding left is taken off afterwards.
+#[derive(Clone, Debug)]
+pub struct Norm<E> {
+    kind: NormKind,
+    d: usize,
+    eps: f64,
+    shift: f64,
+    weight: Aligned<E>,
+    bias: Aligned<E>,
+    /// 1 for the channels of the last group that a row has, 0 for its padding.
+    mask: [E; GROUP],
+}
+
+/// Scale and offsets of one row: y = ((x - center) scale + offset) weight + bias.
+#[derive(Clone, Copy)]
+struct Line<E> {
+    center: E,
+    scale: E,
+    offset: E,
+}
+
+/// Rows whose statistics are under way at once: each is a chain of dependent operations.
+const ROWS: usize = 4;
+
+impl<E: Elem> Norm<E> {
+    /// `weight` and `bias` are (d,); without them 1 and 0.
+    ///
+    /// # Panics
+    /// Where they have another length.
+    pub fn new(kind: NormKind, d: usize, weight: Option<&[f64]>, bias: Option<&[f64]>, eps: f64, shift: f64) -> Self {
+        let row = |values: Option<&[f64]>, default: f64| {
+            assert!(values.is_none_or(|v| v.len() == d), "expected {d} weights and biases");
+            (0..padded(d)).map(|i| E::of(if i < d { values.map_or(default, |v| v[i]) } else { 0.0 })).collect()
+        };
+        let tail = d - d / GROUP * GROUP;
+        let mask = std::array::from_fn(|i| if i < tail { E::ONE } else { E::ZERO });
+        Self { kind, d, eps, shift, weight: row(weight, 1.0), bias: row(bias, 0.0), mask }
+    }
+
+    /// `rows` rows of x into rows of y (stride `padded(d)`).
+    pub fn run(&self, isa: Isa, rows: usize, x: &[E], y: &mut [E]) {
+        let len = rows * padded(self.d);
+        assert!(x.len() >= len && y.len() >= len);
+        isa.run(NormKernel { norm: self, rows, x: x.as_ptr(), y: y.as_mut_ptr() });
+    }
+
+    /// The same in place.
+    pub fn run_in_place(&self, isa: Isa, rows: usize, y: &mut [E]) {
+        assert!(y.len() >= rows * padded(self.d));
+        isa.run(NormKernel { norm: self, rows, x: y.as_ptr(), y: y.as_mut_ptr() });
+    }
+
+    /// Up to [`ROWS`] rows; `x` may be `y`.
+    #[inline(always)]
+    unsafe fn rows<L: Lanes<E = E>>(&self, lanes: L, rows: usize, x: *const E, y: *mut E) {
+        let stride = padded(self.d);
+        let per_channel = 1.0 / self.d as f64;
+        let mut lines = [Line { center: E::ZERO, scale: E::ONE, offset: E::ZERO }; ROWS];
+        // SAFETY: the caller answers for the rows.
+        unsafe {
+            match self.kind {
+                NormKind::Layer => {
+                    for (r, line) in lines[..rows].iter_mut().enumerate() {
+                        let (sum, _) = self.moments(lanes, x.add(r * stride), E::ZERO);
+                        line.center = E::of(sum.f64() * per_channel);
+                    }
+                    for (r, line) in lines[..rows].iter_mut().enumerate() {
+                        let (sum, squares) = self.moments(lanes, x.add(r * stride), line.center);
+                        let rest = sum.f64() * per_channel;
+                        let scale = 1.0 / (squares.f64() * per_channel - rest * rest + self.eps).sqrt();
+                        line.scale = E::of(scale);
+                        line.offset = E::of((self.shift - rest) * scale);
+                    }
+                }
+                NormKind::Rms => {
+                    for (r, line) in lines[..rows].iter_mut().enumerate() {
+                        let (_, squares) = self.moments(lanes, x.add(r * stride), E::ZERO);
+                        line.scale = E::of(1.0 / (squares.f64() * per_channel + self.eps).sqrt());
+                    }
+                }
+                NormKind::Affine => {}
+            }
+            for (r, line) in lines[..rows].iter().enumerate() {
+                self.write(lanes, line, x.add(r * stride), y.add(r * stride));
+            }
+        }
+    }
+
+    /// Sum and sum of squares of x - center over the channels.
+    #[inline(always)]
+    unsafe fn moments<L: Lanes<E = E>>(&self, lanes: L, x: *const E, center: E) -> (E, E) {
+        let whole = self.d / GROUP * GROUP;
+        let (zero, center) = (lanes.splat(E::ZERO), lanes.splat(center));
+        let (mut sum, mut squares) = (zero, zero);
+        for part in (0..GROUP).step_by(L::LANES) {
+            // SAFETY: the caller answers for the row, of whole groups.
+            unsafe {
+                let (mut part_sum, mut part_squares) = (zero, zero);
+                for i in (part..whole).step_by(GROUP) {
+                    let v = lanes.sub(lanes.load(x.add(i)), center);
+                    part_sum = lanes.add(part_sum, v);
+                    part_squares = lanes.fma(v, v, part_squares);
+                }
+                if whole < self.d {
+                    let v = lanes.sub(lanes.load(x.add(whole + part)), center);
+                    let v = lanes.select_gt(lanes.load(self.mask.as_ptr().add(part)), zero, v, zero);
+                    part_sum = lanes.add(part_sum, v);
+                    part_squares = lanes.fma(v, v, part_squares);
+                }
+                sum = lanes.add(sum, part_sum);
+                squares = lanes.add(squares, part_squares);
+            }
+        }
+        (lanes.sum(sum), lanes.sum(squares))
+    }
+
+    /// y of one row; its padding becomes zero.
+    #[inline(always)]
+    unsafe fn write<L: Lanes<E = E>>(&self, lanes: L, line: &Line<E>, x: *const E, y: *mut E) {
+        let whole = self.d / GROUP * GROUP;
+        let (center, scale, offset) = (lanes.splat(line.center), lanes.splat(line.scale), lanes.splat(line.offset));
+        // SAFETY: the caller answers for the row, of whole groups, as are weight and bias.
+        unsafe {
+            let at = |i: usize| {
+                let v = lanes.fma(lanes.sub(lanes.load(x.add(i)), center), scale, offset);
+                lanes.fma(v, lanes.load(self.weight.as_ptr().add(i)), lanes.load(self.bias.as_ptr().add(i)))
+            };
+            for i in (0..whole).step_by(L::LANES) {
+                lanes.store(y.add(i), at(i));
+            }
+            if whole < self.d {
+                let zero = lanes.splat(E::ZERO);
+                for part in (0..GROUP).step_by(L::LANES) {
+                    let mask = lanes.load(self.mask.as_ptr().add(part));
+                    lanes.store(y.add(whole + part), lanes.select_gt(mask, zero, at(whole + part), zero));
+                }
+            }
+        }
+    }
+}
+
+struct NormKernel<'a, E> {
+    norm: &'a Norm<E>,
+    rows: usize,
+    x: *const E,
+    y: *mut E,
+}
+
+impl<E: Elem> Kernel<E> for NormKernel<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let stride = padded(self.norm.d);
+        for row in (0..self.rows).step_by(ROWS) {
+            // SAFETY: `Norm::run` checked that there are that many rows.
+            unsafe {
+                let (x, y) = (self.x.add(row * stride), self.y.add(row * stride));
+                self.norm.rows(lanes, ROWS.min(self.rows - row), x, y);
+            }
+        }
+    }
+}
+
+/// y = norm(alpha x + beta z) of the skip x and the branch z.
+#[derive(Clone, Debug)]
+pub struct Residual<E> {
+    d: usize,
+    alpha: E,
+    beta: Aligned<E>,
+    norm: Option<Norm<E>>,
+}
+
+impl<E: Elem> Residual<E> {
+    /// `beta` is one number or (d,).
+    ///
+    /// # Panics
+    /// Where `beta` has another length, or the norm is over another number of channels.
+    pub fn new(d: usize, alpha: f64, beta: &[f64], norm: Option<Norm<E>>) -> Self {
+        assert!(beta.len() == 1 || beta.len() == d, "expected 1 or {d} betas");
+        assert!(norm.as_ref().is_none_or(|n| n.d == d), "expected a norm over {d} channels");
+        let beta = (0..padded(d)).map(|i| E::of(if i < d { beta[i.min(beta.len() - 1)] } else { 0.0 })).collect();
+        Self { d, alpha: E::of(alpha), beta, norm }
+    }
+
+    /// `rows` rows of x and z into rows of y (stride `padded(d)`).
+    pub fn run(&self, isa: Isa, rows: usize, x: &[E], z: &[E], y: &mut [E]) {
+        let len = rows * padded(self.d);
+        assert!(x.len() >= len && z.len() >= len && y.len() >= len);
+        isa.run(ResidualKernel { residual: self, rows, x: x.as_ptr(), z: z.as_ptr(), y: y.as_mut_ptr() });
+    }
+
+    /// The same with y in the place of z.
+    pub fn run_on_branch(&self, isa: Isa, rows: usize, x: &[E], z: &mut [E]) {
+        let len = rows * padded(self.d);
+        assert!(x.len() >= len && z.len() >= len);
+        isa.run(ResidualKernel { residual: self, rows, x: x.as_ptr(), z: z.as_ptr(), y: z.as_mut_ptr() });
+    }
+
+    /// The same with y in the place of x.
+    pub fn run_on_skip(&self, isa: Isa, rows: usize, x: &mut [E], z: &[E]) {
+        let len = rows * padded(self.d);
+        assert!(x.len() >= len && z.len() >= len);
+        isa.run(ResidualKernel { residual: self, rows, x: x.as_ptr(), z: z.as_ptr(), y: x.as_mut_ptr() });
+    }
+}
+
+struct ResidualKernel<'a, E> {
+    residual: &'a Residual<E>,
+    rows: usize,
+    x: *const E,
+    z: *const E,
+    y: *mut E,
+}
+
+impl<E: Elem> Kernel<E> for ResidualKernel<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let Residual { d, alpha, beta, norm } = self.residual;
+        let stride = padded(*d);
+        let alpha = lanes.splat(*alpha);
+        for first in (0..self.rows).step_by(ROWS) {
+            let rows = ROWS.min(self.rows - first);
+            // SAFETY: the caller checked that there are that many rows. y may be x or z: each element is read
+            // before it is written.
+            unsafe {
+                for row in first..first + rows {
+                    for i in (0..stride).step_by(L::LANES) {
+                        let at = row * stride + i;
+                        let x = lanes.mul(alpha, lanes.load(self.x.add(at)));
+                        let beta = lanes.load(beta.as_ptr().add(i));
+                        lanes.store(self.y.add(at), lanes.fma(beta, lanes.load(self.z.add(at)), x));
+                    }
+                }
+                if let Some(norm) = norm {
+                    let y = self.y.add(first * stride);
+                    norm.rows(lanes, rows, y, y);
+                }
+            }
+        }
+    }
+}
+
+/// y = a b, element by element, over `rows` rows of `d` channels.
+pub fn mul<E: Elem>(isa: Isa, rows: usize, d: usize, a: &[E], b: &[E], y: &mut [E]) {
+    let len = rows * padded(d);
+    assert!(a.len() >= len && b.len() >= len && y.len() >= len);
+    isa.run(Mul { len, a: a.as_ptr(), b: b.as_ptr(), y: y.as_mut_ptr() });
+}
+
+/// y = a y, element by element, over `rows` rows of `d` channels.
+pub fn mul_in_place<E: Elem>(isa: Isa, rows: usize, d: usize, a: &[E], y: &mut [E]) {
+    let len = rows * padded(d);
+    assert!(a.len() >= len && y.len() >= len);
+    isa.run(Mul { len, a: a.as_ptr(), b: y.as_ptr(), y: y.as_mut_ptr() });
+}
+
+struct Mul<E> {
+    len: usize,
+    a: *const E,
+    b: *const E,
+    y: *mut E,
+}
+
+impl<E: Elem> Kernel<E> for Mul<E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        for i in (0..self.len).step_by(L::LANES) {
+            // SAFETY: the caller checked the lengths, which are whole groups; y may be b.
+            unsafe { lanes.store(self.y.add(i), lanes.mul(lanes.load(self.a.add(i)), lanes.load(self.b.add(i)))) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: [usize; 9] = [1, 3, 15, 16, 17, 24, 64, 100, 1000];
+    const KINDS: [NormKind; 3] = [NormKind::Layer, NormKind::Rms, NormKind::Affine];
+
+    fn weights(d: usize) -> (Vec<f64>, Vec<f64>) {
+        let number = |i: usize| f64::from((i as f64 * 12.9898).sin() as f32);
+        ((0..d).map(|i| 1.0 + 0.5 * number(i)).collect(), (0..d).map(|i| 0.2 * number(i + 5)).collect())
+    }
+
+    /// Rows around `mean`, with NaN behind them.
+    fn inputs<E: Elem>(rows: usize, d: usize, mean: f64) -> Vec<E> {
+        let mut x = vec![E::of(f64::NAN); rows * padded(d)];
+        for row in 0..rows {
+            for i in 0..d {
+                x[row * padded(d) + i] = E::of(mean + ((row * 31 + i) as f64 * 78.233).sin() * 3.0);
+            }
+        }
+        x
+    }
+
+    fn exact<E: Elem>(kind: NormKind, x: &[E], shift: f64) -> Vec<f64> {
+        let (weight, bias) = weights(x.len());
+        let x: Vec<f64> = x.iter().map(|x| x.f64()).collect();
+        let mean = x.iter().sum::<f64>() / x.len() as f64;
+        let var = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / x.len() as f64;
+        let square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        let of = |x: f64| match kind {
+            NormKind::Layer => (x - mean + shift) / (var + 1e-5).sqrt(),
+            NormKind::Rms => x / (square + 1e-5).sqrt(),
+            NormKind::Affine => x,
+        };
+        x.iter().zip(weight.iter().zip(&bias)).map(|(&x, (w, b))| of(x) * w + b).collect()
+    }
+
+    /// The greatest error of a row by its greatest element.
+    fn row_error<E: Elem>(found: &[E], expected: &[f64]) -> f64 {
+        let scale = expected.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        let errors = found.iter().zip(expected).map(|(y, e)| (y.f64() - e).abs() / scale);
+        errors.fold(0.0, |m, e| if e <= m { m } else { e })
+    }
+
+    fn check<E: Elem>(bound: f64, means: &[f64]) {
+        for isa in Isa::all() {
+            for kind in KINDS {
+                for d in SIZES {
+                    for &mean in means {
+                        let (weight, bias) = weights(d);
+                        let norm = Norm::<E>::new(kind, d, Some(&weight), Some(&bias), 1e-5, 0.25);
+                        let x = inputs::<E>(5, d, mean);
+                        let mut y = vec![E::of(7.0); x.len()];
+                        norm.run(isa, 5, &x, &mut y);
+                        let mut in_place = x.clone();
+                        norm.run_in_place(isa, 5, &mut in_place);
+                        assert!(y == in_place);
+                        for (x, y) in x.chunks_exact(padded(d)).zip(y.chunks_exact(padded(d))) {
+                            let error = row_error(&y[..d], &exact(kind, &x[..d], 0.25));
+                            let name = isa.name();
+                            // Without fused operations each of them rounds twice.
+                            let bound = if matches!(isa, Isa::Scalar) { 1.5 * bound } else { bound };
+                            assert!(error <= bound, "{name} {} {kind:?} d {d} mean {mean}: {error:.1e}", E::NAME);
+                            assert!(y[d..].iter().all(|y| *y == E::ZERO));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn norms_are_those_of_float64_whatever_the_mean() {
+        check::<f32>(2e-7, &[0.0, 1.0, 100.0, 1e4, 1e6]);
+        check::<f64>(1e-14, &[0.0, 1.0, 1e6]);
+    }
+
+    #[test]
+    fn norms_have_a_row_whatever_the_others() {
+        for isa in Isa::all() {
+            for kind in KINDS {
+                let norm = Norm::<f32>::new(kind, 24, None, None, 1e-6, 0.0);
+                let mut x = inputs::<f32>(40, 24, 1.0);
+                x[9 * 32] = f32::NAN;
+                let mut one_by_one = vec![0.0; 40 * 32];
+                for row in 0..40 {
+                    norm.run(isa, 1, &x[row * 32..], &mut one_by_one[row * 32..]);
+                }
+                for rows in 1..=40 {
+                    let mut y = vec![0.0; rows * 32];
+                    norm.run(isa, rows, &x, &mut y);
+                    let same = y.iter().zip(&one_by_one).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{} {kind:?} {rows} rows", isa.name());
+                }
+                for (row, y) in one_by_one.chunks_exact(32).enumerate() {
+                    assert!(row == 9 || y.iter().all(|y| y.is_finite()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_constant_row_has_no_deviation() {
+        for isa in Isa::all() {
+            let norm = Norm::<f32>::new(NormKind::Layer, 17, None, None, 1e-5, 0.0);
+            let mut y = vec![12_345.678_f32; 32];
+            norm.run_in_place(isa, 1, &mut y);
+            assert!(y.iter().all(|y| y.abs() < 1e-6), "{}: {y:?}", isa.name());
+        }
+    }
+
+    fn check_residual<E: Elem>(bound: f64) {
+        for isa in Isa::all() {
+            for d in SIZES {
+                for betas in [1, d] {
+                    let (beta, _) = weights(d);
+                    let beta = &beta[..betas];
+                    let (x, z) = (inputs::<E>(6, d, 0.5), inputs::<E>(6, d, -2.0));
+                    let (weight, bias) = weights(d);
+                    let norm = Norm::new(NormKind::Layer, d, Some(&weight), Some(&bias), 1e-5, 0.0);
+                    for norm in [None, Some(norm)] {
+                        let normed = norm.is_some();
+                        let residual = Residual::<E>::new(d, 0.75, beta, norm);
+                        let mut y = vec![E::ZERO; x.len()];
+                        residual.run(isa, 6, &x, &z, &mut y);
+                        let (mut on_branch, mut on_skip) = (z.clone(), x.clone());
+                        residual.run_on_branch(isa, 6, &x, &mut on_branch);
+                        residual.run_on_skip(isa, 6, &mut on_skip, &z);
+                        for row in 0..6 {
+                            let at = row * padded(d)..row * padded(d) + d;
+                            let sum = |i: usize| 0.75 * x[i].f64() + beta[(i - at.start).min(betas - 1)] * z[i].f64();
+                            let sums: Vec<E> = at.clone().map(|i| E::of(sum(i))).collect();
+                            let expected =
+                                if normed { exact(NormKind::Layer, &sums, 0.0) } else { at.clone().map(sum).collect() };
+                            let error = row_error(&y[at.clone()], &expected);
+                            assert!(error <= bound, "{} d {d}, norm {normed}: {error:.1e}", isa.name());
+                            assert!(y[at.clone()] == on_branch[at.clone()] && y[at.clone()] == on_skip[at.clone()]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn residual_is_the_sum_then_the_norm() {
+        check_residual::<f32>(6e-7);
+        check_residual::<f64>(1e-14);
+    }
+
+    #[test]
+    fn product_is_element_by_element() {
+        for isa in Isa::all() {
+            for d in SIZES {
+                let (a, mut b) = (inputs::<f32>(3, d, 0.5), inputs::<f32>(3, d, -2.0));
+                let mut y = vec![0.0; a.len()];
+                mul(isa, 3, d, &a, &b, &mut y);
+                for row in 0..3 {
+                    let at = row * padded(d)..row * padded(d) + d;
+                    assert!(at.into_iter().all(|i| y[i] == a[i] * b[i]));
+                }
+                mul_in_place(isa, 3, d, &a, &mut b);
+                assert!(y.iter().zip(&b).all(|(y, b)| y.to_bits() == b.to_bits()));
+            }
+        }
+    }
+}
