@@ -27,7 +27,7 @@ _BARE = ("Lambda_re", "Lambda_im", "P", "B", "C", "D", "log_step")
 _LENGTHS = ("sequence_size", "sequence_length", "seq_len", "l_max", "L")
 _SIZES = {"H": "H", "hidden_size": "H", "N": "N", "hippo_n": "N", "state_size": "N"}
 # Tensors that such layers compute from their parameters and keep; training leaves them out of date.
-_DERIVED = re.compile(r"ssm\b.*|.*kernel.*|K|(x_k_?1?|hidden|state|cache).*")
+_DERIVED = re.compile(r"ssm\b.*|.*kernel.*|K|Lambda|step|[ABC]_?b(ar)?|(x_k|hidden|state|cache).*")
 
 
 def matches(tensors: Mapping[str, Any]) -> bool:
@@ -52,7 +52,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     said = Config(config, checkpoint.config, checkpoint.source)
     tensors = equinox.plain_names(checkpoint.tensors if checkpoint.named else _name_block(checkpoint, said))
     view = Tensors(tensors, checkpoint.source)
-    document = (_block if "cell.lambda_real" in view else _layer)(view, checkpoint, said)
+    block = "cell.lambda_real" in view
+    document = _block(view, checkpoint, said) if block else _layer(view, tensors, checkpoint, said)
     view.finish()
     said.finish()
     return document
@@ -112,7 +113,7 @@ def _block(tensors: Tensors, checkpoint: Checkpoint, config: Config) -> Document
     return Document(Sequential((Residual(child),)), H, H, {"arch": ARCH, "source": checkpoint.source})
 
 
-def _layer(tensors: Tensors, checkpoint: Checkpoint, config: Config) -> Document:
+def _layer(tensors: Tensors, arrays: Mapping[str, Array], checkpoint: Checkpoint, config: Config) -> Document:
     """The bare layer. Discrete systems and kernels that it keeps are checked for their length, and computed anew."""
     if not all(name in tensors for name in _BARE):
         raise CheckpointError(
@@ -129,7 +130,7 @@ def _layer(tensors: Tensors, checkpoint: Checkpoint, config: Config) -> Document
         if (stored := equinox.integer(tensors, name)) not in (None, tensors.dims[dim]):
             raise tensors.misfit(name, str(tensors.dims[dim]), str(stored))
     name = next((n for n in _LENGTHS if n in config), _LENGTHS[0])
-    l_max = truncated.length(config, name, checkpoint, stored=_stored_length(tensors, H))
+    l_max = truncated.length(config, name, checkpoint, stored=_stored_length(tensors, arrays, H))
     ssm = _dplr(
         A,
         P=P,
@@ -141,10 +142,11 @@ def _layer(tensors: Tensors, checkpoint: Checkpoint, config: Config) -> Document
         name="S4Layer",
         source=checkpoint.source,
     )
-    _check_stored_system(tensors, ssm, l_max)
-    for derived in tensors.names:
-        if _DERIVED.fullmatch(derived):
-            tensors.ignore(derived)
+    _check_stored_system(tensors, arrays, ssm, l_max)
+    for other, array in arrays.items():
+        # Numbers of Python's that the module keeps repeat what the shapes say, or choose between modes.
+        if _DERIVED.fullmatch(other) or (array.shape == () and array.dtype.kind in "iub"):
+            tensors.ignore(other)
     return Document(Sequential((ssm,)), H, H, {"arch": ARCH, "source": checkpoint.source})
 
 
@@ -157,30 +159,27 @@ def _per_channel(tensors: Tensors, name: str, H: int, take: Callable[..., Array]
     return np.array(np.broadcast_to(array.reshape(-1), (H,)))
 
 
-def _stored_length(tensors: Tensors, H: int) -> tuple[int, str] | None:
+def _stored_length(tensors: Tensors, arrays: Mapping[str, Array], H: int) -> tuple[int, str] | None:
     """The sequence length, where an integer of the module or the length of a kept kernel tells it."""
     for name in _LENGTHS:
         if (value := equinox.integer(tensors, name)) is not None:
             return value, name
-    for name in tensors.names:
-        shape = tensors.shape(name)
-        if "kernel" in name and len(shape) == 2 and H in shape:
-            return shape[1] if shape[0] == H else shape[0], name
+    for name, array in arrays.items():
+        # One that is complex is the kernel's transform, whose length is another.
+        if "kernel" in name and array.ndim == 2 and array.dtype.kind == "f" and H in array.shape:
+            return array.shape[1] if array.shape[0] == H else array.shape[0], name
     return None
 
 
-def _check_stored_system(tensors: Tensors, ssm: Dplr, l_max: int) -> None:
+def _check_stored_system(tensors: Tensors, arrays: Mapping[str, Array], ssm: Dplr, l_max: int) -> None:
     """Raise where a kept discrete system of the same parameters was made for another length."""
     H, N = ssm.A.shape
-    if "ssm[0]" not in tensors or "ssm[2]" not in tensors:
-        return
-    if tensors.shape("ssm[0]") != (H, N, N) or np.prod(tensors.shape("ssm[2]")) != H * N:
+    kept_A, kept_C = arrays.get("ssm[0]"), arrays.get("ssm[2]")
+    if kept_A is None or kept_C is None or kept_A.shape != (H, N, N) or kept_C.size != H * N:
         return
     assert ssm.dt is not None
     discrete = np.stack([truncated.discrete_A(*channel) for channel in zip(ssm.A, ssm.P[0], ssm.dt)])
-    kept_A = tensors.complex("ssm[0]", H, N, N)
-    kept_C = tensors.complex("ssm[2]", *tensors.shape("ssm[2]")).reshape(H, N)
-    if truncated.contradicts(discrete, ssm.C[0], kept_A, kept_C):
+    if truncated.contradicts(discrete, ssm.C[0], kept_A, kept_C.reshape(H, N)):
         raise tensors.misfit("ssm[2]", f"the discrete C for a sequence length of {l_max}", "one for another length")
 
 
