@@ -94,12 +94,12 @@ class Case:
 
     @property
     def start(self) -> Array | None:
-        """bool (B, L): the state is zero before that sample."""
+        """Boolean (B, L): the state is zero before that sample."""
         return self.array(self.row["start"]) if "start" in self.row else None
 
     @property
     def lengths(self) -> Array | None:
-        """int (B,): where the sequences end."""
+        """Integer (B,): where the sequences end."""
         return self.array(self.row["lengths"]) if "lengths" in self.row else None
 
 
@@ -120,7 +120,7 @@ def cases(prefix: str = "", arch: str | None = None) -> Iterator[Case]:
 
 
 def relative_error(y: Array, reference: Array) -> float:
-    """max |y - reference| / max |reference|; infinite where shapes differ or a number is not finite."""
+    """The largest |y - reference| / the largest |reference|; infinite where shapes differ or a number is not finite."""
     if y.shape != reference.shape or not np.isfinite(y).all():
         return float("inf")
     return float(np.abs(y - reference).max() / np.abs(reference).max())

@@ -7,13 +7,14 @@ engine and makes no attempt to be fast.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf, expit
 from ssmrt.document import (
     Activation,
     Conv1d,
@@ -130,7 +131,7 @@ def in_segments(f: Callable[[Array, float | Array], Array], x: Array, call: Call
         edges = sorted(cuts)
         parts = [
             f(x[b : b + 1, i:j], call.scale[b : b + 1, i:j] if isinstance(call.scale, np.ndarray) else call.scale)
-            for i, j in zip(edges, edges[1:])
+            for i, j in itertools.pairwise(edges)
         ]
         rows.append(np.concatenate(parts, 1))
     return np.concatenate(rows, 0)
@@ -153,9 +154,18 @@ def activate(function: str, x: Array, size: int | None = None) -> Array:
         runs = x.reshape(*x.shape[:-1], -1, size or x.shape[-1])
         runs = runs - runs.max(-1, keepdims=True)
         total = np.exp(runs).sum(-1, keepdims=True)
-        return (np.exp(runs) / total if function == "softmax" else runs - np.log(total)).reshape(x.shape)
+        y: Array = np.exp(runs) / total if function == "softmax" else runs - np.log(total)
+        return y.reshape(x.shape)
     with np.errstate(over="ignore"):
         return ELEMENTWISE[function](x)
+
+
+erf: Callable[[Array], Array] = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def expit(x: Array) -> Array:
+    """1 / (1 + exp(-x)) without overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
 
 
 ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
@@ -175,11 +185,16 @@ ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
 
 def pool(node: Pool, x: Array, call: Call) -> Array:
     """Over the samples since the last reset, up to each sample (streamed) or up to the end of the sequence."""
-    reduce = {"mean": np.mean, "sum": np.sum, "last": lambda v, _: v[-1], "first": lambda v, _: v[0]}[node.mode]
+    modes: dict[str, Callable[[Array], Array]] = {
+        "mean": lambda v: v.mean(0),
+        "sum": lambda v: v.sum(0),
+        "last": lambda v: v[-1],
+        "first": lambda v: v[0],
+    }
 
     def upto(b: int, t: int) -> Array:
         begin = 0 if call.resets is None else max([0, *np.flatnonzero(call.resets[b, : t + 1]).tolist()])
-        return reduce(x[b, begin : t + 1], 0)
+        return modes[node.mode](x[b, begin : t + 1])
 
     if not call.streamed:
         return np.stack([upto(b, int(end) - 1) for b, end in enumerate(call.lengths)])
@@ -269,25 +284,27 @@ def siso(node: Siso, u: Array, scale: float | Array, rate: float) -> Array:
     if node.dt is None:
         no_step_size(scale)
     cut = None if node.kernel_length is None else round(node.kernel_length / rate)
-    varies = isinstance(scale, np.ndarray)
-    if is_dss(node) or (not varies and (node.C_reverse is not None or (cut is not None and cut < length))):
-        if varies:
+    if isinstance(scale, np.ndarray):
+        if is_dss(node):
             raise ValueError("dss is normalised by the length of the sequence: dt cannot vary within it")
-        y = convolve(node, u, scale, length if cut is None else min(length, cut))
-    else:
         y = output(node, node.C, states(node, u, scale, cut))
         if node.C_reverse is not None:
             z = states(node, u[:, ::-1], scale[:, ::-1], cut)[:, ::-1]
             y[:, :-1] += output(node, node.C_reverse, z[:, 1:])
+    elif is_dss(node) or node.C_reverse is not None or (cut is not None and cut < length):
+        y = convolve(node, u, scale, length if cut is None else min(length, cut))
+    else:
+        y = output(node, node.C, states(node, u, scale, None))
     y = y + node.D * u[:, :, None, :]
-    return (y.swapaxes(2, 3) if node.head_major else y).reshape(batch, length, -1)
+    y = y.swapaxes(2, 3) if node.head_major else y
+    return y.reshape(batch, length, -1)
 
 
 def output(node: Siso, C: Array, x: Array) -> Array:
     """C x of states (..., H, N), as (..., M, H)."""
     if isinstance(node, Dplr) and node.conjugate_pairs:
         C = np.concatenate([C, C.conj()], -1)
-    y = np.einsum("mhn,...hn->...mh", C, x).real
+    y: Array = np.einsum("mhn,...hn->...mh", C, x).real
     return 2 * y if isinstance(node, Diagonal) and node.conjugate_pairs else y
 
 
@@ -364,11 +381,11 @@ def kernel(node: Siso, C: Array, length: int, scale: float = 1.0) -> Array:
         z = scale * node.dt.reshape(H, -1) * A
         x = A * (np.exp(z * length) - 1)
         W = C * B * (np.exp(z) - 1) * x.conj() / (abs(x) ** 2 + 1e-7)
-        return np.stack([np.einsum("mhn,hn->mh", W, np.exp(z * l)).real for l in range(length)], -1)
+        return np.stack([np.einsum("mhn,hn->mh", W, np.exp(z * lag)).real for lag in range(length)], -1)
     A, x = discrete(node, np.array([scale]))
     K = np.empty((*C.shape[:2], length))
-    for l in range(length):
-        K[..., l] = output(node, C, x[0])
+    for lag in range(length):
+        K[..., lag] = output(node, C, x[0])
         x = transition(node, A, x[:, None])[:, 0]
     return K
 
@@ -378,10 +395,10 @@ def convolve(node: Siso, u: Array, scale: float, taps: int) -> Array:
     length = u.shape[1]
     y = np.zeros((*u.shape[:2], *node.C.shape[:2]))
     K = kernel(node, node.C, taps, scale)
-    for l in range(taps):
-        y[:, l:] += K[..., l] * u[:, : length - l, None]
+    for lag in range(taps):
+        y[:, lag:] += K[..., lag] * u[:, : length - lag, None]
     if node.C_reverse is not None:
         K = kernel(node, node.C_reverse, taps, scale)
-        for l in range(min(taps, length - 1)):
-            y[:, : length - 1 - l] += K[..., l] * u[:, l + 1 :, None]
+        for lag in range(min(taps, length - 1)):
+            y[:, : length - 1 - lag] += K[..., lag] * u[:, lag + 1 :, None]
     return y

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,6 +94,21 @@ class Config:
                 f" found {self._values[name]!r}"
             )
         return actual
+
+    def number(self, name: str, default: float) -> float:
+        """The fact ``name`` as a finite number."""
+        value = self.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self.wrong(name, "a number", value)
+        return float(value)
+
+    def count(self, name: str, default: int) -> int:
+        """The fact ``name`` as an integer above zero; None stands for ``default``."""
+        value = self.get(name, default)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.wrong(name, "an integer above zero", value)
+        return value
 
     def wrong(self, name: str, expected: str, found: object) -> CheckpointError:
         """The error that ``name`` was given a value that makes no sense."""

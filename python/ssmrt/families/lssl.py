@@ -18,7 +18,7 @@ from .config import Config
 from .s4_block import WHY_ACTIVATION
 from .s4_kernel import step_size
 from .tensors import Tensors
-from .torch_layers import activation, linear
+from .torch_layers import activation, linear, option
 
 ARCH = "lssl"
 
@@ -41,6 +41,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     """The layer as a model: (L, d) to (L, d)."""
     t = Tensors(checkpoint.tensors, checkpoint.source)
     facts = Config(config, checkpoint.config, checkpoint.source)
+    # What a file says of itself is some trainer's; that a fact is missing there says nothing.
+    facts.silent = config is None
     layer, d_output = lssl(t, facts, "", checkpoint.source)
     t.finish()
     facts.finish()
@@ -56,11 +58,11 @@ def lssl(t: Tensors, config: Config, name: str, source: str) -> tuple[Sequential
         dt = step_size(lambda dt: dt, t, "dt", "H")
         A, B = t.f64("transition.A", "N", "N")[None], t.f64("transition.B", "N")[None]
         t.ignore("transition.I")
-        option: Any = config.raw("activation") if "activation" in config else "gelu"
+        function = config.get("activation", "gelu")
     else:
         dt = step_size(np.exp, t, "log_dt", "H")
         A, B = _transition(t.scope("transition."))
-        option = config.get("activation", "gelu", why=WHY_ACTIVATION)
+        function = option(config, "activation", "gelu", WHY_ACTIVATION)
     for fact, actual in (("d", H), ("order", C.shape[2]), ("channels", M)):
         config.agree(fact, actual, "C")
     if A.shape[0] not in (1, H):
@@ -69,7 +71,7 @@ def lssl(t: Tensors, config: Config, name: str, source: str) -> tuple[Sequential
     nodes: tuple[Node, ...] = (ssm,)
     if "E" in t:
         nodes += (Norm("affine", bias=t.take("E", "H", "M").reshape(-1), name=f"{dot}E"),)
-    nodes += activation(option, f"{dot}activation", source)
+    nodes += activation(function, f"{dot}activation", source)
     if not any(n.startswith("output_linear.") for n in t.names):
         return Sequential(nodes, name=name), H * M
     mix = linear(t, "output_linear", "H", H * M, f"{dot}output_linear")

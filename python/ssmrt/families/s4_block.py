@@ -18,7 +18,7 @@ from . import s4_kernel, s4_legacy
 from .config import Config
 from .s4_kernel import Kernel
 from .tensors import Tensors
-from .torch_layers import activation, is_glu, linear
+from .torch_layers import CHOICES, activation, is_glu, linear, option
 
 ARCH = "s4-block"
 
@@ -55,6 +55,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     """The layer as a model: (..., d_model) to (..., d_model)."""
     t = Tensors(checkpoint.tensors, checkpoint.source)
     facts = Config(config, checkpoint.config, checkpoint.source)
+    # What a file says of itself is some trainer's; that a fact is missing there says nothing.
+    facts.silent = config is None
     layer, d_output = block(t, facts, "", checkpoint.source)
     t.finish()
     facts.finish()
@@ -97,7 +99,7 @@ def block(t: Tensors, config: Config, name: str, source: str, default_dt: str = 
 
     dot = f"{name}." if name else ""
     tail = _Tail(t, config, dot, source, version or 4, M, H)
-    swap = M > 1 and config.get("swap_channels", False, choices=(False, True), why=WHY_SWAP)
+    swap = M > 1 and version is None and config.get("swap_channels", False, choices=(False, True), why=WHY_SWAP)
     ssm = s4_kernel.node(
         kernel,
         D,
@@ -169,13 +171,15 @@ class _Tail:
         """What stands between the convolution and the output layer, and how many channels leave it."""
         M, H, config = self.M, self.H, self.config
         taken = self._columns()
-        inner = config.get("activation", None if self._bare else "gelu", why=WHY_ACTIVATION)
+        inner = option(config, "activation", None if self._bare else "gelu", WHY_ACTIVATION)
         nodes: tuple[Node, ...] = ()
         if self.version < 4:
             hyper = config.raw("hyper_act")
             halves = taken == H * M // 2 and M % 2 == 0
             if halves and "hyper_act" not in config:
-                raise ConfigRequired("hyper_act", why=f"D has {M} rows, of which half gate the others", default=None)
+                raise ConfigRequired(
+                    "hyper_act", why=f"D has {M} rows, of which half gate the others", choices=CHOICES[:-1]
+                )
             if hyper is not None:
                 if not halves:
                     raise config.wrong("hyper_act", f"None, as D has {M} rows", hyper)
@@ -236,8 +240,8 @@ class _Tail:
             rows = d_out
         else:
             if final is None:
-                why = f"output_linear has {rows} rows, so that the function after it is not upstream's default, glu"
-                raise ConfigRequired("final_act", why=why, default="glu")
+                why = f"output_linear has {rows} rows, so that upstream's usual glu does not stand after it"
+                raise ConfigRequired("final_act", why=why, choices=CHOICES[:-1])
             if is_glu(final):
                 raise self.config.wrong(alias, f"one that is no GLU, as output_linear has {rows} rows", final)
             after = activation(final, f"{self.dot}output_linear.1", self.source)
@@ -249,7 +253,7 @@ class _Tail:
         self, nodes: tuple[Node, ...], width: int, name: str, gated: bool, narrowed: bool
     ) -> tuple[Sequential, int]:
         """Version 3's gate and bottleneck (Mehta et al. 2022): output_gate(output_linear(...) * input_gate(u))."""
-        act = self.config.get("activation", "gelu", why=WHY_ACTIVATION)
+        act = option(self.config, "activation", "gelu", WHY_ACTIVATION)
         dot = self.dot
         if narrowed:
             wide = linear(self.t, "input_linear.0", self.H, "d_model", f"{dot}input_linear.0")

@@ -19,7 +19,18 @@ WHY_MODE = "how the decoder makes one answer of a sequence is not in the file"
 WHY_LENGTH = "whether the model answers once a sequence (0) or at every step (None) is not in the file"
 
 # The data sets of the repository whose targets are a sequence as long as the input.
-_EVERY_STEP = ("cifargen", "cifargenf", "delay", "enwik8", "lm1b", "ljspeech", "mackey", "maestro", "music", "ptb")
+_EVERY_STEP: tuple[str, ...] = (
+    "cifargen",
+    "cifargenf",
+    "delay",
+    "enwik8",
+    "lm1b",
+    "ljspeech",
+    "mackey",
+    "maestro",
+    "music",
+    "ptb",
+)
 _EVERY_STEP += ("qautoaudio", "sc09", "scg", "text8", "wt2", "wt103")
 # Those whose targets are shorter.
 _SOME_STEPS = ("copying", "ecl", "etth", "ettm", "weather")

@@ -38,6 +38,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     source = checkpoint.source
     t = Tensors(checkpoint.tensors, source)
     facts = Config(config, checkpoint.config, source)
+    # What a file says of itself is some trainer's; that a fact is missing there says nothing.
+    facts.silent = config is None
     meta = {"arch": ARCH, "source": source}
     if is_s4d(t):
         alone = s4d(t, facts, "", source)
@@ -72,7 +74,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
 
 
 def around(layer: Sequential, norm: Norm, prenorm: bool, name: str) -> tuple[Node, ...]:
-    """x + layer(norm(x)), or norm(x + layer(x))."""
+    """The residual sum x + layer(norm(x)), or norm(x + layer(x))."""
     if prenorm:
         return (Residual(Sequential((norm, *layer.children), name=layer.name), name=name),)
     return Residual(layer, name=name), norm

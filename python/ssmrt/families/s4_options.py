@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-IDENTITY = ("id", "identity", "stop", "none")
+IDENTITY = (None, "id", "identity", "stop", "none")
 
 
 def as_list(value: Any) -> list[Any]:

@@ -20,9 +20,9 @@ from . import lssl, s4_block
 from .config import Config
 from .s4_decoder import decoder
 from .s4_example import is_s4d, s4d
-from .s4_options import IDENTITY, as_list, details, name_of
+from .s4_options import IDENTITY, as_list, name_of
 from .tensors import Tensors
-from .torch_layers import activation, batch_norm, embedding, is_glu, layer_norm, linear, transposed_layer_norm
+from .torch_layers import activation, batch_norm, embedding, is_glu, layer_norm, linear, option, transposed_layer_norm
 
 ARCH = "s4-sequence-model"
 
@@ -30,6 +30,9 @@ _BLOCK = re.compile(r"(?:model\.)?layers\.(\d+)\.(?:layer|norm|residual)\.")
 # Kernel facts that may stand at the top of a config, where all layers share them.
 _SHARED = ("dt_transform", "disc", "real_transform", "imag_transform", "dt_fast", "bandlimit", "activation", "l_max")
 _S4 = ("s4", "standalone", "fftconv")
+
+# Blocks without tensors are few.
+_MOST = 4096
 
 WHY_RESIDUAL = "how a layer's output joins its input is not in the file"
 
@@ -46,6 +49,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     source = checkpoint.source
     t = Tensors(checkpoint.tensors, source)
     facts = Config(config, checkpoint.config, source)
+    # A configuration of the repository's is whole: what is missing there has the constructor's default.
+    facts.silent = config is None and not isinstance((checkpoint.config or {}).get("model"), Mapping)
     root = "model." if any(name.startswith("model.layers.") for name in t.names) else ""
     model = facts.scope("model") if "model" in facts else facts
     body, d_model, d_out = _Backbone(t, root, facts, model, source).nodes()
@@ -75,28 +80,30 @@ class _Backbone:
     def _layer_configs(self) -> list[Config]:
         """The configuration of each block, in order: upstream repeats its list of layers."""
         options = as_list(self.model.raw("layer"))
-        repeats = self.model.get("n_layers", None), self.model.get("n_repeat", 1)
         highest = max(self.found) + 1
-        if not options or not all(isinstance(option, Mapping) for option in options):
-            if isinstance(n := repeats[0], int) and not options and n * int(repeats[1] or 1) != highest:
-                self.model.agree("n_layers", highest // int(repeats[1] or 1), f"{self.root}layers")
+        repeat = self.model.count("n_repeat", 1)
+        if not options or not all(isinstance(item, Mapping) for item in options):
+            if len(self.found) != highest:
+                missing = next(i for i in range(highest) if i not in self.found)
+                raise self.t.misfit(f"{self.root}layers.{missing}", f"layers 0 to {highest - 1}", "nothing")
+            if not options and self.model.count("n_layers", highest // repeat) * repeat != highest:
+                self.model.agree("n_layers", highest // repeat, f"{self.root}layers")
             shared = {name: self.facts.raw(name) for name in _SHARED if name in self.facts}
             plain = Config(None, shared, self.source)
             plain.silent = self.facts.silent
             return [plain] * highest
-        count = highest
-        if repeats[0] is not None:
-            count = len(options) * int(repeats[0]) * int(repeats[1] or 1)
-            if count < highest or count - 1 not in self.found | set(range(highest, count)):
-                raise self.model.wrong("n_layers", f"{highest} blocks in all, as {self.root}layers has", count)
+        each = len(options) * repeat
+        layers = self.model.count("n_layers", max(highest // each, 1)) * each
+        if layers < highest or layers > _MOST:
+            raise self.model.wrong("n_layers", f"{highest} blocks, as {self.root}layers has", f"{layers} in all")
         path = ("model", "layer")
-        return [Config(None, options[i % len(options)], self.source, path) for i in range(count)]
+        return [Config(None, options[i % len(options)], self.source, path) for i in range(layers)]
 
     def nodes(self) -> tuple[tuple[Node, ...], int, int]:
         """The blocks, the channels that go in and those that come out."""
         d = first = self._d_model()
         nodes: tuple[Node, ...] = ()
-        repeat = int(self.model.get("n_repeat", 1) or 1)
+        repeat = self.model.count("n_repeat", 1)
         for i in range(len(self.layers)):
             block, d = self._block(i, d)
             nodes += block
@@ -118,9 +125,9 @@ class _Backbone:
                 d = scope.shape(name)[1]
                 break
         else:
-            d = int(self.model.get("d_model", 0))
-            if d < 1:
+            if self.model.raw("d_model") is None:
                 raise self.t.misfit(f"{self.root}layers.0", "a layer whose width is known", "none")
+            d = self.model.count("d_model", 1)
         return int(self.model.agree("d_model", d, f"{self.root}layers.0"))
 
     @property
@@ -132,10 +139,10 @@ class _Backbone:
 
     def _norm(self, name: str, d: int) -> tuple[Norm, ...]:
         """The norm called ``name``, or nothing."""
-        option = self.model.raw("norm")
-        kind = name_of(option)
+        chosen = self.model.raw("norm")
+        kind = name_of(chosen)
         scope = self.t.scope(f"{name}.norm.")
-        options = details(option)
+        options = self.model.scope("norm")
         if kind in ("instance", "group") or (kind == "batch" and "running_mean" not in scope):
             raise UnsupportedError(
                 f"{self.source}: {name}: norm {kind!r} needs the statistics of the whole sequence"
@@ -143,14 +150,14 @@ class _Backbone:
             )
         if kind not in (None, "none", "layer", "batch"):
             raise self.model.wrong("norm", "one of 'layer', 'batch', 'none'", kind)
-        eps = float(options.get("eps", 1e-5))
+        eps = options.number("eps", 1e-5)
         found = "batch" if "running_mean" in scope else "layer" if scope.names else "none"
-        if found == "none" and kind == "layer" and options.get("elementwise_affine") is False:
+        if found == "none" and kind == "layer" and options.raw("elementwise_affine") is False:
             return (layer_norm(self.t, f"{name}.norm", d, name, eps),)
         if found == "none" and kind is None and self.model.silent:
             why = "the norms have no tensors, so that they may be none or of a kind without any"
             raise ConfigRequired("norm", why=why, choices=("none", "layer", "batch", "instance"), default="layer")
-        if option is not None and found != kind:
+        if chosen is not None and found != kind:
             self.model.agree("norm", found, f"{name}.norm")
         if found == "none":
             return ()
@@ -230,23 +237,24 @@ class _Backbone:
     def _feed_forward(self, t: Tensors, config: Config, name: str, d: int) -> tuple[Sequential, int]:
         """Linear, activation, Linear; without an activation the first Linear has another name."""
         bare = "ff.0.weight" in t
-        option = config.get("activation", None if bare else "gelu", why=s4_block.WHY_ACTIVATION)
         first = "ff.0" if bare else "ff.0.0"
-        if bare and option is not None:
-            raise config.wrong("activation", f"None, as {name}.ff.0.weight is there", option)
+        function = option(config, "activation", None if bare else "gelu", s4_block.WHY_ACTIVATION)
+        if bare and function is not None:
+            raise config.wrong("activation", f"None, as {name}.ff.0.weight is there", function)
         wide = linear(t, first, f"{name} wide", d, f"{name}.{first}")
-        rows = wide.weight.shape[0] // (2 if is_glu(option) else 1)
-        between = activation(option, f"{name}.ff.0.1", self.source)
-        narrow = linear(t, "ff.2", f"{name} out", rows, f"{name}.ff.2")
+        rows, taken = wide.weight.shape[0], t.shape("ff.2.weight")[1]
+        if "activation" not in config and rows == 2 * taken:
+            function = "glu"
+        between = activation(function, f"{name}.ff.0.1", self.source)
+        narrow = linear(t, "ff.2", f"{name} out", rows // 2 if is_glu(function) else rows, f"{name}.ff.2")
         return Sequential((wide, *between, narrow), name=name), narrow.weight.shape[0]
 
     def _residual(self, i: int, inside: Sequential, d: int, d_out: int) -> tuple[tuple[Node, ...], int]:
         """The block's input and output joined (upstream's registry of residuals)."""
         name = f"{self.root}layers.{i}.residual"
         scope = self.t.scope(f"{name}.")
-        option = self.model.raw("residual")
-        options = details(option)
-        kind = name_of(option)
+        chosen, options = self.model.raw("residual"), self.model.scope("residual")
+        kind = name_of(chosen)
         found = "A" if "affine" in scope else "H" if "Wx.weight" in scope else None
         if "residual" not in self.model:
             if found is None:
@@ -255,34 +263,34 @@ class _Backbone:
         kind = {"residual": "R", "affine": "A", "highway": "H", "decay": "D"}.get(str(kind), kind)
         if kind in (None, "F", "N", "none", "ff", "feedforward"):
             return (inside,), d_out
-        if d != d_out and kind in ("R", "A", "D", "H") and options.get("alpha", 1.0) != 0.0:
+        if d != d_out and kind in ("R", "A", "D", "H") and options.number("alpha", 1.0) != 0:
             raise scope.misfit("", f"a layer of {d} outputs, as it is added to its input", f"{d_out}")
         if kind == "R":
-            alpha, beta = float(options.get("alpha", 1.0)), float(options.get("beta", 1.0))
+            alpha, beta = options.number("alpha", 1.0), options.number("beta", 1.0)
             return (Residual(inside, alpha=alpha, beta=beta, name=name),), d_out
         if kind == "A":
             affine = scope.f64("affine", scope.shape("affine")[0] if "affine" in scope else 1)
             if affine.size not in (1, d):
                 raise scope.misfit("affine", f"(1,) or ({d},)", str(affine.shape))
-            alpha = float(options.get("alpha", 1.0))
+            alpha = options.number("alpha", 1.0)
             beta_ = float(affine[0]) if affine.size == 1 else affine
             return (Residual(inside, alpha=alpha, beta=beta_, name=name),), d_out
         if kind == "D":
-            beta = float((i + 1) ** -float(options.get("power", 0.5)))
-            alpha = (1 - beta**2) ** 0.5 if options.get("l2", True) else 1 - beta
+            beta = float((i + 1) ** -options.number("power", 0.5))
+            alpha = (1 - beta**2) ** 0.5 if options.get("l2", True, choices=(False, True)) else 1 - beta
             return (Residual(inside, alpha=alpha, beta=beta, name=name),), d_out
         if kind == "H":
             return (self._highway(scope, name, inside, d, options),), d_out
         raise self.model.wrong("residual", "one of 'R', 'A', 'D', 'F', 'H', 'N' or None", kind)
 
-    def _highway(self, t: Tensors, name: str, inside: Sequential, d: int, options: Mapping[str, Any]) -> Node:
-        """s (1 - r) x + r z, where z = Wy y and r = sigmoid(Wx x + z) (Srivastava et al. 2015, eq. 3).
+    def _highway(self, t: Tensors, name: str, inside: Sequential, d: int, options: Config) -> Node:
+        """Highway: s (1 - r) x + r z, where z = Wy y and r = sigmoid(Wx x + z) (Srivastava et al. 2015, eq. 3).
 
         As s x + (z - s x) sigmoid(Wx x + z): one Glu of a sum.
         """
         if self.transposed:
             raise UnsupportedError(f"{self.source}: {name}: upstream cannot run highway residuals transposed")
-        s = 1.732 if options.get("scaling_correction") else 1.0
+        s = 1.732 if options.raw("scaling_correction") else 1.0
         gate = linear(t, "Wx", d, d, f"{name}.Wx")
         elementwise = "Wy" in t
         out = Linear(np.diag(t.take("Wy", d))) if elementwise else linear(t, "Wy", d, d, "")
@@ -304,15 +312,14 @@ class _Backbone:
     def _pool(self, i: int, d: int) -> tuple[tuple[Node, ...], int]:
         """Upstream's pooling between blocks, as far as it keeps the sampling rate."""
         name = f"{self.root}layers.{i}.pool"
-        option = self.model.raw("pool")
-        options = details(option)
-        if int(options.get("stride") or 1) != 1:
+        chosen, options = self.model.raw("pool"), self.model.scope("pool")
+        if options.count("stride", 1) != 1:
             raise UnsupportedError(f"{self.source}: {name}: pooling by a stride is not supported")
         if any(n.startswith("linear.") for n in self.t.scope(f"{name}.").names):
             layer = linear(self.t, f"{name}.linear", f"{name} out", d, name)
             return (layer,), layer.weight.shape[0]
-        if name_of(option) in ("sample", "spectral") and int(options.get("expand") or 1) != 1:
-            raise UnsupportedError(f"{self.source}: {name}: expansion of {name_of(option)!r} is not supported")
+        if name_of(chosen) in ("sample", "spectral") and options.count("expand", 1) != 1:
+            raise UnsupportedError(f"{self.source}: {name}: expansion of {name_of(chosen)!r} is not supported")
         return (), d
 
 
@@ -330,8 +337,8 @@ def _encoder(t: Tensors, facts: Config, model: Config, d_model: int, source: str
     if not options:
         options = [_encoder_kind(t, n, source) for n in numbers]
     nodes: tuple[Node, ...] = ()
-    for option in options:
-        kind = name_of(option)
+    for item in options:
+        kind = name_of(item)
         if kind in IDENTITY:
             continue
         if kind == "onehot":
@@ -344,7 +351,7 @@ def _encoder(t: Tensors, facts: Config, model: Config, d_model: int, source: str
         name = f"encoder.{numbers.pop(0)}"
         if kind == "embedding":
             table = embedding(t, name, d_model, name)
-            if isinstance(option, Mapping) and option.get("scale"):
+            if isinstance(item, Mapping) and item.get("scale"):
                 table = Embedding(table.weight * np.float64(np.sqrt(d_model)), name=name)
             nodes += (table,)
         else:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..document import Activation, Embedding, Function, Glu, Linear, Node, Norm
 from ..errors import CheckpointError, UnsupportedError
+from .config import Config
 from .tensors import Dim, Tensors
 
 Array = NDArray[Any]
@@ -30,6 +31,17 @@ FUNCTIONS: dict[str | None, Function] = {
     "sqrelu": "sqrelu",
     "relu2": "sqrelu",
 }
+
+
+# What a caller may choose from, each once.
+CHOICES = ("gelu", "relu", "silu", "tanh", "elu", "sigmoid", "softplus", "sqrelu", "id", "glu")
+
+
+def option(config: Config, name: str, default: str | None, why: str) -> Any:
+    """The activation that config calls ``name``, asked for where nothing at all was said."""
+    if name not in config and config.silent:
+        config.get(name, default, choices=CHOICES, why=why)
+    return config.get(name, default)
 
 
 def is_glu(option: Any) -> bool:
@@ -81,7 +93,7 @@ def _flat(t: Tensors, name: str, *shape: Dim) -> Array:
 
 
 def _weight_norm(t: Tensors, g: str, v: str, d_out: Dim, d_in: Dim) -> Array:
-    """g v / |v| for each output (Salimans & Kingma 2016, eq. 2)."""
+    """Each output's g v / |v| (Salimans & Kingma 2016, eq. 2)."""
     direction = _flat(t, v, d_out, d_in).astype(np.float64)
     length = t.f64(g, direction.shape[0], *[1] * (len(t.shape(g)) - 1)).reshape(-1, 1)
     return np.asarray(length * direction / np.linalg.norm(direction, axis=1, keepdims=True))
