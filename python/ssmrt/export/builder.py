@@ -187,16 +187,16 @@ class GraphBuilder:
         x: tuple[str, str, Sequence[int]],
         y: tuple[str, Sequence[int]],
         metadata: dict[str, str],
-        probes: Sequence[str] = (),
+        probes: Sequence[tuple[str, Sequence[int]]] = (),
     ) -> Any:
         """The ``ModelProto``, checked. ``x`` is (name, "FLOAT" or "INT64", shape); ``probes`` are further outputs."""
         helper, types = self._onnx.helper, self._onnx.TensorProto
 
-        def value(name: str, shape: Sequence[int] | None, kind: int = types.FLOAT) -> Any:
-            return helper.make_tensor_value_info(name, kind, None if shape is None else list(shape))
+        def value(name: str, shape: Sequence[int], kind: int = types.FLOAT) -> Any:
+            return helper.make_tensor_value_info(name, kind, list(shape))
 
         inputs = [value(x[0], x[2], getattr(types, x[1])), *(value(s.input, s.shape) for s in self.states)]
-        outputs = [value(*y), *(value(s.output, s.shape) for s in self.states), *(value(p, None) for p in probes)]
+        outputs = [value(*y), *(value(s.output, s.shape) for s in self.states), *(value(*p) for p in probes)]
         graph = helper.make_graph(self._nodes, "ssmrt", inputs, outputs, self._initializers)
         model = helper.make_model(
             graph,

@@ -113,7 +113,8 @@ def files(contract: Contract, name: str, graph: Placed) -> dict[str, str]:
     work = max(graph.work, 1)
     sizes = [prod(state.shape) for state in contract.states]
     members = [
-        f"    float {state.input}[{size}]; /* {state.layer} */" for state, size in zip(contract.states, sizes, strict=True)
+        f"    float {state.input}[{size}]; /* {state.layer} */"
+        for state, size in zip(contract.states, sizes, strict=True)
     ]
     members.append(f"    float work[{work}];")
     samples = contract.chunk or 1

@@ -196,7 +196,9 @@ def _check_ram(contract: Contract, sizes: list[int], rest: int, limit: int, targ
     if needed <= limit:
         return
     largest = max(range(len(sizes)), key=sizes.__getitem__, default=None)
-    state = "no state" if largest is None else f"the largest, {sizes[largest]}, in layer {contract.states[largest].layer!r}"
+    state = (
+        "no state" if largest is None else f"the largest, {sizes[largest]}, in layer {contract.states[largest].layer!r}"
+    )
     raise ExportError(
         f"{target}: the model needs {needed} bytes of RAM and the part has {limit}: state {sum(sizes)} ({state}),"
         f" work area and stack {rest}; take a smaller d_model or d_state, or pass ram= of a larger part"
@@ -223,7 +225,9 @@ def generated_c(model: bytes, entry: str) -> str:
         command += ["--large-weight-threshold", "0", "--large-temp-threshold", "0", "--no-restrict-arrays"]
         done = subprocess.run([*command, "--model-name", entry], capture_output=True, text=True, check=False)
         if done.returncode or not c_file.is_file():
-            raise ExportError(f"emx-onnx-cgen could not translate the graph: {(done.stderr or done.stdout).strip()[-500:]}")
+            raise ExportError(
+                f"emx-onnx-cgen could not translate the graph: {(done.stderr or done.stdout).strip()[-500:]}"
+            )
         return c_file.read_text()
 
 

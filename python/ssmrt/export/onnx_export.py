@@ -80,7 +80,7 @@ def document_of(model: Document | HasDocument) -> Document:
 def build(
     document: Document, options: Options, mixing: Mixing | None = None, *, probe: bool = False
 ) -> tuple[Any, Contract]:
-    """The ``ModelProto`` and its contract. With ``probe`` the inputs of the mixing layers are outputs too."""
+    """The ``ModelProto`` and its contract. With ``probe`` the mixing layers' inputs are outputs ``probe_{i}`` too."""
     mixing = Float() if mixing is None else mixing
     b = GraphBuilder(options.opset)
     chunk = None if options.chunk is None else int(options.chunk)
@@ -112,7 +112,10 @@ def build(
         meta={str(key): str(value) for key, value in document.meta.items()},
     )
     kind = "FLOAT" if contract.vocabulary is None else "INT64"
-    probes = mixing.inputs if probe and isinstance(mixing, Float) else []
+    probes = []
+    if probe and isinstance(mixing, Float):
+        for i, (entering, width) in enumerate(mixing.inputs):
+            probes.append((b.op("Identity", entering, out=b.reserve(f"probe_{i}")), c.signal(width)))
     model = b.model((x, kind, contract.x_shape()), (y, contract.y_shape()), contract.metadata(), probes)
     return model, contract
 
@@ -223,7 +226,9 @@ def make(
     if not mixing.inputs:
         raise ExportError("quantize='int8': the model has no mixing layer (Linear) whose weights could be int8")
     samples = _excitation(document) if calibration is None else _calibration(document, calibration)
-    expected, ranges = _observe(reference.SerializeToString(), samples, mixing.inputs)
+    expected, ranges = _observe(
+        reference.SerializeToString(), samples, [f"probe_{i}" for i in range(len(mixing.inputs))]
+    )
     scale = ranges if calibration is not None else None
     quiet, _ = build(document, single, Int8(scale))
     found, _ = _observe(quiet.SerializeToString(), samples, [])

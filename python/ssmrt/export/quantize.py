@@ -33,13 +33,13 @@ def product(b: GraphBuilder, x: str, weight: str, bias: Array | None, *, row: bo
 
 @dataclass
 class Float:
-    """Weights as they are. ``inputs`` collects the tensors that enter the mixing layers, for calibration."""
+    """Weights as they are. ``inputs`` collects what enters the mixing layers, (name, width), for calibration."""
 
-    inputs: list[str] = field(default_factory=list)
+    inputs: list[tuple[str, int]] = field(default_factory=list)
 
     def __call__(self, b: GraphBuilder, x: str, weight: Array, bias: Array | None, *, row: bool) -> str:
         """See `Mixing`."""
-        self.inputs.append(x)
+        self.inputs.append((x, weight.shape[1]))
         return product(b, x, b.weight(weight if row else weight.T, "weight"), bias, row=row)
 
 

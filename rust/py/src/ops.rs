@@ -52,7 +52,7 @@ pub fn discretize<'py>(
 ) -> PyResult<(Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>)> {
     let a = contiguous::<f64>("A", a, "fiu", "real numbers")?;
     let b = vector("B", b)?;
-    let n = b.len()?;
+    let n = b.len();
     if a.shape() != [n, n] {
         return Err(PyValueError::new_err(format!("A: expected shape ({n}, {n}), found {}", shape_text(a.shape()))));
     }

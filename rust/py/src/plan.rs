@@ -29,7 +29,6 @@ macro_rules! on {
         }
     };
 }
-pub(crate) use on;
 
 /// A model planned for one rate.
 #[pyclass(frozen, module = "ssmrt._native")]

@@ -1,0 +1,20 @@
+"""ssmrt: trained state-space models on plain CPUs, one sample at a time in microseconds."""
+
+from . import ops as ops
+from ._native import Stream as Stream
+from .document import Document as Document
+from .errors import CheckpointError as CheckpointError
+from .errors import ConfigRequired as ConfigRequired
+from .errors import ExportError as ExportError
+from .errors import NotStreamable as NotStreamable
+from .errors import SsmrtError as SsmrtError
+from .errors import UnsupportedError as UnsupportedError
+from .layers import dense as dense
+from .layers import diagonal as diagonal
+from .layers import dplr as dplr
+from .load import load as load
+from .model import Model as Model
+from .ops import discretize as discretize
+from .ops import hippo as hippo
+
+__version__ = "0.1.0"

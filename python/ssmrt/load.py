@@ -1,0 +1,86 @@
+"""From a checkpoint's path to a running model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import families, readers
+from .document import Document, from_bytes
+from .errors import CheckpointError
+from .model import Dtype, Model
+
+OWN_SUFFIX = ".ssm.safetensors"
+
+
+def load(
+    path: str | Path,
+    *,
+    config: Mapping[str, Any] | str | Path | None = None,
+    arch: str | None = None,
+    dtype: Dtype = "float32",
+    step: int | None = None,
+) -> Model:
+    """Open a trained model.
+
+    Parameters
+    ----------
+    path
+        A checkpoint file or directory in any supported format, or ssmrt's own.
+    config
+        What the file does not hold, under the upstream constructor's own argument names: a mapping, or the
+        path of a JSON file. ``{}`` means upstream's defaults.
+    arch
+        The model's family; found from the tensors' names, and needed only where a file has none (``.eqx``).
+    dtype
+        The engine's precision, "float32" or "float64".
+    step
+        Which checkpoint of a directory of checkpoints; None: the latest.
+
+    Raises
+    ------
+    CheckpointError
+        The file is no checkpoint, is damaged or hostile, or its tensors do not fit the model or ``config``.
+    ConfigRequired
+        A fact that changes the result is neither in the file nor in ``config``.
+    UnsupportedError
+        The model holds something that ssmrt does not run.
+    """
+    return Model(read_document(path, config=config, arch=arch, step=step), dtype)
+
+
+def read_document(
+    path: str | Path,
+    *,
+    config: Mapping[str, Any] | str | Path | None = None,
+    arch: str | None = None,
+    step: int | None = None,
+) -> Document:
+    """As `load`, up to the Document."""
+    path = Path(path)
+    if path.name.endswith(OWN_SUFFIX) or _is_own(path):
+        return from_bytes(path.read_bytes(), str(path))
+    checkpoint = readers.read(path, step=step)
+    return families.build(checkpoint, config=_config(config), arch=arch)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a safetensors file carries ssmrt's tree in its header's first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(40)[8:].startswith(b'{"__metadata__": {"ssmrt"')
+
+
+def _config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
+    if config is None or isinstance(config, Mapping):
+        return config
+    try:
+        value = json.loads(Path(config).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"config: expected the path of a JSON file, found {config}: {error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{config}: expected a JSON object, found {type(value).__name__}")
+    return value
