@@ -17,17 +17,17 @@ HERE = Path(__file__).parent
 TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm")
 QEMU = "qemu-system-arm -M mps2-an386 -nographic -monitor none -serial none -icount shift=0"
 SEMIHOSTING = "enable=on,target=native"
-# Device floats, emx-onnx-cgen's own warnings off: ours are not.
+# The two that stay off are about what emx-onnx-cgen writes: unused helpers, arrays made const in a call.
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-incompatible-pointer-types")
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What the device said. ``instructions`` a step at -O2, an average; ``error`` is max |y - expected| / max |expected|."""
+    """What the device said."""
 
-    error: float
-    instructions: int
-    stack: int
+    error: float  # max |y - expected| / max |expected|
+    instructions: int  # a step, at -O2, on average
+    stack: int  # bytes of a step
     report: cortex_m.DeviceReport
 
 
@@ -45,14 +45,11 @@ def prove(document: Document, x: NDArray[Any], y: NDArray[Any], folder: Path) ->
     """
     report = cortex_m.generate(document, folder, target="cortex-m4")
     (folder / "vectors.h").write_text(vectors(x, y))
-    flags = cortex_m.TARGETS["cortex-m4"].flags
+    options = [*cortex_m.TARGETS["cortex-m4"].flags, "-O2", "-std=gnu11", *WARNINGS]
+    options += ["-ffunction-sections", "-fdata-sections", f"-I{HERE}", "-I."]
     sources = ["ssm.c", "ssm_graph.c", str(HERE / "proof.c"), str(HERE / "startup.c")]
-    run(
-        ["arm-none-eabi-gcc", *flags, "-O2", "-std=gnu11", *WARNINGS, "-ffunction-sections", "-fdata-sections"]
-        + [f"-I{HERE}", "-I.", *sources, "-nostartfiles", "--specs=nosys.specs", "-Wl,--gc-sections"]
-        + ["-T", str(HERE / "mps2.ld"), "-lm", "-o", "proof.elf"],
-        folder,
-    )
+    link = ["-nostartfiles", "--specs=nosys.specs", "-Wl,--gc-sections", "-T", str(HERE / "mps2.ld"), "-lm"]
+    run(["arm-none-eabi-gcc", *options, *sources, *link, "-o", "proof.elf"], folder)
     said = run([*QEMU.split(), "-semihosting-config", SEMIHOSTING, "-kernel", "proof.elf"], folder)
     facts = dict(line.split() for line in said.splitlines())
     return Proof(int(facts["error_e9"]) * 1e-9, int(facts["instructions"]), int(facts["stack"]), report)

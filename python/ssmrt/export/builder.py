@@ -122,6 +122,8 @@ class GraphBuilder:
 
     def scalar(self, value: float) -> str:
         """A float32 constant shared by the whole graph."""
+        if not np.isfinite(np.float32(value)):
+            raise ExportError(f"layer {self._layer!r}: the constant {value} is not finite in float32")
         key = ("scalar", float(np.float32(value)))
         if key not in self._shared:
             text = sanitize(f"const_{value:g}")

@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -151,9 +152,7 @@ def generate(
     sizes = [4 * prod(state.shape) for state in contract.states]
     _check_ram(contract, sizes, 0, part.ram if ram is None else ram, target)
     cost = count(proto, sum(sizes))
-    data: bytes = proto.SerializeToString()
-    source = generated_c(data, f"{name}_graph")
-    placed = c_memory.place(source, f"{name}_graph", pairs(contract.states))
+    placed = c_memory.place(generated_c(proto, f"{name}_graph"), f"{name}_graph", pairs(contract.states))
     texts = c_source.files(contract, name, placed)
     compiled = _compiled(texts, name, part)
     size = compiled or Size(
@@ -180,7 +179,7 @@ def generate(
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     contents = {folder / file: text.encode() for file, text in texts.items()}
-    contents[folder / f"{name}.onnx"] = data
+    contents[folder / f"{name}.onnx"] = proto.SerializeToString()
     contents[folder / "report.json"] = json.dumps(report.as_dict(), indent=2).encode() + b"\n"
     try:
         write_together(contents)
@@ -213,22 +212,26 @@ def _check_flash(report: DeviceReport, limit: int) -> None:
         )
 
 
-def generated_c(model: bytes, entry: str) -> str:
-    """The C source that emx-onnx-cgen makes of an ONNX file, all weights and temporaries in it."""
-    require("emx_onnx_cgen")
-    with tempfile.TemporaryDirectory() as folder:
-        onnx_file, c_file = Path(folder, "model.onnx"), Path(folder, "model.c")
-        onnx_file.write_bytes(model)
-        command = [sys.executable, "-m", "emx_onnx_cgen", "compile", str(onnx_file), str(c_file)]
-        # Weights in a file of their own and temporaries on the heap are for hosts, not for microcontrollers;
-        # restrict would forbid a next state in the place of the old.
-        command += ["--large-weight-threshold", "0", "--large-temp-threshold", "0", "--no-restrict-arrays"]
-        done = subprocess.run([*command, "--model-name", entry], capture_output=True, text=True, check=False)
-        if done.returncode or not c_file.is_file():
-            raise ExportError(
-                f"emx-onnx-cgen could not translate the graph: {(done.stderr or done.stdout).strip()[-500:]}"
-            )
-        return c_file.read_text()
+@lru_cache(maxsize=4)
+def _generator(entry: str) -> Any:
+    """emx-onnx-cgen's compiler, which takes a second to get ready."""
+    compiler = require("emx_onnx_cgen").compiler
+    # Weights in a file of their own and temporaries on the heap are for hosts, not for microcontrollers;
+    # restrict would forbid a next state in the place of the old.
+    options = compiler.CompilerOptions(
+        model_name=entry, large_weight_threshold=0, large_temp_threshold_bytes=0, restrict_arrays=False
+    )
+    return compiler.Compiler(options)
+
+
+def generated_c(model: Any, entry: str) -> str:
+    """The C source that emx-onnx-cgen makes of a ``ModelProto``, all weights and temporaries in it."""
+    generator = _generator(entry)
+    try:
+        source: str = generator.compile(model)
+    except Exception as error:
+        raise ExportError(f"emx-onnx-cgen could not translate the graph: {error}") from error
+    return source
 
 
 @dataclass(frozen=True)
@@ -260,5 +263,7 @@ def _compiled(texts: dict[str, str], name: str, part: Target) -> Size | None:
         objects = [f"{name}.o", f"{name}_graph.o"]
         tool(COMPILER, *part.flags, "-nostartfiles", "--specs=nosys.specs", kept, *objects, "-lm", "-o", "model.elf")
         text, data, bss = map(int, tool("arm-none-eabi-size", "model.elf").splitlines()[1].split()[:3])
-        frames = [int(line.split("\t")[1]) for path in Path(folder).glob("*.su") for line in path.open()]
+        frames = [
+            int(line.split("\t")[1]) for path in Path(folder).glob("*.su") for line in path.read_text().splitlines()
+        ]
         return Size(text + data, data + bss, sum(frames) + _STACK_BYTES_OF_LIBM)
