@@ -21,6 +21,7 @@ pub enum NormKind {
 pub struct Norm<E> {
     kind: NormKind,
     d: usize,
+    per_channel: f64,
     eps: f64,
     shift: f64,
     weight: Aligned<E>,
@@ -29,6 +30,9 @@ pub struct Norm<E> {
     mask: [E; GROUP],
 }
 
+/// Rows whose statistics are under way at once: each is a chain of dependent operations.
+const ROWS: usize = 4;
+
 /// Scale and offsets of one row: y = ((x - center) scale + offset) weight + bias.
 #[derive(Clone, Copy)]
 struct Line<E> {
@@ -36,9 +40,6 @@ struct Line<E> {
     scale: E,
     offset: E,
 }
-
-/// Rows whose statistics are under way at once: each is a chain of dependent operations.
-const ROWS: usize = 4;
 
 impl<E: Elem> Norm<E> {
     /// `weight` and `bias` are (d,); without them 1 and 0.
@@ -52,7 +53,7 @@ impl<E: Elem> Norm<E> {
         };
         let tail = d - d / GROUP * GROUP;
         let mask = std::array::from_fn(|i| if i < tail { E::ONE } else { E::ZERO });
-        Self { kind, d, eps, shift, weight: row(weight, 1.0), bias: row(bias, 0.0), mask }
+        Self { kind, d, per_channel: 1.0 / d as f64, eps, shift, weight: row(weight, 1.0), bias: row(bias, 0.0), mask }
     }
 
     /// `rows` rows of x into rows of y (stride `padded(d)`).
@@ -71,8 +72,7 @@ impl<E: Elem> Norm<E> {
     /// Up to [`ROWS`] rows; `x` may be `y`.
     #[inline(always)]
     unsafe fn rows<L: Lanes<E = E>>(&self, lanes: L, rows: usize, x: *const E, y: *mut E) {
-        let stride = padded(self.d);
-        let per_channel = 1.0 / self.d as f64;
+        let (stride, per_channel) = (padded(self.d), self.per_channel);
         let mut lines = [Line { center: E::ZERO, scale: E::ONE, offset: E::ZERO }; ROWS];
         // SAFETY: the caller answers for the rows.
         unsafe {
@@ -99,7 +99,7 @@ impl<E: Elem> Norm<E> {
                 NormKind::Affine => {}
             }
             for (r, line) in lines[..rows].iter().enumerate() {
-                self.write(lanes, line, x.add(r * stride), y.add(r * stride));
+                self.write(lanes, *line, x.add(r * stride), y.add(r * stride));
             }
         }
     }
@@ -134,14 +134,15 @@ impl<E: Elem> Norm<E> {
 
     /// y of one row; its padding becomes zero.
     #[inline(always)]
-    unsafe fn write<L: Lanes<E = E>>(&self, lanes: L, line: &Line<E>, x: *const E, y: *mut E) {
+    unsafe fn write<L: Lanes<E = E>>(&self, lanes: L, line: Line<E>, x: *const E, y: *mut E) {
         let whole = self.d / GROUP * GROUP;
+        let (weight, bias) = (self.weight.as_ptr(), self.bias.as_ptr());
         let (center, scale, offset) = (lanes.splat(line.center), lanes.splat(line.scale), lanes.splat(line.offset));
         // SAFETY: the caller answers for the row, of whole groups, as are weight and bias.
         unsafe {
             let at = |i: usize| {
                 let v = lanes.fma(lanes.sub(lanes.load(x.add(i)), center), scale, offset);
-                lanes.fma(v, lanes.load(self.weight.as_ptr().add(i)), lanes.load(self.bias.as_ptr().add(i)))
+                lanes.fma(v, lanes.load(weight.add(i)), lanes.load(bias.add(i)))
             };
             for i in (0..whole).step_by(L::LANES) {
                 lanes.store(y.add(i), at(i));
