@@ -296,8 +296,8 @@ def siso(node: Siso, u: Array, scale: float | Array, rate: float) -> Array:
     else:
         y = output(node, node.C, states(node, u, scale, None))
     y = y + node.D * u[:, :, None, :]
-    y = y.swapaxes(2, 3) if node.head_major else y
-    return y.reshape(batch, length, -1)
+    flat: Array = (y.swapaxes(2, 3) if node.head_major else y).reshape(batch, length, -1)
+    return flat
 
 
 def output(node: Siso, C: Array, x: Array) -> Array:
@@ -334,7 +334,13 @@ def states(node: Siso, u: Array, scale: float | Array, cut: int | None) -> Array
 
 def transition(node: Siso, A: Array, x: Array) -> Array:
     """Abar x for x (B, K, H, N)."""
-    return A[:, None] * x if isinstance(node, Diagonal) else (A[:, None] @ x[..., None])[..., 0]
+    if isinstance(node, Diagonal):
+        return A[:, None] * x
+    if A.shape[0] > 1:
+        return (A[:, None] @ x[..., None])[..., 0]
+    columns = x.reshape(-1, *x.shape[2:]).transpose(1, 2, 0)
+    product: Array = (A[0] @ columns).transpose(2, 0, 1).reshape(x.shape)
+    return product
 
 
 def discrete(node: Siso, s: Array) -> tuple[Array, Array]:

@@ -31,10 +31,8 @@ def matches(tensors: Mapping[str, NDArray[np.generic]]) -> bool:
 
 
 def is_layer(t: Tensors) -> bool:
-    """Whether the scope is that of an LSSL."""
-    names = set(t.scope("transition.").names)
-    stored = ("dt" in t and {"A", "B"} <= names) or ("log_dt" in t and ({"a", "b"} <= names or {"pl", "pr"} <= names))
-    return stored and "C" in t and "D" in t
+    """Whether the scope is that of an LSSL, complete or not."""
+    return bool(t.scope("transition.").names) and ("C" in t or "D" in t)
 
 
 def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
@@ -54,7 +52,7 @@ def lssl(t: Tensors, config: Config, name: str, source: str) -> tuple[Sequential
     dot = f"{name}." if name else ""
     C, D = t.f64("C", "H", "M", "N"), t.f64("D", "H", "M")
     H, M = D.shape
-    if "dt" in t:
+    if "dt" in t or "transition.A" in t:
         dt = step_size(lambda dt: dt, t, "dt", "H")
         A, B = t.f64("transition.A", "N", "N")[None], t.f64("transition.B", "N")[None]
         t.ignore("transition.I")

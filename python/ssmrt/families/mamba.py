@@ -33,13 +33,13 @@ from .torch_layers import layer_norm, linear
 
 ARCH = "mamba"
 
+# The second and third generation have neither.
+_MIXER = re.compile(r"(backbone\.)?layers\.\d+\.mixer\.(x_proj|dt_proj)\.weight")
+
 
 def matches(tensors: Mapping[str, NDArray[np.generic]]) -> bool:
     """Whether the tensors are those of a Mamba-1 language model."""
-    return any(
-        f"{root}layers.0.mixer.A_log" in tensors and f"{root}layers.0.mixer.x_proj.weight" in tensors
-        for root in ("", "backbone.")
-    )
+    return any(_MIXER.fullmatch(name) for name in tensors)
 
 
 def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
@@ -55,14 +55,16 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     count = max(numbers, default=-1) + 1
     for option in ("n_layer", "n_layers", "num_hidden_layers"):
         facts.agree(option, count, f"{root}layers")
+    biased = facts.scope("ssm_cfg").get("conv_bias", facts.get("use_conv_bias", True)) is not False
     nodes: list[Node] = [table]
     for i in range(count):
         name = f"{root}layers.{i}"
         block = t.scope(f"{name}.")
-        if "mixer.A_log" not in block or any(n.startswith(("mlp.", "norm2.")) for n in block.names):
+        first = "mixer.x_proj.weight" in block or "mixer.dt_proj.weight" in block
+        if not first or any(n.startswith(("mlp.", "norm2.")) for n in block.names):
             raise UnsupportedError(f"{source}: {name}: only blocks of a norm and a Mamba mixer are supported")
         norm = _norm(block, "norm", f"{name}.norm", eps)
-        inner = mixer(block.scope("mixer."), f"{name}.mixer")
+        inner = mixer(block.scope("mixer."), f"{name}.mixer", conv_bias=biased)
         nodes.append(Residual(Sequential((norm, *inner.children), name=inner.name), name=name))
     nodes.append(_norm(t, f"{root}norm_f", f"{root}norm_f", eps))
     # A tied head is the embedding; safetensors files leave it out.
@@ -84,8 +86,11 @@ def _norm(t: Tensors, name: str, node_name: str, eps: float) -> Norm:
     return Norm("rms", t.take(f"{name}.weight", "H"), eps=eps, name=node_name)
 
 
-def mixer(t: Tensors, name: str) -> Sequential:
-    """out_proj(S6(silu(conv(x))) * silu(z)) with (x, z) = in_proj(u); Gu & Dao 2023, fig. 3."""
+def mixer(t: Tensors, name: str, *, conv_bias: bool = False) -> Sequential:
+    """out_proj(S6(silu(conv(x))) * silu(z)) with (x, z) = in_proj(u); Gu & Dao 2023, fig. 3.
+
+    ``conv_bias``: whether the convolution's bias must be there.
+    """
     A_log = t.f64("A_log", "D", "N")
     d, N = A_log.shape
     dt_proj = t.take("dt_proj.weight", "D", "R")
@@ -94,9 +99,10 @@ def mixer(t: Tensors, name: str) -> Sequential:
         A = -np.exp(A_log)
     if not np.isfinite(A).all():
         raise t.misfit("A_log", "logarithms of finite numbers", f"{A_log.max():.4g}")
-    both = linear(t, "in_proj", 2 * d, "H", f"{name}.in_proj")
+    both = linear(t, "in_proj", 2 * d, "H", f"{name}.in_proj", bias=False)
     bias = (None, None) if both.bias is None else (both.bias[:d], both.bias[d:])
-    conv = Conv1d(t.take("conv1d.weight", "D", 1, "K")[:, 0], t.optional("conv1d.bias", "D"), name=f"{name}.conv1d")
+    shift = t.take("conv1d.bias", "D") if conv_bias else t.optional("conv1d.bias", "D")
+    conv = Conv1d(t.take("conv1d.weight", "D", 1, "K")[:, 0], shift, name=f"{name}.conv1d")
     s6 = Selective(
         A=A,
         x_proj=t.take("x_proj.weight", rank + 2 * N, "D"),
@@ -113,5 +119,5 @@ def mixer(t: Tensors, name: str) -> Sequential:
         (Linear(both.weight[d:], bias[1], name=f"{name}.in_proj.z"), Activation("silu", name=f"{name}.z.act")),
         name=f"{name}.z",
     )
-    out = linear(t, "out_proj", "H", d, f"{name}.out_proj")
+    out = linear(t, "out_proj", "H", d, f"{name}.out_proj", bias=False)
     return Sequential((Gate(x, z, name=f"{name}.gate"), out), name=name)

@@ -23,7 +23,7 @@ from .torch_layers import CHOICES, activation, is_glu, linear, option
 ARCH = "s4-block"
 
 # Where a layer's kernel and its D are: version 4, its inner layer by itself, versions 2 and 3.
-_PLACES = (("layer.kernel.", "layer.D"), ("kernel.", "D"), ("kernel.kernel.", "D"))
+_PLACES = (("layer.kernel.", "layer.D"), ("kernel.kernel.", "D"), ("kernel.", "D"))
 
 _DPLR = ("nplr", "dplr", "s4")
 _DIAG = ("diag", "s4d")
@@ -39,16 +39,24 @@ def matches(tensors: Mapping[str, NDArray[np.generic]]) -> bool:
 
 
 def is_layer(t: Tensors) -> bool:
-    """Whether the scope is that of an S4 layer of any version."""
+    """Whether the scope is that of an S4 layer of any version, complete or not."""
     return _place(t) is not None
 
 
 def _place(t: Tensors) -> tuple[str, str] | None:
+    """Where the kernel and D are."""
     for kernel, D in _PLACES:
         inner = t.scope(kernel)
-        if D in t and ("inv_dt" in inner or s4_legacy.version(inner) is not None):
+        if _version(inner, kernel) is not None:
             return kernel, D
     return None
+
+
+def _version(inner: Tensors, place: str) -> int | None:
+    """The version of the kernel at that place, None where there is none."""
+    if place == "kernel.kernel.":
+        return s4_legacy.version(inner)
+    return 4 if "inv_dt" in inner or "A_real" in inner else None
 
 
 def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
@@ -84,10 +92,10 @@ def block(t: Tensors, config: Config, name: str, source: str, default_dt: str = 
         raise t.misfit("layer.kernel.inv_dt", "an S4 layer", "nothing")
     scope, D_name = place
     inner = t.scope(scope)
-    version = s4_legacy.version(inner)
+    version = _version(inner, scope) or 4
     if version == 2 and config.raw("resample"):
         raise UnsupportedError(f"{source}: config['resample'] is not supported; give rate= when running instead")
-    kernel = s4_kernel.read(inner, config, default_dt) if version is None else s4_legacy.read(inner, config)
+    kernel = s4_kernel.read(inner, config, default_dt) if version == 4 else s4_legacy.read(inner, config)
     D = t.f64(D_name, "D rows", "H")
     M, H = D.shape
     bidirectional = len(kernel.C) == 2 * M
@@ -98,8 +106,8 @@ def block(t: Tensors, config: Config, name: str, source: str, default_dt: str = 
     _agree(config, kernel, t.shape(narrowing)[1] if narrowing in t and len(t.shape(narrowing)) > 1 else H)
 
     dot = f"{name}." if name else ""
-    tail = _Tail(t, config, dot, source, version or 4, M, H)
-    swap = M > 1 and version is None and config.get("swap_channels", False, choices=(False, True), why=WHY_SWAP)
+    tail = _Tail(t, config, dot, source, version, M, H)
+    swap = M > 1 and version == 4 and config.get("swap_channels", False, choices=(False, True), why=WHY_SWAP)
     ssm = s4_kernel.node(
         kernel,
         D,
@@ -227,6 +235,8 @@ class _Tail:
         layer = linear(self.t, self.output, "rows", width, f"{self.dot}{self.output}")
         rows = layer.weight.shape[0]
         d_out = self.H
+        if rows not in (d_out, 2 * d_out):
+            raise self.t.misfit(f"{self.output}.weight", f"{d_out} or {2 * d_out} rows", f"{rows} rows")
         # Without an activation the module is not in a list.
         if self.output == "output_linear":
             if final is not None and self.version == 4:
@@ -245,8 +255,6 @@ class _Tail:
             if is_glu(final):
                 raise self.config.wrong(alias, f"one that is no GLU, as output_linear has {rows} rows", final)
             after = activation(final, f"{self.dot}output_linear.1", self.source)
-        if rows != d_out:
-            raise self.t.misfit(f"{self.output}.weight", f"{d_out} or {2 * d_out} rows", f"{rows} rows")
         return (layer, *after), rows
 
     def _gated(

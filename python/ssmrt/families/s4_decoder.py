@@ -69,7 +69,7 @@ def decoder(t: Tensors, facts: Config, model: Config, d: int, source: str) -> tu
         name = f"decoder.{numbers[0]}" if numbers else "decoder.0"
         if kind != "linear":
             name += ".output_transform"
-        if f"{name}.weight" in t:
+        if t.scope(f"{name}.").names:
             layer = linear(t, name, f"{name} out", d, name)
             nodes, d = (*nodes, layer), layer.weight.shape[0]
             numbers.pop(0)

@@ -26,11 +26,7 @@ WHY_PRENORM = "whether a layer's norm stands before it or after its residual sum
 
 def matches(tensors: Mapping[str, NDArray[np.generic]]) -> bool:
     """Whether the tensors are those of an S4Model, or of its S4D layer alone."""
-    t = Tensors(tensors, "")
-    if is_s4d(t):
-        return True
-    layer = t.scope("s4_layers.0.")
-    return "encoder.weight" in t and "decoder.weight" in t and (is_s4d(layer) or s4_block.is_layer(layer))
+    return is_s4d(Tensors(tensors, "")) or any(name.startswith("s4_layers.") for name in tensors)
 
 
 def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
@@ -81,8 +77,8 @@ def around(layer: Sequential, norm: Norm, prenorm: bool, name: str) -> tuple[Nod
 
 
 def is_s4d(t: Tensors) -> bool:
-    """Whether the scope is that of the minimal S4D layer."""
-    return "kernel.log_A_real" in t and "kernel.log_dt" in t
+    """Whether the scope is that of the minimal S4D layer, complete or not."""
+    return "kernel.log_A_real" in t or "kernel.log_dt" in t
 
 
 def s4d(t: Tensors, config: Config, name: str, source: str) -> Sequential:

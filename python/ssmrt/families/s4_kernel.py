@@ -91,7 +91,7 @@ def read(t: Tensors, config: Config, default_dt: str = "exp") -> Kernel:
     real_function = transform(config, "real_transform", "exp", WHY_A)
     fast = config.get("dt_fast", False, choices=(False, True), why=WHY_FAST)
     H, columns = _two(t, "inv_dt")
-    n = _two(t, "A_real")[1]
+    n = t.dims["n"] = _two(t, "A_real")[1]
     # Who unties dt of one mode from the others' has as many columns as modes.
     dt = step_size(
         (lambda p: dt_function(np.sinh(p))) if fast else dt_function, t, "inv_dt", "H", 1 if columns == 1 else "n"

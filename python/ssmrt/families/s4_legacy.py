@@ -17,14 +17,13 @@ from .tensors import Tensors
 
 
 def version(t: Tensors) -> int | None:
-    """2 or 3, where ``t`` holds a kernel of that version; else None."""
-    if "log_dt" not in t:
-        return None
-    if "inv_w_real" in t or "inv_A_real" in t:
+    """2 or 3, where ``t`` holds a kernel of that version, complete or not; else None."""
+    names = set(t.names)
+    if names & {"inv_w_real", "inv_A_real", "L"}:
         return 3
-    if "Q" in t or "log_w_real" in t:
-        return 3 if "L" in t else 2
-    return None
+    if names & {"omega", "z", "w", "Q", "log_w_real"}:
+        return 2
+    return 3 if "log_dt" in names else None
 
 
 def read(t: Tensors, config: Config) -> Kernel:
@@ -32,7 +31,8 @@ def read(t: Tensors, config: Config) -> Kernel:
     config.agree("dt_transform", "exp", "log_dt")
     if version(t) == 2:
         return _read_2(t)
-    return _read_3_diag(t, config) if "inv_A_real" in t else _read_3_nplr(t, config)
+    diagonal = "inv_A_real" in t or "A_imag" in t
+    return _read_3_diag(t, config) if diagonal else _read_3_nplr(t, config)
 
 
 def _real_function(config: Config, floor: float) -> Callable[[Real], Real]:

@@ -143,7 +143,8 @@ class _Backbone:
         kind = name_of(chosen)
         scope = self.t.scope(f"{name}.norm.")
         options = self.model.scope("norm")
-        if kind in ("instance", "group") or (kind == "batch" and "running_mean" not in scope):
+        tracked = any(n.startswith("running_") for n in scope.names)
+        if kind in ("instance", "group") or (kind == "batch" and not tracked):
             raise UnsupportedError(
                 f"{self.source}: {name}: norm {kind!r} needs the statistics of the whole sequence"
                 + (", as batch norm does without running ones" if kind == "batch" else "")
@@ -151,9 +152,9 @@ class _Backbone:
         if kind not in (None, "none", "layer", "batch"):
             raise self.model.wrong("norm", "one of 'layer', 'batch', 'none'", kind)
         eps = options.number("eps", 1e-5)
-        found = "batch" if "running_mean" in scope else "layer" if scope.names else "none"
+        found = "batch" if tracked else "layer" if scope.names else "none"
         if found == "none" and kind == "layer" and options.raw("elementwise_affine") is False:
-            return (layer_norm(self.t, f"{name}.norm", d, name, eps),)
+            return (Norm("layer", eps=eps, name=name),)
         if found == "none" and kind is None and self.model.silent:
             why = "the norms have no tensors, so that they may be none or of a kind without any"
             raise ConfigRequired("norm", why=why, choices=("none", "layer", "batch", "instance"), default="layer")
@@ -366,8 +367,8 @@ def _encoder(t: Tensors, facts: Config, model: Config, d_model: int, source: str
 def _encoder_kind(t: Tensors, number: int, source: str) -> str:
     """What the encoder is, by its tensors: an embedding has no bias."""
     names = sorted(t.scope(f"encoder.{number}.").names)
+    if names in (["bias", "weight"], ["bias"]):
+        return "linear"
     if names == ["weight"]:
         return "embedding"
-    if names == ["bias", "weight"]:
-        return "linear"
     raise UnsupportedError(f"{source}: encoder.{number} has {', '.join(names)}; supported are linear and embedding")

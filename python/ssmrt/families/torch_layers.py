@@ -67,8 +67,10 @@ def _function(option: Any, source: str) -> Function:
     return FUNCTIONS[option]
 
 
-def linear(t: Tensors, name: str, d_out: Dim, d_in: Dim, node_name: str) -> Linear:
+def linear(t: Tensors, name: str, d_out: Dim, d_in: Dim, node_name: str, *, bias: bool = True) -> Linear:
     """``nn.Linear``, or a convolution of width one; weight-normalised ones are multiplied out.
+
+    ``bias``: whether there must be one.
 
     Raises `CheckpointError` where the shape is not (d_out, d_in), (d_out, d_in, 1).
     """
@@ -81,8 +83,8 @@ def linear(t: Tensors, name: str, d_out: Dim, d_in: Dim, node_name: str) -> Line
         )
     else:
         weight = _flat(scope, "weight", d_out, d_in)
-    bias = _flat(scope, "bias", d_out) if "bias" in scope else None
-    return Linear(weight, bias, name=node_name)
+    shift = _flat(scope, "bias", weight.shape[0]) if bias or "bias" in scope else None
+    return Linear(weight, shift, name=node_name)
 
 
 def _flat(t: Tensors, name: str, *shape: Dim) -> Array:
@@ -100,8 +102,8 @@ def _weight_norm(t: Tensors, g: str, v: str, d_out: Dim, d_in: Dim) -> Array:
 
 
 def layer_norm(t: Tensors, name: str, d: Dim, node_name: str, eps: float = 1e-5) -> Norm:
-    """``nn.LayerNorm`` over the channels, with or without its weights."""
-    return Norm("layer", t.optional(f"{name}.weight", d), t.optional(f"{name}.bias", d), eps, name=node_name)
+    """``nn.LayerNorm`` over the channels."""
+    return Norm("layer", t.take(f"{name}.weight", d), t.take(f"{name}.bias", d), eps, name=node_name)
 
 
 def batch_norm(t: Tensors, name: str, d: int, node_name: str, eps: float = 1e-5) -> Norm:
