@@ -36,7 +36,8 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def cplx(g: np.random.Generator, *shape: int) -> Array:
-    return (g.standard_normal(shape) + 1j * g.standard_normal(shape)) * np.sqrt(0.5)
+    z: Array = (g.standard_normal(shape) + 1j * g.standard_normal(shape)) * np.sqrt(0.5)
+    return z
 
 
 def spectrum(g: np.random.Generator, systems: int, n: int) -> Array:
@@ -127,8 +128,8 @@ def classifier(d_input: int = 1, h: int = 8, n: int = 8, layers: int = 2, d_outp
 
 def state_spaces() -> dict[str, Document]:
     """One layer each."""
-    real = {"A": -np.exp(rng(3).standard_normal((H, N))) + 0j}
-    wide = {"d_output": 3 * H}
+    real: dict[str, Any] = {"A": -np.exp(rng(3).standard_normal((H, N))) + 0j}
+    wide: dict[str, Any] = {"d_output": 3 * H}
     return {
         "diagonal": document(diagonal()),
         "diagonal_bilinear": document(diagonal(disc="bilinear")),

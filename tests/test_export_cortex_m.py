@@ -141,7 +141,7 @@ def test_work_area_is_shared_and_shown(tmp_path: Path) -> None:
 
 def test_estimate_without_a_compiler_is_near(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measured = cortex_m.generate(classifier(16, 16, 16), tmp_path / "a")
-    monkeypatch.setattr(cortex_m.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     estimated = cortex_m.generate(classifier(16, 16, 16), tmp_path / "b")
     assert not estimated.measured
     if measured.measured:

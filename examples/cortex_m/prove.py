@@ -57,8 +57,10 @@ def prove(document: Document, x: NDArray[Any], y: NDArray[Any], folder: Path) ->
 
 def run(command: list[str], folder: Path) -> str:
     """What the command printed; its errors in the exception where it fails."""
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(command, cwd=folder, text=True, timeout=120, check=False, **both)
+    pipe = subprocess.PIPE
+    done = subprocess.run(
+        command, cwd=folder, text=True, timeout=120, stdout=pipe, stderr=subprocess.STDOUT, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed with status {done.returncode}:\n{done.stdout}")
     return done.stdout
@@ -71,5 +73,7 @@ def vectors(x: NDArray[Any], y: NDArray[Any]) -> str:
         text = ", ".join(str(v) if kind != "float" else f"{float(v).hex()}f" for v in values.reshape(-1).tolist())
         return f"static const {kind} {name}[] = {{{text}}};\n"
 
-    inputs = array("int64_t", "vectors_x", x) if x.dtype.kind in "iu" else array("float", "vectors_x", np.float32(x))
-    return f"#define STEPS {len(x)}u\n" + inputs + array("float", "vectors_y", np.float32(y))
+    inputs = (
+        array("int64_t", "vectors_x", x) if x.dtype.kind in "iu" else array("float", "vectors_x", x.astype(np.float32))
+    )
+    return f"#define STEPS {len(x)}u\n" + inputs + array("float", "vectors_y", y.astype(np.float32))

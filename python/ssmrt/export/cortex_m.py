@@ -262,8 +262,8 @@ def _compiled(texts: dict[str, str], name: str, part: Target) -> Size | None:
         kept = ",".join(["-Wl,--gc-sections", "-e", f"{name}_step", "-u", f"{name}_init", "-u", f"{name}_reset"])
         objects = [f"{name}.o", f"{name}_graph.o"]
         tool(COMPILER, *part.flags, "-nostartfiles", "--specs=nosys.specs", kept, *objects, "-lm", "-o", "model.elf")
-        text, data, bss = map(int, tool("arm-none-eabi-size", "model.elf").splitlines()[1].split()[:3])
+        code, data, bss = map(int, tool("arm-none-eabi-size", "model.elf").splitlines()[1].split()[:3])
         frames = [
             int(line.split("\t")[1]) for path in Path(folder).glob("*.su") for line in path.read_text().splitlines()
         ]
-        return Size(text + data, data + bss, sum(frames) + _STACK_BYTES_OF_LIBM)
+        return Size(code + data, data + bss, sum(frames) + _STACK_BYTES_OF_LIBM)

@@ -24,7 +24,7 @@ class OnnxStream:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: expected an ONNX file")
         self._session = Session(path, threads=threads)
-        self._position = 0
+        self._position = np.zeros(self._session.contract.batch, np.int64)
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -37,15 +37,15 @@ class OnnxStream:
         return self._session.contract.batch
 
     @property
-    def position(self) -> int:
-        """The number of samples since the last reset."""
-        return self._position
+    def position(self) -> NDArray[np.int64]:
+        """The number of samples since the last reset, (batch,)."""
+        return self._position.copy()
 
     def reset(self, mask: ArrayLike | None = None) -> None:
-        """Zero the state: of all streams, or of those where ``mask`` (batch,) is True; then ``position`` counts on."""
+        """Zero the state and the position of all streams, or of those where ``mask``, bool (batch,), is True."""
         if mask is None:
             self._session.reset()
-            self._position = 0
+            self._position[:] = 0
             return
         chosen = np.asarray(mask)
         if chosen.dtype != np.bool_ or chosen.shape != (self.batch,):
@@ -54,6 +54,7 @@ class OnnxStream:
             np.where(chosen.reshape(-1, *[1] * (state.ndim - 1)), np.float32(0), state)
             for state in self._session.states
         ]
+        self._position[chosen] = 0
 
     def step(self, u: ArrayLike, *, out: Array | None = None) -> Array:
         """One sample: u (batch, d_input), or integer tokens (batch,), to y (batch, d_output) float32.
@@ -80,7 +81,7 @@ class OnnxStream:
         if length % block:
             raise ValueError(f"push: expected a length that is a multiple of the chunk {block}, found {length}")
         y = np.empty((self.batch, length, facts.d_output), np.float32)
-        saved = self._session.states, self._position
+        saved = self._session.states, self._position.copy()
         try:
             for at in range(0, length, block):
                 part = u[:, at : at + block]
