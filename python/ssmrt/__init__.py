@@ -1,5 +1,7 @@
 """ssmrt: trained state-space models on plain CPUs, one sample at a time in microseconds."""
 
+from typing import TYPE_CHECKING
+
 from . import ops as ops
 from ._native import Stream as Stream
 from .document import Document as Document
@@ -16,5 +18,20 @@ from .load import load as load
 from .model import Model as Model
 from .ops import discretize as discretize
 from .ops import hippo as hippo
+from .verify import verify as verify
+
+if TYPE_CHECKING:
+    from .export import OnnxStream as OnnxStream
+    from .export import export_onnx as export_onnx
+else:
+
+    def __getattr__(name: str) -> object:
+        # Streams start without the exporters' imports.
+        if name in ("OnnxStream", "export_onnx"):
+            from . import export
+
+            return getattr(export, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"

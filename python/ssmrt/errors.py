@@ -17,7 +17,8 @@ class ConfigRequired(SsmrtError):
 
     ``name`` is the constructor argument's name, ``choices`` what it may be (None: any number),
     ``default`` what upstream's constructor takes when nothing is said; left out where
-    it has none, and the fact must be told. ``path`` are the names of the mappings in ``config`` around it.
+    it has none, and the fact must be told. ``why`` says what the fact changes, ``path`` are the names of the
+    mappings in ``config`` around it.
     """
 
     def __init__(
@@ -30,6 +31,8 @@ class ConfigRequired(SsmrtError):
         path: tuple[str, ...] = (),
     ):
         self.name = name
+        self.why = why
+        self.path = path
         self.choices = choices
         self.default = None if default is _NONE else default
         one_of = "" if choices is None else f" one of {', '.join(map(repr, choices))};"
@@ -40,9 +43,7 @@ class ConfigRequired(SsmrtError):
         example = "{" + f"{name!r}: ..." + "}"
         for part in reversed(path):
             example = "{" + f"{part!r}: {example}" + "}"
-        super().__init__(
-            f"config{place} is needed: {why};{one_of} {upstreams}. Pass config={example}{otherwise}"
-        )
+        super().__init__(f"config{place} is needed: {why};{one_of} {upstreams}. Pass config={example}{otherwise}")
 
 
 class UnsupportedError(SsmrtError):
@@ -55,3 +56,7 @@ class NotStreamable(SsmrtError):
 
 class ExportError(SsmrtError):
     """The model cannot be exported as asked; nothing was written."""
+
+
+class AudioError(SsmrtError):
+    """A sound file that is damaged, or holds no PCM samples."""

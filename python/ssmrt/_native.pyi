@@ -1,0 +1,89 @@
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Plan", "Stream", "causal_conv", "discretize", "hippo", "kernel", "krylov"]
+
+@final
+class Plan:
+    """A model planned for one rate."""
+
+    def __new__(cls, document: bytes, dtype: str, rate: float) -> Plan: ...
+    @property
+    def d_input(self) -> int: ...
+    @property
+    def d_output(self) -> int: ...
+    @property
+    def state_size(self) -> int: ...
+    @property
+    def pooled(self) -> bool: ...
+    @property
+    def vocabulary(self) -> int | None: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def not_streamable(self) -> str | None:
+        """Why the model cannot stream, or None."""
+
+    def forward(
+        self,
+        u: ArrayLike,
+        state: ArrayLike | None = None,
+        *,
+        dt: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+        method: str = "auto",
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Answers (batch, length, d_input) from state (batch, state_size) on: (y, next state)."""
+
+    def step(self, u: ArrayLike, state: ArrayLike, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Answers one sample (batch, d_input) from state (batch, state_size) on: (y, next state)."""
+
+    def stream(self, batch: int) -> Stream:
+        """Streams that start at zero."""
+
+@final
+class Stream:
+    """Streams of one model, each with its own state. Belongs to one thread at a time."""
+
+    def step(self, u: ArrayLike, *, dt: ArrayLike | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """One sample of each stream: u (batch, d_input) -> y (batch, d_output)."""
+
+    def push(self, u: ArrayLike, *, dt: ArrayLike | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """A chunk of each stream: u (batch, length, d_input) -> y (batch, length, d_output), any length."""
+
+    def reset(self, mask: ArrayLike | None = None) -> None:
+        """Starts anew: every stream, or those for which ``mask`` (batch,) is true."""
+
+    @property
+    def position(self) -> NDArray[np.int64]:
+        """Samples that each stream has met since its start or last reset (batch,)."""
+
+    @property
+    def batch(self) -> int:
+        """Streams."""
+
+    def snapshot(self) -> bytes:
+        """The states as bytes."""
+
+    def restore(self, blob: bytes) -> None:
+        """Goes on from a snapshot of a stream of the same model, rate, dtype and batch."""
+
+def kernel(document: bytes, layer: int, length: int, rate: float) -> NDArray[np.float64]:
+    """The kernel (M, H, length) float64 of state-space layer ``layer`` of a Document."""
+
+def hippo(measure: str, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(A, B) of a HiPPO measure: float64 (n, n) and (n,)."""
+
+def discretize(
+    a: ArrayLike, b: ArrayLike, dt: float, method: str, alpha: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(Abar, Bbar) of a full real system."""
+
+def causal_conv(u: ArrayLike, k: ArrayLike) -> NDArray[np.float64]:
+    """The causal convolution of the rows of u (rows, length) with those of k (rows, length)."""
+
+def krylov(a: ArrayLike, b: ArrayLike, length: int) -> NDArray[np.float64]:
+    """(b, A b, A^2 b, ...): A (systems, n, n), b (systems, n) -> (systems, n, length)."""
