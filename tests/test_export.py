@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -306,9 +308,27 @@ def test_a_failed_export_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(ExportError):
         export_onnx(document(BIDIRECTIONAL), path)
     assert path.read_bytes() == before
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="missing: no such folder"):
         export_onnx(classifier(), tmp_path / "missing" / "model.onnx")
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_packages_that_are_not_installed_are_asked_for_when_needed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"needs onnx: pip install 'ssmrt\[onnx\]'"):
+        export_onnx(classifier(), tmp_path / "model.onnx")
+    code = (
+        "import sys; import ssmrt.export.cortex_m; sys.exit(bool({'onnx', 'onnxruntime', 'torch'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_modes_that_forget_at_once_are_exported(tmp_path: Path) -> None:
+    gone = diagonal(A=np.zeros((6, 5), complex), disc="discrete", dt=None)
+    for node in (gone, replace(gone, kernel_length=3)):
+        doc = document(node)
+        export_onnx(doc, tmp_path / "model.onnx")
+        assert error(OnnxStream(tmp_path / "model.onnx").push(inputs(doc)), run(doc, inputs(doc))) < 2e-6
 
 
 def test_onnx_stream_starts_again_after_reset(tmp_path: Path) -> None:

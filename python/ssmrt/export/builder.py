@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..document import KIND_OF, Node
+from ..document import KIND_OF, Gate, Node, Residual, Sequential
 from ..errors import ExportError
 from .optional import require
 
@@ -75,19 +75,13 @@ class GraphBuilder:
                     f"layers {other!r} and {node.name!r} would both be called {self._scope!r} in the graph;"
                     " rename one of them with dataclasses.replace(node, name=...)"
                 )
-        elif not isinstance(node, self._transparent()):
+        elif not isinstance(node, Sequential | Residual | Gate):
             self._scope = f"{self._scope}_{self._kind}"
             self._layer = f"{self._layer}.{self._kind}".lstrip(".")
         try:
             yield
         finally:
             self._scope, self._layer, self._kind = saved
-
-    @staticmethod
-    def _transparent() -> tuple[type[Node], ...]:
-        from ..document import Gate, Residual, Sequential
-
-        return Sequential, Residual, Gate
 
     def reserve(self, name: str) -> str:
         """Take ``name`` as it stands, for the graph's inputs and outputs."""

@@ -14,20 +14,12 @@ from numpy.typing import NDArray
 from ..document import DiagonalMimo, StateSpace
 from . import discretize
 from .context import Context
-from .discretize import Matrices, Modes
+from .discretize import Matrices, Modes, powers
 from .layout import REALS, advance
 from .state_space import refuse_reverse
 from .windowed import fir
 
 Array = NDArray[Any]
-
-
-def powers(a1: Array, count: int) -> Array:
-    """a^0 ... a^{count - 1} of a = 1 + a1 in a new last axis."""
-    out = np.ones((*a1.shape, count), np.complex128)
-    for i in range(1, count):
-        out[..., i] = out[..., i - 1] * (1.0 + a1)
-    return out
 
 
 def lower_toeplitz(k: Array) -> Array:

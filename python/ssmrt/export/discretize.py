@@ -195,12 +195,18 @@ def cut_length(kernel_length: int, rate: float) -> int:
     return max(1, round(kernel_length / rate))
 
 
+def powers(a1: Array, count: int) -> Array:
+    """a^0 ... a^{count - 1} of a = 1 + a1 in a new last axis."""
+    out = np.ones((*a1.shape, count), np.complex128)
+    for i in range(1, count):
+        out[..., i] = out[..., i - 1] * (1.0 + a1)
+    return out
+
+
 def impulse_response(system: Modes | Matrices, length: int) -> Array:
     """The convolution kernel without D, float64 (M, G, length)."""
     if isinstance(system, Modes) and not len(system.U):
-        power = np.exp(np.log1p(system.a1)[..., None] * np.arange(length))
-        power = np.where((system.a1 == -1.0)[..., None], np.arange(length) == 0, power)
-        out: Array = np.einsum("mgn,gn,gnl->mgl", system.C, system.B, power).real
+        out: Array = np.einsum("mgn,gn,gnl->mgl", system.C, system.B, powers(system.a1, length)).real
         return out
     matrices = real_matrices(system) if isinstance(system, Modes) else system
     out = np.empty((*matrices.C.shape[:2], length))

@@ -293,16 +293,24 @@ def _observe(model: bytes, samples: Array, probes: list[str]) -> tuple[Array, li
     return np.stack(outputs).reshape(*samples.shape[:2], -1), ranges
 
 
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def write_together(files: dict[Path, bytes]) -> None:
     """Write all files or none: each under a temporary name first, then renamed."""
     waiting: list[tuple[str, Path]] = []
     try:
         for path, data in files.items():
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             waiting.append((name, path))
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
-            os.chmod(name, 0o644)
+            os.chmod(name, 0o666 & ~_umask())
         for name, path in waiting:
             os.replace(name, path)
     finally:

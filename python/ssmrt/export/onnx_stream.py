@@ -24,6 +24,8 @@ class OnnxStream:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: expected an ONNX file")
         self._session = Session(path, threads=threads)
+        if self._session.contract.quantize is not None:
+            self._session = Session(path, exact=True, threads=threads)
         self._position = np.zeros(self._session.contract.batch, np.int64)
 
     @property
