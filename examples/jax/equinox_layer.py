@@ -35,11 +35,11 @@ class S4D(eqx.Module):
 
     def __init__(self, channels: int, modes: int, key: jax.Array):
         """S4D-Lin: decay 1/2 and frequencies pi n."""
-        self.log_decay = jnp.full((channels, modes), jnp.log(0.5))
-        self.frequency = jnp.tile(jnp.pi * jnp.arange(modes), (channels, 1))
+        self.log_decay = jnp.full((channels, modes), jnp.log(0.5), jnp.float32)
+        self.frequency = jnp.tile(jnp.pi * jnp.arange(modes, dtype=jnp.float32), (channels, 1))
         self.C = jax.random.normal(key, (channels, modes), jnp.complex64) * 0.5
         self.D = jnp.zeros(channels)
-        self.log_dt = jnp.full(channels, jnp.log(0.05))
+        self.log_dt = jnp.full(channels, jnp.log(0.05), jnp.float32)
 
     def __call__(self, u: jax.Array) -> jax.Array:
         """(L, H) -> (L, H), by convolution with the kernel K[l] = 2 Re sum_n C (e^(dt A) - 1) / A e^(dt A l)."""

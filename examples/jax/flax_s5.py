@@ -39,8 +39,8 @@ class S5(nn.Module):
     def __call__(self, u: jax.Array) -> jax.Array:
         """(L, H) -> (L, H)."""
         P, H = self.P, u.shape[-1]
-        real = self.param("Lambda_re", lambda _: jnp.full(P, -0.5))
-        imag = self.param("Lambda_im", lambda _: jnp.pi * jnp.arange(P))
+        real = self.param("Lambda_re", lambda _: jnp.full(P, -0.5, jnp.float32))
+        imag = self.param("Lambda_im", lambda _: jnp.pi * jnp.arange(P, dtype=jnp.float32))
         B = jax.lax.complex(*jnp.moveaxis(self.param("B", nn.initializers.normal(H**-0.5), (P, H, 2)), -1, 0))
         C = jax.lax.complex(*jnp.moveaxis(self.param("C", nn.initializers.normal(P**-0.5), (H, P, 2)), -1, 0))
         D = self.param("D", nn.initializers.normal(1.0), (H,))
@@ -50,10 +50,7 @@ class S5(nn.Module):
         decay = jnp.exp(Lambda * step)
         driven = u @ ((decay - 1) / Lambda * B.T)
 
-        def join(left: tuple[jax.Array, jax.Array], right: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            return left[0] * right[0], right[0] * left[1] + right[1]
-
-        _, x = jax.lax.associative_scan(join, (jnp.broadcast_to(decay, driven.shape), driven))
+        _, x = jax.lax.scan(lambda x, b: (decay * x + b,) * 2, jnp.zeros(P, jnp.complex64), driven)
         return 2 * (x @ C.T).real + D * u
 
 
@@ -111,8 +108,8 @@ def chirps(key: jax.Array, batch: int, length: int = 64) -> tuple[jax.Array, jax
 def main(steps: int, folder: Path) -> float:
     """Train, save, load, stream; answers with the largest difference between the two."""
     classifier = Classifier(classes=2)
-    apply = jax.vmap(classifier.apply, (None, 0))
-    variables = classifier.init(jax.random.key(0), jnp.zeros((64, 1)))
+    apply = jax.jit(jax.vmap(classifier.apply, (None, 0)))
+    variables = jax.jit(classifier.init)(jax.random.key(0), jnp.zeros((64, 1)))
     optimiser = optax.adam(5e-3)
 
     @jax.jit
