@@ -86,12 +86,16 @@ def test_document_answers_as_upstream_in_float64(case: Case) -> None:
 
 @pytest.mark.parametrize("case", ROWS)
 def test_every_file_gives_the_same_document(case: Case) -> None:
-    documents = {
-        str(path): without_source(families.build(read(path), config=config, arch=arch))
-        for path, config in case.files
-        for arch in (None, case.arch)
-    }
+    documents = {str(path): without_source(families.build(read(path), config=config)) for path, config in case.files}
     assert len(set(documents.values())) == 1
+
+
+def test_arch_is_found_from_the_names() -> None:
+    for case in (row.values[0] for row in ROWS if str(row.id).startswith("golden")):
+        path, config = case.files[0]
+        found = read(path)
+        told = families.build(found, config=config, arch=case.arch)
+        assert to_bytes(families.build(found, config=config)) == to_bytes(told)
 
 
 def test_rate_is_step_rescale() -> None:
@@ -450,7 +454,8 @@ def test_loading_needs_no_jax(tmp_path: Path) -> None:
         assert not {"jax", "flax", "equinox", "orbax", "tensorstore"} & set(sys.modules)
         """
     )
-    files = [(str(path), config) for row in ROWS if row.values[0] is not None for path, config in row.values[0].files]
+    some = [row.values[0] for row in ROWS if row.values[0] is not None and "long" not in str(row.id)]
+    files = [(str(path), config) for case in some for path, config in case.files]
     listed = tmp_path / "files.json"
     listed.write_text(json.dumps(files))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
