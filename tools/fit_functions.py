@@ -57,7 +57,9 @@ def log1p_slope(u: mp.mpf) -> mp.mpf:
 FITS = (
     # 2^f, relative error; an exact 1 in front makes 2^f - 1 accurate near 0.
     Fit("EXP2_32", "lanes.rs", np.float32, (-0.5, 0.5), 6, lambda f: mp.mpf(2) ** f, lambda f: mp.mpf(2) ** -f, (1.0,)),
-    Fit("EXP2_64", "lanes.rs", np.float64, (-0.5, 0.5), 11, lambda f: mp.mpf(2) ** f, lambda f: mp.mpf(2) ** -f, (1.0,)),
+    Fit(
+        "EXP2_64", "lanes.rs", np.float64, (-0.5, 0.5), 11, lambda f: mp.mpf(2) ** f, lambda f: mp.mpf(2) ** -f, (1.0,)
+    ),
     # log2 of the normal tail, weighted by what it does to t 2^q; an exact -1 in front keeps gelu(x) / x near 0.
     Fit(
         "LOG2_TAIL",
@@ -90,7 +92,9 @@ def remez(xs: list[mp.mpf], ys: list[mp.mpf], ws: list[mp.mpf], powers: range) -
         solution = mp.lu_solve(system, right)
         coefficients = [solution[k] for k in range(n)]
         level = abs(solution[n])
-        errors = [ws[i] * (ys[i] - sum(c * xs[i] ** k for c, k in zip(coefficients, powers, strict=True))) for i in usable]
+        errors = [
+            ws[i] * (ys[i] - sum(c * xs[i] ** k for c, k in zip(coefficients, powers, strict=True))) for i in usable
+        ]
         extrema: list[tuple[mp.mpf, int]] = []
         for error, i in zip(errors, usable, strict=True):
             if extrema and (error > 0) == (extrema[-1][0] > 0):
@@ -141,7 +145,9 @@ def literal(value: float, dtype: type[np.floating]) -> str:
     """The shortest Rust literal that reads back as ``value``."""
     if value in (0.0, 1.0, -1.0):
         return f"{value:.1f}"
-    return re.sub(r"e([+-])0?", lambda m: "e-" if m[1] == "-" else "e", np.format_float_scientific(dtype(value), unique=True))
+    return re.sub(
+        r"e([+-])0?", lambda m: "e-" if m[1] == "-" else "e", np.format_float_scientific(dtype(value), unique=True)
+    )
 
 
 def constant(spec: Fit, coefficients: list[float]) -> str:

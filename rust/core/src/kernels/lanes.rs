@@ -96,6 +96,9 @@ pub trait Lanes: Copy {
     /// Applies a function lane by lane, for what has no vector form.
     fn map(self, a: Self::V, f: impl Fn(Self::E) -> Self::E) -> Self::V;
 
+    /// Runs a kernel as a function of its own, so that no register of the caller's loops is taken by its constants.
+    fn call<K: Kernel<Self::E>>(self, kernel: K) -> K::Output;
+
     /// sum c_k a^k, fused.
     #[inline(always)]
     fn poly<const N: usize>(self, a: Self::V, c: &[Self::E; N]) -> Self::V {
@@ -204,6 +207,10 @@ macro_rules! common {
         #[inline(always)]
         fn sum(self, a: S::$vs) -> $elem {
             self.0.$sum(a)
+        }
+        #[inline(always)]
+        fn call<K: Kernel<$elem>>(self, kernel: K) -> K::Output {
+            outlined(self.0, kernel)
         }
         #[inline(always)]
         fn map(self, a: S::$vs, f: impl Fn($elem) -> $elem) -> S::$vs {
@@ -321,6 +328,11 @@ const EXP2_64: [f64; 12] = [
     7.072549206608418e-9,
     4.0517183951396866e-10,
 ];
+
+#[inline(never)]
+fn outlined<S: Simd, E: Elem, K: Kernel<E>>(simd: S, kernel: K) -> K::Output {
+    E::vectorize(simd, kernel)
+}
 
 struct On32<K>(K);
 struct On64<K>(K);

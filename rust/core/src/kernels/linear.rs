@@ -1,6 +1,6 @@
 //! y = epilogue(W x + b) for every row, the matrix packed once.
 
-use super::pointwise::{self, Curve, Function, with_curve};
+use super::pointwise::{self, Function};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 use std::mem::MaybeUninit;
 
@@ -186,15 +186,16 @@ impl<E: Elem> Linear<E> {
                         Epilogue::Apply(function) => {
                             pointwise::apply_rows(lanes, function, n, wide * L::LANES, out, y_stride);
                         }
-                        Epilogue::Glu(gate) => with_curve!(gate, C => {
+                        Epilogue::Glu(gate) => {
+                            pointwise::apply_rows(lanes, gate, 1, n * wide * L::LANES, gates, 0);
                             for r in 0..n {
-                                for i in 0..wide {
-                                    let p = out.add(r * y_stride + i * L::LANES);
-                                    let gate = lanes.load(gates.add((r * wide + i) * L::LANES));
-                                    lanes.store(p, lanes.mul(lanes.load(p), C::apply(lanes, gate)));
+                                for i in (0..wide * L::LANES).step_by(L::LANES) {
+                                    let p = out.add(r * y_stride + i);
+                                    let gate = lanes.load(gates.add(r * wide * L::LANES + i));
+                                    lanes.store(p, lanes.mul(lanes.load(p), gate));
                                 }
                             }
-                        }),
+                        }
                     }
                     row += n;
                 }
@@ -445,7 +446,6 @@ mod tests {
                 (512, 64, 10, Epilogue::None),
                 (512, 1, 64, Epilogue::None),
                 (64, 256, 512, Epilogue::None),
-                (64, 1024, 4096, Epilogue::None),
                 (8, 64, 128, Epilogue::None),
                 (4, 64, 128, Epilogue::None),
                 (3, 64, 128, Epilogue::None),

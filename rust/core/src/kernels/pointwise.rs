@@ -72,7 +72,7 @@ impl Function {
     }
 }
 
-/// A function as a type, so that a loop over it is compiled for it: see [`with_curve!`].
+/// A function as a type, so that a loop over it is compiled for it.
 pub trait Curve {
     /// The function, lane by lane.
     fn apply<L: Lanes>(lanes: L, x: L::V) -> L::V;
@@ -103,7 +103,6 @@ macro_rules! with_curve {
         }
     }};
 }
-pub(crate) use with_curve;
 
 /// The functions as types.
 pub mod curves {
@@ -257,47 +256,152 @@ const LOG1P: [f32; 9] = [
     5.561648e-3,
 ];
 
+/// Several vectors as one: their chains of dependent operations go side by side.
+///
+/// Loops only: closures that the standard library calls would be compiled without the instruction set.
+#[derive(Clone, Copy)]
+struct Abreast<L, const N: usize>(L);
+
+macro_rules! each {
+    ($($name:ident($first:ident $(, $other:ident)*);)+) => {$(
+        #[inline(always)]
+        fn $name(self, mut $first: [L::V; N] $(, $other: [L::V; N])*) -> [L::V; N] {
+            for i in 0..N {
+                $first[i] = self.0.$name($first[i] $(, $other[i])*);
+            }
+            $first
+        }
+    )+};
+}
+
+impl<L: Lanes, const N: usize> Lanes for Abreast<L, N> {
+    type E = L::E;
+    type V = [L::V; N];
+    const LANES: usize = N * L::LANES;
+    const REGISTERS: usize = L::REGISTERS / N;
+
+    #[inline(always)]
+    fn splat(self, x: L::E) -> [L::V; N] {
+        [self.0.splat(x); N]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const L::E) -> [L::V; N] {
+        let mut v = [self.0.splat(L::E::ZERO); N];
+        for (i, v) in v.iter_mut().enumerate() {
+            // SAFETY: the caller answers for N vectors.
+            *v = unsafe { self.0.load(p.add(i * L::LANES)) };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut L::E, v: [L::V; N]) {
+        for (i, &v) in v.iter().enumerate() {
+            // SAFETY: the caller answers for N vectors.
+            unsafe { self.0.store(p.add(i * L::LANES), v) };
+        }
+    }
+    each! {
+        add(a, b);
+        sub(a, b);
+        mul(a, b);
+        div(a, b);
+        fma(a, b, c);
+        nfma(a, b, c);
+        abs(a);
+        max(a, b);
+        min(a, b);
+        sqrt(a);
+        select_gt(a, b, yes, no);
+        exp2_poly(f);
+        exp2m1_poly(f);
+    }
+    #[inline(always)]
+    fn call<K: Kernel<L::E>>(self, kernel: K) -> K::Output {
+        self.0.call(kernel)
+    }
+    #[inline(always)]
+    fn sum(self, a: [L::V; N]) -> L::E {
+        let mut sum = L::E::ZERO;
+        for a in a {
+            sum += self.0.sum(a);
+        }
+        sum
+    }
+    #[inline(always)]
+    fn round2(self, a: [L::V; N]) -> ([L::V; N], [L::V; N]) {
+        let (mut n, mut scale) = (a, a);
+        for i in 0..N {
+            (n[i], scale[i]) = self.0.round2(a[i]);
+        }
+        (n, scale)
+    }
+    #[inline(always)]
+    fn map(self, mut a: [L::V; N], f: impl Fn(L::E) -> L::E) -> [L::V; N] {
+        for a in &mut a {
+            *a = self.0.map(*a, &f);
+        }
+        a
+    }
+}
+
+/// A function of `rows` rows of `len` elements, which start `stride` apart from `p` on.
+struct Rows<E> {
+    function: Function,
+    rows: usize,
+    len: usize,
+    p: *mut E,
+    stride: usize,
+}
+
+impl<E: Elem> Kernel<E> for Rows<E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        if L::REGISTERS >= 32 { self.abreast::<L, 4>(lanes) } else { self.abreast::<L, 2>(lanes) }
+    }
+}
+
+impl<E: Elem> Rows<E> {
+    #[inline(always)]
+    fn abreast<L: Lanes<E = E>, const N: usize>(self, lanes: L) {
+        let Self { function, rows, len, p, stride } = self;
+        let wide = len - len % (N * L::LANES);
+        with_curve!(function, C => {
+            for row in 0..rows {
+                // SAFETY: the maker answers for `rows` rows of `len` elements, of which LANES is a divisor.
+                unsafe {
+                    let p = p.add(row * stride);
+                    for i in (0..wide).step_by(N * L::LANES) {
+                        let lanes = Abreast::<L, N>(lanes);
+                        lanes.store(p.add(i), C::apply(lanes, lanes.load(p.add(i))));
+                    }
+                    for i in (wide..len).step_by(L::LANES) {
+                        lanes.store(p.add(i), C::apply(lanes, lanes.load(p.add(i))));
+                    }
+                }
+            }
+        });
+    }
+}
+
 /// Applies `function` to `rows` rows of `len` elements, which start `stride` apart from `p` on.
 ///
 /// # Safety
 /// They are there, and `len` is a multiple of `L::LANES`.
 #[inline(always)]
 pub unsafe fn apply_rows<L: Lanes>(lanes: L, function: Function, rows: usize, len: usize, p: *mut L::E, stride: usize) {
-    if function == Function::Identity {
-        return;
+    if function != Function::Identity {
+        lanes.call(Rows { function, rows, len, p, stride });
     }
-    with_curve!(function, C => {
-        for row in 0..rows {
-            for i in (0..len).step_by(L::LANES) {
-                // SAFETY: the caller answers for `rows` rows of `len` elements.
-                unsafe {
-                    let p = p.add(row * stride + i);
-                    lanes.store(p, C::apply(lanes, lanes.load(p)));
-                }
-            }
-        }
-    });
 }
 
 /// Applies `function` to `rows` rows of `d` channels (stride [`padded`]) in place.
 pub fn run<E: Elem>(isa: Isa, function: Function, rows: usize, d: usize, x: &mut [E]) {
     let len = rows * padded(d);
     assert!(x.len() >= len);
-    isa.run(Run { function, x: &mut x[..len] });
-}
-
-struct Run<'a, E> {
-    function: Function,
-    x: &'a mut [E],
-}
-
-impl<E: Elem> Kernel<E> for Run<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<E = E>>(self, lanes: L) {
-        // SAFETY: the slice is whole rows of whole groups.
-        unsafe { apply_rows(lanes, self.function, 1, self.x.len(), self.x.as_mut_ptr(), 0) }
+    if function != Function::Identity {
+        isa.run(Rows { function, rows: 1, len, p: x.as_mut_ptr(), stride: len });
     }
 }
 
