@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import mpmath as mp
+import mpmath as mp  # type: ignore[import-untyped]
 import numpy as np
 
 mp.mp.dps = 50
@@ -46,11 +46,8 @@ def phi(t: mp.mpf) -> mp.mpf:
     return mp.erfc(t / mp.sqrt(2)) / 2
 
 
-def one(_: mp.mpf) -> mp.mpf:
-    return mp.mpf(1)
-
-
 def log1p_slope(u: mp.mpf) -> mp.mpf:
+    """log(1 + u) / u."""
     return mp.log1p(u) / u if u else mp.mpf(1)
 
 
@@ -145,9 +142,8 @@ def literal(value: float, dtype: type[np.floating]) -> str:
     """The shortest Rust literal that reads back as ``value``."""
     if value in (0.0, 1.0, -1.0):
         return f"{value:.1f}"
-    return re.sub(
-        r"e([+-])0?", lambda m: "e-" if m[1] == "-" else "e", np.format_float_scientific(dtype(value), unique=True)
-    )
+    mantissa, exponent = np.format_float_scientific(dtype(value), unique=True).split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def constant(spec: Fit, coefficients: list[float]) -> str:
