@@ -6,7 +6,7 @@ use crate::document::{
 use crate::discretize::{self, Disc};
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Epilogue, Linear};
-use crate::kernels::norm::{Kind, Norm};
+use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::Function;
 use crate::kernels::selective::Selective;
 use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
@@ -90,6 +90,15 @@ fn pointwise(function: Named) -> Option<Function> {
     })
 }
 
+fn norm_of<E: Elem>(n: &crate::document::Norm, width: usize) -> Norm<E> {
+    let kind = match n.kind {
+        NormKind::Layer => norm::NormKind::Layer,
+        NormKind::Rms => norm::NormKind::Rms,
+        NormKind::Affine => norm::NormKind::Affine,
+    };
+    Norm::new(kind, width, n.weight.as_deref(), n.bias.as_deref(), n.eps, n.shift)
+}
+
 fn row<E: Elem>(values: impl IntoIterator<Item = f64>) -> Aligned<E> {
     let mut row: Vec<E> = values.into_iter().map(E::of).collect();
     row.resize(padded(row.len()), E::ZERO);
@@ -163,13 +172,7 @@ impl<E: Elem + FftNum> Lowering<E> {
             }
             Node::Norm(n) => {
                 let y = self.buffer(x.width);
-                let kind = match n.kind {
-                    NormKind::Layer => Kind::Layer,
-                    NormKind::Rms => Kind::Rms,
-                    NormKind::Affine => Kind::Affine,
-                };
-                let layer = Norm::new(kind, x.width, n.weight.as_deref(), n.bias.as_deref(), n.eps, n.shift);
-                self.push(Op::Norm { layer, x, y });
+                self.push(Op::Norm { layer: norm_of(n, x.width), x, y });
                 Ok((y, 1))
             }
             Node::Activation(a) => {
@@ -264,14 +267,19 @@ impl<E: Elem + FftNum> Lowering<E> {
                 };
                 let y = self.own(child, child.id == x.id || child.id == skip.id);
                 let beta = match &r.beta {
-                    Factor::All(b) => row(std::iter::repeat_n(*b, y.width)),
-                    Factor::Each(b) => row(b.iter().copied()),
+                    Factor::All(b) => std::slice::from_ref(b),
+                    Factor::Each(b) => b,
                 };
-                self.push(Op::Combine { alpha: E::of(r.alpha), beta, x: skip, y });
+                let (norm, taken) = match nodes.get(1) {
+                    Some(Node::Norm(n)) => (Some(norm_of(n, y.width)), 2),
+                    _ => (None, 1),
+                };
+                let layer = Residual::new(y.width, r.alpha, beta, norm);
+                self.push(Op::Residual { layer, x: skip, y });
                 if skip.id != x.id {
                     self.free.push(skip);
                 }
-                Ok((y, 1))
+                Ok((y, taken))
             }
             Node::Gate(g) => {
                 let left = self.branch(&g.left, x)?;
@@ -343,8 +351,7 @@ impl<E: Elem + FftNum> Lowering<E> {
             self.push(Op::Delay { len: cut, state, x, y: late });
             let layer = Lti::new(make(cut, false)?, ssm.head_major, |_, _| 0.0, Function::Identity, Direction::Forward);
             self.lti(layer, late, tail, cut as u64);
-            let beta = row(std::iter::repeat_n(1.0, m * h));
-            let op = Op::Combine { alpha: E::ZERO - E::ONE, beta, x: tail, y };
+            let op = Op::Residual { layer: Residual::new(m * h, -1.0, &[1.0], None), x: tail, y };
             self.entries.push(Entry { op, after: cut as u64 });
             self.free.extend([late, tail]);
         }
@@ -382,12 +389,11 @@ impl<E: Elem + FftNum> Lowering<E> {
         if let Some(c) = &m.c_reverse {
             let z = self.buffer(d_out);
             self.mimo_pass(m, &step, c, factor, true, x, z);
-            let beta = row(std::iter::repeat_n(1.0, d_out));
-            self.push(Op::Combine { alpha: E::ONE, beta, x: z, y });
+            self.push(Op::Add { layer: Residual::new(d_out, 1.0, &[1.0], None), x: z, y });
             self.free.push(z);
         }
         if let Some(d) = &m.d {
-            self.push(Op::Skip { d: row(d.iter().copied()), x, y });
+            self.push(Op::Add { layer: Residual::new(d_out, 1.0, d, None), x, y });
         }
         y
     }

@@ -1,7 +1,7 @@
 //! The operations that a plan is made of.
 
 use crate::kernels::linear::Linear;
-use crate::kernels::norm::{self, Norm};
+use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::selective::Selective;
 use crate::kernels::{Aligned, Elem, padded};
@@ -35,10 +35,10 @@ pub(crate) enum Op<E: FftNum> {
     Selective { layer: Selective<E>, state: Place, x: Buffer, dt: Buffer, bc: Buffer, y: Buffer },
     /// y = x as it was `len` samples ago, zero before that.
     Delay { len: usize, state: Place, x: Buffer, y: Buffer },
-    /// y = alpha x + beta y
-    Combine { alpha: E, beta: Aligned<E>, x: Buffer, y: Buffer },
-    /// y += d x
-    Skip { d: Aligned<E>, x: Buffer, y: Buffer },
+    /// y = norm(alpha x + beta y)
+    Residual { layer: Residual<E>, x: Buffer, y: Buffer },
+    /// y = norm(alpha y + beta x)
+    Add { layer: Residual<E>, x: Buffer, y: Buffer },
     /// y = x y
     Multiply { x: Buffer, y: Buffer },
     Copy { x: Buffer, y: Buffer },
@@ -126,13 +126,15 @@ impl<E: Elem + FftNum> Op<E> {
                     }
                 }
             }
-            Op::Combine { alpha, beta, x, y } => {
-                by_rows(w, *x, *y, x.width, |rows, x, y| norm::combine(w.isa, rows, *alpha, beta, x, y));
+            Op::Residual { layer, x, y } => {
+                by_rows(w, *x, *y, 16 * x.width, |rows, x, y| layer.run_on_branch(w.isa, rows, x, y));
             }
-            Op::Skip { d, x, y } => {
-                by_rows(w, *x, *y, x.width, |rows, x, y| norm::add_scaled(w.isa, rows, d, x, y));
+            Op::Add { layer, x, y } => {
+                by_rows(w, *x, *y, 16 * x.width, |rows, x, y| layer.run_on_skip(w.isa, rows, y, x));
             }
-            Op::Multiply { x, y } => by_rows(w, *x, *y, x.width, |_, x, y| norm::multiply(w.isa, x, y)),
+            Op::Multiply { x, y } => {
+                by_rows(w, *x, *y, x.width, |rows, a, b| norm::mul_in_place(w.isa, rows, x.width, a, b));
+            }
             Op::Copy { x, y } => {
                 // SAFETY: as above.
                 let (x, y) = unsafe { (w.rows_of(*x), w.rows_of(*y)) };

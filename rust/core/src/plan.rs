@@ -227,7 +227,7 @@ impl<E: Elem + FftNum> Plan<E> {
         if !(rate.is_finite() && rate > 0.0) {
             return Err(Error::Value(format!("rate: expected a positive number, found {rate}")));
         }
-        let mut plan = lower::lower(document, rate, isa)?;
+        let mut plan: Plan<E> = lower::lower(document, rate, isa)?;
         if let (Some(layer), true) = (&plan.no_step_size, rate != 1.0) {
             return Err(Error::Unsupported(format!(
                 "rate={rate}: layer {layer} has no step size that a rate could multiply; \

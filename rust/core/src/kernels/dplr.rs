@@ -123,7 +123,7 @@ fn scan<L: Lanes, const K: usize>(lanes: L, s: Scan<'_, L::E>) {
                     }
                     fr = lanes.fma(dr, xr, lanes.nfma(di, xi, fr));
                     fi = lanes.fma(dr, xi, lanes.fma(di, xr, fi));
-                    let (zr, zi) = (lanes.flush(lanes.add(xr, fr)), lanes.flush(lanes.add(xi, fi)));
+                    let (zr, zi) = (lanes.add(xr, fr), lanes.add(xi, fi));
                     lanes.store(pr, zr);
                     lanes.store(pi, zi);
                     y = (lanes.fma(row(4), zr, y.0), lanes.nfma(row(5), zi, y.1));

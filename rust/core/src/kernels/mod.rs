@@ -6,6 +6,7 @@
 
 pub mod aligned;
 pub mod chunk;
+pub mod columns;
 pub mod dense;
 pub mod diagonal;
 pub mod dplr;

@@ -8,7 +8,7 @@ use super::system::{Lane, Recurrence, System};
 use crate::conv::{CausalConv, Spectrum};
 use crate::kernels::chunk::{Chunk, TILE, Transition};
 use crate::kernels::pointwise::{self, Function};
-use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
+use crate::kernels::{Aligned, Elem, GROUP, Isa, columns, padded};
 use crate::threads::{Shared, Team};
 use realfft::FftNum;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -162,7 +162,7 @@ impl<E: Elem + FftNum> Lti<E> {
         scratch: &mut [E],
         dt: f64,
     ) {
-        assert!(rows == 0 || x.len() >= (rows - 1) * x_stride + x_stride.min(padded(self.system.channels())));
+        assert!(x.len() >= rows * x_stride && x_stride >= padded(self.system.channels()));
         let tile = (TILE * self.chunk_len).max(SCAN_ROWS) * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
         let (z, rest) = rest.split_at_mut(tile);
@@ -181,7 +181,7 @@ impl<E: Elem + FftNum> Lti<E> {
         while t < rows {
             let chunks = chunk.map_or(0, |c| ((rows - t) / c.len()).min(TILE));
             let n = if chunks > 0 { chunks * self.chunk_len } else { (rows - t).min(SCAN_ROWS) };
-            self.pack(group, t, n, rows, x, x_stride, u);
+            self.pack(isa, group, t, n, rows, x, x_stride, u);
             match (chunk, &anew) {
                 (Some(chunk), _) if chunks > 0 => {
                     let core = self.groups[group].core_len();
@@ -252,7 +252,7 @@ impl<E: Elem + FftNum> Lti<E> {
                     *w += z;
                 }
             }
-            self.pack(group, t, n, rows, x, x_stride, u);
+            self.pack(isa, group, t, n, rows, x, x_stride, u);
             if chunks > 0 {
                 chunk.advance(isa, chunks, u, &mut state[..core], rest);
                 self.groups[group].refresh(isa, state);
@@ -288,19 +288,21 @@ impl<E: Elem + FftNum> Lti<E> {
 
     /// The inputs of `n` samples from `t` on, in the layer's order, a lane each.
     #[allow(clippy::too_many_arguments)]
-    fn pack(&self, group: usize, t: usize, n: usize, rows: usize, x: &[E], stride: usize, u: &mut [E]) {
+    fn pack(&self, isa: Isa, group: usize, t: usize, n: usize, rows: usize, x: &[E], stride: usize, u: &mut [E]) {
+        let (first, step) = match self.direction {
+            Direction::Forward => (t, stride as isize),
+            Direction::Backward => (rows - 1 - t, -(stride as isize)),
+        };
+        if self.in_order {
+            let x = &x[first * stride + group * GROUP..];
+            // SAFETY: `x` has `rows` whole rows, and the group's columns are within each.
+            unsafe { columns::pack(isa, n, x.as_ptr(), step, u) };
+            return;
+        }
         for (i, u) in u.chunks_exact_mut(GROUP).take(n).enumerate() {
-            let row = match self.direction {
-                Direction::Forward => t + i,
-                Direction::Backward => rows - 1 - t - i,
-            };
-            let x = &x[row * stride..];
-            if self.in_order {
-                u.copy_from_slice(&x[group * GROUP..][..GROUP]);
-            } else {
-                for (u, lane) in u.iter_mut().zip(&self.lanes[group]) {
-                    *u = lane.map_or(E::ZERO, |l| x[l.channel]);
-                }
+            let x = &x[(first as isize * stride as isize + i as isize * step) as usize..];
+            for (u, lane) in u.iter_mut().zip(&self.lanes[group]) {
+                *u = lane.map_or(E::ZERO, |l| x[l.channel]);
             }
         }
     }
@@ -322,35 +324,34 @@ impl<E: Elem + FftNum> Lti<E> {
         y: *mut E,
         stride: usize,
     ) {
-        let skip = &self.skip[group * GROUP..][..GROUP];
-        for (z, u) in z.chunks_exact_mut(GROUP).zip(u.chunks_exact(GROUP)).take(n) {
-            for ((z, &u), &d) in z.iter_mut().zip(u).zip(skip) {
-                *z += d * u;
-            }
-            for part in 1..self.parts {
-                for v in 0..self.outputs {
-                    z[v] = z[v] + z[part * self.outputs + v];
+        columns::add_skip(isa, n, &self.skip[group * GROUP..], u, z);
+        if self.parts > 1 {
+            for z in z.chunks_exact_mut(GROUP).take(n) {
+                for part in 1..self.parts {
+                    for v in 0..self.outputs {
+                        z[v] = z[v] + z[part * self.outputs + v];
+                    }
                 }
             }
         }
-        pointwise::run(isa, self.function, n, GROUP, &mut z[..n * GROUP]);
-        let width = (self.outputs - group * GROUP).min(GROUP);
-        for (i, z) in z.chunks_exact(GROUP).take(n).enumerate() {
-            // SAFETY: the row is within `rows`, the columns are this group's own.
-            unsafe {
-                match self.direction {
-                    Direction::Forward => {
-                        let to = y.add((t + i) * stride + group * GROUP);
-                        std::ptr::copy_nonoverlapping(z.as_ptr(), to, width);
+        if self.function != Function::Identity {
+            pointwise::run(isa, self.function, n, GROUP, &mut z[..n * GROUP]);
+        }
+        match self.direction {
+            // SAFETY: the rows are within `rows` and padded to whole groups, the columns are this group's own.
+            Direction::Forward => unsafe {
+                columns::unpack(isa, n, z, y.add(t * stride + group * GROUP), stride as isize);
+            },
+            // The sample at i from the end is heard by those before it.
+            Direction::Backward => {
+                let width = (self.outputs - group * GROUP).min(GROUP);
+                for (i, z) in z.chunks_exact(GROUP).take(n.min((rows - 1).saturating_sub(t))).enumerate() {
+                    // SAFETY: as above.
+                    let to = unsafe { y.add((rows - 2 - t - i) * stride + group * GROUP) };
+                    for (l, &z) in z.iter().enumerate().take(width) {
+                        // SAFETY: as above.
+                        unsafe { *to.add(l) += z };
                     }
-                    // The sample at i from the end is heard by those before it.
-                    Direction::Backward if t + i + 2 <= rows => {
-                        let to = y.add((rows - 2 - t - i) * stride + group * GROUP);
-                        for (l, &z) in z.iter().enumerate().take(width) {
-                            *to.add(l) += z;
-                        }
-                    }
-                    Direction::Backward => {}
                 }
             }
         }
