@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import document as doc
+from .errors import CheckpointError
 from .model import Dtype, Model
 
 Complex = NDArray[np.complex128]
@@ -64,7 +65,15 @@ def diagonal(
     read, skip, width = _outputs(c, D)
     modes = _systems("A", a), _systems("B", b)
     node = doc.Diagonal(
-        read, skip, _steps(steps, width), *modes, disc, alpha, conjugate_pairs, allow_unstable=allow_unstable, name="diagonal"
+        read,
+        skip,
+        _steps(steps, width),
+        *modes,
+        disc,
+        alpha,
+        conjugate_pairs,
+        allow_unstable=allow_unstable,
+        name="diagonal",
     )
     return _model(node, width, read.shape[0] * width, dtype)
 
@@ -109,7 +118,16 @@ def dplr(
         p = p[None]
     steps = _steps(np.asarray(dt, dtype=np.float64), width)
     node = doc.Dplr(
-        read, skip, steps, _systems("A", a), p, _systems("B", b), None, conjugate_pairs, allow_unstable=allow_unstable, name="dplr"
+        read,
+        skip,
+        steps,
+        _systems("A", a),
+        p,
+        _systems("B", b),
+        None,
+        conjugate_pairs,
+        allow_unstable=allow_unstable,
+        name="dplr",
     )
     return _model(node, width, read.shape[0] * width, dtype)
 
@@ -173,7 +191,7 @@ def _model(node: doc.Node, d_input: int, d_output: int, dtype: Dtype) -> Model:
     meta: Mapping[str, str] = {"arch": doc.KIND_OF[type(node)]}
     try:
         return Model(doc.Document(node, d_input, d_output, meta), dtype)
-    except doc.CheckpointError as error:
+    except CheckpointError as error:
         # There is no checkpoint here: the arrays are the caller's arguments.
         raise ValueError(str(error)) from None
 
@@ -194,7 +212,7 @@ def _outputs(C: Complex, D: ArrayLike | None) -> tuple[Complex, NDArray[np.float
     if skip.ndim == 1:
         skip = skip[None]
     if skip.shape != (m, h):
-        raise ValueError(f"D: expected shape {(m, h) if m > 1 else (h,)}, found {np.shape(D)}")
+        raise ValueError(f"D: expected shape {(m, h) if m > 1 else (h,)}, found {np.asarray(D).shape}")
     return read, skip, h
 
 

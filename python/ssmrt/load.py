@@ -60,13 +60,13 @@ def read_document(
 ) -> Document:
     """As `load`, up to the Document."""
     path = Path(path)
-    if path.name.endswith(OWN_SUFFIX) or _is_own(path):
+    if path.name.endswith(OWN_SUFFIX) or is_own(path):
         return from_bytes(path.read_bytes(), str(path))
     checkpoint = readers.read(path, step=step)
     return families.build(checkpoint, config=_config(config), arch=arch)
 
 
-def _is_own(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Whether a safetensors file carries ssmrt's tree in its header's first bytes."""
     if not path.is_file():
         return False

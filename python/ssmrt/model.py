@@ -234,7 +234,9 @@ class Model:
         batch = state.shape[:-1]
         wanted = (batch, (*batch, 1)) if self._document.tokens else ((*batch, plan.d_input),)
         if samples.shape not in wanted:
-            raise ValueError(f"u: expected shape {wanted[0]} with a state of shape {state.shape}, found {samples.shape}")
+            raise ValueError(
+                f"u: expected shape {wanted[0]} with a state of shape {state.shape}, found {samples.shape}"
+            )
         n = math.prod(batch)
         flat = samples.reshape(n) if self._document.tokens else samples.reshape(n, plan.d_input)
         if dt is not None:
@@ -279,7 +281,8 @@ class Model:
 
     def __repr__(self) -> str:
         arch = self._document.meta.get("arch", "model")
-        return f"<ssmrt.Model {arch}: {self.d_input} -> {self.d_output}, {self.num_parameters} parameters, {self._dtype}>"
+        sizes = f"{self.d_input} -> {self.d_output}, {self.num_parameters} parameters"
+        return f"<ssmrt.Model {arch}: {sizes}, {self._dtype}>"
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return _unpickle, (self._bytes, self._dtype)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ExportError
 from . import contract
 from .optional import require
 
@@ -31,8 +32,12 @@ class Session:
         if exact:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         source = model if isinstance(model, bytes) else str(model)
-        self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         name = "the graph" if isinstance(model, bytes) else str(model)
+        try:
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # ONNX Runtime's exceptions have no class in common but this.
+            raise ExportError(f"{name}: expected an ONNX graph; ONNX Runtime says: {error}") from None
         self.contract = contract.from_metadata(self._session.get_modelmeta().custom_metadata_map, name)
         self._names = ["y", *(state.output for state in self.contract.states)]
         self.states: list[Array] = []

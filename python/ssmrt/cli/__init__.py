@@ -1,0 +1,3 @@
+"""The command line. Everything may be used from here; nothing uses this."""
+
+from .main import main as main

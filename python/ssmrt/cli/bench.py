@@ -1,0 +1,81 @@
+"""Measure how fast a model runs on this machine.
+
+One sample by `stream.step` (median, tail, worst), blocks by `stream.push`, a whole sequence by `forward`. Input is
+noise. All from Python, on one stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..document import Embedding, first
+from ..model import Model
+from .arguments import add_json, add_model, model_of, positive
+from .timing import measure, percentiles
+
+_BLOCKS = (64, 512)
+_MOST = 200_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    add_model(parser)
+    parser.add_argument("--length", type=positive, default=16000, help="samples of the whole sequence (default: 16000)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="spent on each measurement (default: 1)")
+    parser.add_argument("--rate", type=float, default=1.0, help="multiplies every step size (default: 1)")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure."""
+    model = model_of(arguments)
+    seconds: float = arguments.seconds
+    result: dict[str, Any] = {"model": repr(model), "isa": model.isa, "dtype": str(model.dtype)}
+    if model.streamable:
+        stream = model.stream(rate=arguments.rate)
+        sample = _noise(model, 1)[:, 0]
+        answer = np.empty((1, model.d_output), model.dtype)
+        result["step_us"] = percentiles(measure(lambda: stream.step(sample, out=answer), seconds, _MOST))
+        for block in _BLOCKS:
+            chunk = _noise(model, block)
+            answers = np.empty((1, block, model.d_output), model.dtype)
+            result[f"push_{block}_us"] = percentiles(
+                measure(lambda u=chunk, y=answers: stream.push(u, out=y), seconds, _MOST)  # type: ignore[misc]
+            )
+    sequence = _noise(model, arguments.length)
+    result[f"forward_{arguments.length}_us"] = percentiles(
+        measure(lambda: model(sequence, rate=arguments.rate), seconds, _MOST)
+    )
+    print(json.dumps(result) if arguments.json else _table(result))
+    return 0
+
+
+def _noise(model: Model, length: int) -> NDArray[Any]:
+    rng = np.random.default_rng(0)
+    head = first(model.document.root)
+    if isinstance(head, Embedding):
+        return rng.integers(0, len(head.weight), (1, length))
+    return rng.standard_normal((1, length, model.d_input)).astype(model.dtype)
+
+
+def _table(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['model']} on {result['isa']}",
+        "",
+        f"{'microseconds':<16}" + "".join(f"{n:>12}" for n in _COLUMNS),
+    ]
+    for name, value in result.items():
+        if isinstance(value, dict):
+            call, _, size = name.removesuffix("_us").partition("_")
+            samples = int(size or 1)
+            cells = [*(f"{value[n]:.1f}" for n in _COLUMNS[:-1]), f"{value['p50'] / samples:.3f}"]
+            lines.append(f"{call} {samples:<10}".ljust(16) + "".join(f"{cell:>12}" for cell in cells))
+    return "\n".join(lines)
+
+
+_COLUMNS = ("p50", "p99", "p99.9", "max", "a sample")

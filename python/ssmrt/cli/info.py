@@ -1,0 +1,141 @@
+"""Say what a checkpoint is, layer by layer, and what its file does not say."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import readers
+from ..document import KIND_OF, Node, branches
+from ..errors import ConfigRequired, NotStreamable, SsmrtError
+from ..load import is_own, load
+from ..model import Model
+from ..readers.checkpoint import Checkpoint
+from .arguments import add_checkpoint, add_json, config_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    add_checkpoint(parser)
+    parser.add_argument("--tensors", action="store_true", help="list the file's tensors too")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what is known, and the question where one is open."""
+    path = Path(arguments.model)
+    checkpoint = None if is_own(path) else readers.read(path, step=arguments.step)
+    facts: dict[str, Any] = {"path": str(path), **_content(checkpoint)}
+    model, question, failure = None, None, None
+    try:
+        model = _model(arguments)
+    except ConfigRequired as error:
+        question = error
+        try:
+            model = _model(arguments, {})
+        except SsmrtError:
+            # Some fact has no default: then the layers cannot be told.
+            model = None
+    except SsmrtError as error:
+        failure = error
+    facts["missing"] = None if question is None else _question(question)
+    facts["model"] = None if model is None else _describe(model)
+    facts["assumes_defaults"] = model is not None and question is not None
+    if arguments.json:
+        print(json.dumps(facts))
+    else:
+        _print(facts, model, question, arguments.tensors)
+    if failure is not None:
+        sys.stdout.flush()
+        raise failure
+    return 0
+
+
+def _model(arguments: argparse.Namespace, config: dict[str, Any] | None = None) -> Model:
+    given = config_of(arguments) if config is None else config
+    return load(arguments.model, config=given, arch=arguments.arch, step=arguments.step)
+
+
+def _content(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    if checkpoint is None:
+        return {"format": "ssmrt", "config": None, "tensors": {}}
+    tensors = {k: {"shape": list(v.shape), "dtype": str(v.dtype)} for k, v in checkpoint.tensors.items()}
+    config = None if checkpoint.config is None else json.loads(json.dumps(checkpoint.config, default=str))
+    return {"format": checkpoint.format, "config": config, "tensors": tensors}
+
+
+def _question(error: ConfigRequired) -> dict[str, Any]:
+    return {
+        "name": error.name,
+        "path": list(error.path),
+        "why": error.why,
+        "choices": None if error.choices is None else list(error.choices),
+        "default": error.default,
+        "message": str(error),
+    }
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    try:
+        model.stream()
+        reason = None
+    except NotStreamable as error:
+        reason = str(error)
+    return {
+        "arch": model.document.meta.get("arch"),
+        "d_input": model.d_input,
+        "d_output": model.d_output,
+        "tokens": model.document.tokens,
+        "num_parameters": model.num_parameters,
+        "state_size": model.state_size,
+        "streamable": model.streamable,
+        "not_streamable": reason,
+        "layers": list(_layers(model.document.root, 0)),
+    }
+
+
+def _layers(node: Node, depth: int) -> list[dict[str, Any]]:
+    arrays = {f.name: v for f in fields(node) if isinstance(v := getattr(node, f.name), np.ndarray)}
+    row = {
+        "depth": depth,
+        "name": node.name,
+        "kind": KIND_OF[type(node)],
+        "shapes": {name: list(array.shape) for name, array in arrays.items()},
+        "num_parameters": sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays.values()),
+    }
+    return [row, *(inner for child in branches(node) for inner in _layers(child, depth + 1))]
+
+
+def _print(facts: dict[str, Any], model: Model | None, question: ConfigRequired | None, tensors: bool) -> None:
+    rows = [("file", facts["path"]), ("format", facts["format"])]
+    if facts["tensors"]:
+        rows.append(("tensors", str(len(facts["tensors"]))))
+    if facts["config"] is not None:
+        rows.append(("config in it", json.dumps(facts["config"])))
+    if model is not None:
+        known = facts["model"]
+        rows += [
+            ("model", str(known["arch"])),
+            ("input", "tokens" if known["tokens"] else f"({model.d_input},) a sample"),
+            ("output", f"({model.d_output},)"),
+            ("parameters", str(model.num_parameters)),
+            ("state", f"{model.state_size} numbers a stream"),
+            ("streams", "yes" if model.streamable else f"no: {known['not_streamable']}"),
+        ]
+    if question is not None:
+        rows.append(("missing", str(question)))
+    for name, value in rows:
+        print(f"{name:<13} {value}")
+    if model is not None:
+        print("\nlayers" + (", if upstream's defaults are right" if question is not None else ""))
+        print(model.summary())
+    if tensors:
+        print("\ntensors")
+        for name, tensor in facts["tensors"].items():
+            print(f"{name}  {tensor['dtype']} {tuple(tensor['shape'])}")
