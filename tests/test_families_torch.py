@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from cases import Case, cases, relative_error
 from numpy.typing import NDArray
 from oracle import discrete, full, kernel, run
 from ssmrt.document import Dense, Diagonal, Document, Dplr, Linear, Pool, Residual, walk
-from ssmrt.errors import CheckpointError, ConfigRequired, UnsupportedError
+from ssmrt.errors import CheckpointError, ConfigRequired, SsmrtError, UnsupportedError
 from ssmrt.families import build
 from ssmrt.families.s4_kernel import Kernel, real_matrix, tie, true_C
 from ssmrt.readers import read
@@ -343,6 +344,45 @@ def test_every_tensor_counts(name: str) -> None:
         if not key.endswith(IDLE):
             with pytest.raises(CheckpointError, match=r"key +\| expected +\| found|contradicts the tensors"):
                 build(checkpoint(name, {key: None}), config=row.config)
+
+
+DAMAGE: list[Callable[[Array], Array]] = [
+    lambda a: a[None],
+    lambda a: a.reshape(-1),
+    lambda a: a[..., 0] if a.ndim else a[None],
+    lambda a: a[:0] if a.ndim else a - 1,
+    lambda a: np.concatenate([a, a], -1) if a.ndim else a * 10**9,
+    lambda a: np.zeros(a.shape, np.int64),
+    lambda a: np.zeros(a.shape, np.complex128),
+    lambda a: np.zeros(a.shape, a.dtype),
+    lambda a: np.full(a.shape, -1e30),
+    lambda a: np.full(a.shape, np.inf),
+]
+JUNK: list[Any] = [None, 0, -1, True, 1.5, "glu", [], {}, [1], [None], {"_name_": [1]}, float("nan"), 10**30]
+SMALL = ["nplr_bidir_channels2", "diag_nssm2", "lssl_toep", "seq_ff", "seq_id", "v2_nplr", "v3_gate_bottleneck"]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_damaged_tensors_raise_nothing_else(name: str) -> None:
+    name = f"torch/small/{name}"
+    for key, tensor in checkpoint(name).tensors.items():
+        for damage in DAMAGE:
+            with contextlib.suppress(SsmrtError):
+                build(checkpoint(name, {key: damage(tensor)}), config=case(name).config)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_senseless_configs_raise_nothing_else(name: str) -> None:
+    found, config = checkpoint(f"torch/small/{name}"), case(f"torch/small/{name}").config or {}
+    places: list[tuple[str, ...]] = [(key,) for key in (*config, "l_max", "bandlimit", "decoder", "n_repeat", "mode")]
+    places += [("model", key) for key in (*config.get("model", {}), "pool", "norm")]
+    for place in places:
+        for junk in JUNK:
+            told = {**config, place[0]: junk}
+            if len(place) == 2:
+                told = {**config, "model": {**config.get("model", {}), place[1]: junk}}
+            with contextlib.suppress(SsmrtError):
+                build(found, config=told)
 
 
 def test_a_gap_in_the_layers_is_named() -> None:

@@ -118,6 +118,8 @@ def _toeplitz(t: Tensors) -> tuple[Real, Real]:
     t.ignore("e")
     batch = ("S",) if len(t.shape("a")) == 2 else ()
     a, b, c = (_row(t, n, batch, N) for n in ("a", "b", "c"))
+    if not c.all():
+        raise t.misfit("c", "numbers other than zero", f"{int((c == 0).sum())} zeros")
     lag = np.arange(N)[:, None] - np.arange(N)
     T = np.where(lag >= 0, a[:, np.maximum(lag, 0)], 0.0)
     return -c[:, :, None] * T / c[:, None, :], c * b

@@ -48,7 +48,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     t = Tensors(checkpoint.tensors, source)
     facts = Config(config, checkpoint.config, source)
     root = "backbone." if any(n.startswith("backbone.") for n in t.names) else ""
-    eps = float(facts.get("norm_epsilon", facts.raw("layer_norm_epsilon") or 1e-5))
+    eps = facts.number("layer_norm_epsilon" if "layer_norm_epsilon" in facts else "norm_epsilon", 1e-5)
     table_name = next((n for n in ("embedding", "embeddings") if f"{root}{n}.weight" in t), "embedding")
     table = Embedding(t.take(f"{root}{table_name}.weight", "vocabulary", "H"), name=f"{root}{table_name}")
     numbers = {int(m[1]) for n in t.names if (m := re.match(rf"{re.escape(root)}layers\.(\d+)\.", n))}

@@ -36,7 +36,9 @@ def read(t: Tensors, config: Config) -> Kernel:
 
 
 def _real_function(config: Config, floor: float) -> Callable[[Real], Real]:
-    chosen = config.get("real_type", config.raw("real_transform") or "exp", choices=tuple(TRANSFORMS), why=WHY_A)
+    # Version 4's name for it is taken as well.
+    name = "real_transform" if "real_transform" in config and "real_type" not in config else "real_type"
+    chosen = config.get(name, "exp", choices=tuple(TRANSFORMS), why=WHY_A)
     return (lambda p: np.maximum(p, 0) + floor) if chosen == "relu" else TRANSFORMS[chosen]
 
 

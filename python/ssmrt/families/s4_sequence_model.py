@@ -53,7 +53,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     facts.silent = config is None and not isinstance((checkpoint.config or {}).get("model"), Mapping)
     root = "model." if any(name.startswith("model.layers.") for name in t.names) else ""
     model = facts.scope("model") if "model" in facts else facts
-    body, d_model, d_out = _Backbone(t, root, facts, model, source).nodes()
+    backbone = _Backbone(t, root, facts, model, source)
+    body, d_model, d_out = backbone.nodes()
     before, d_input = _encoder(t, facts, model, d_model, source)
     after, d_output = decoder(t, facts, model, d_out, source)
     # Loss functions and tasks that are modules keep copies of what is theirs.
@@ -61,7 +62,8 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
         if name.startswith(("task.", "loss.", "loss_val.")):
             t.ignore(name)
     t.finish()
-    facts.finish()
+    for said in (facts, model, *backbone.layers):
+        said.finish()
     nodes = Sequential((*before, *body, *after), name=ARCH)
     return Document(nodes, d_input, d_output, {"arch": ARCH, "source": source})
 
@@ -118,11 +120,12 @@ class _Backbone:
         """The channels of the first block, from whichever tensor says so."""
         scope = self.t.scope(f"{self.root}layers.0.")
         for name in scope.names:
-            if name.endswith(("layer.D", ".D", "layer.log_dt")) or name == "norm.norm.weight":
-                d = scope.shape(name)[-1]
-                break
-            if name.endswith("ff.0.0.weight"):
-                d = scope.shape(name)[1]
+            # Their last axis is as long as there are channels.
+            if name.endswith((".D", "kernel.log_dt", "ff.0.0.weight")) or name == "norm.norm.weight":
+                shape = scope.shape(name)
+                if not shape:
+                    raise scope.misfit(name, "(..., d_model)", str(shape))
+                d = shape[-1]
                 break
         else:
             if self.model.raw("d_model") is None:
@@ -152,6 +155,8 @@ class _Backbone:
         if kind not in (None, "none", "layer", "batch"):
             raise self.model.wrong("norm", "one of 'layer', 'batch', 'none'", kind)
         eps = options.number("eps", 1e-5)
+        if eps < 0:
+            raise options.wrong("eps", "no negative number", eps)
         found = "batch" if tracked else "layer" if scope.names else "none"
         if found == "none" and kind == "layer" and options.raw("elementwise_affine") is False:
             return (Norm("layer", eps=eps, name=name),)
@@ -243,8 +248,8 @@ class _Backbone:
         if bare and function is not None:
             raise config.wrong("activation", f"None, as {name}.ff.0.weight is there", function)
         wide = linear(t, first, f"{name} wide", d, f"{name}.{first}")
-        rows, taken = wide.weight.shape[0], t.shape("ff.2.weight")[1]
-        if "activation" not in config and rows == 2 * taken:
+        rows = wide.weight.shape[0]
+        if "activation" not in config and t.shape("ff.2.weight")[-1:] == (rows // 2,):
             function = "glu"
         between = activation(function, f"{name}.ff.0.1", self.source)
         narrow = linear(t, "ff.2", f"{name} out", rows // 2 if is_glu(function) else rows, f"{name}.ff.2")
@@ -270,9 +275,9 @@ class _Backbone:
             alpha, beta = options.number("alpha", 1.0), options.number("beta", 1.0)
             return (Residual(inside, alpha=alpha, beta=beta, name=name),), d_out
         if kind == "A":
-            affine = scope.f64("affine", scope.shape("affine")[0] if "affine" in scope else 1)
-            if affine.size not in (1, d):
-                raise scope.misfit("affine", f"(1,) or ({d},)", str(affine.shape))
+            if "affine" in scope and scope.shape("affine") not in ((1,), (d,)):
+                raise scope.misfit("affine", f"(1,) or ({d},)", str(scope.shape("affine")))
+            affine = scope.f64("affine", d if "affine" in scope and scope.shape("affine") == (d,) else 1)
             alpha = options.number("alpha", 1.0)
             beta_ = float(affine[0]) if affine.size == 1 else affine
             return (Residual(inside, alpha=alpha, beta=beta_, name=name),), d_out

@@ -98,7 +98,10 @@ def _weight_norm(t: Tensors, g: str, v: str, d_out: Dim, d_in: Dim) -> Array:
     """Each output's g v / |v| (Salimans & Kingma 2016, eq. 2)."""
     direction = _flat(t, v, d_out, d_in).astype(np.float64)
     length = t.f64(g, direction.shape[0], *[1] * (len(t.shape(g)) - 1)).reshape(-1, 1)
-    return np.asarray(length * direction / np.linalg.norm(direction, axis=1, keepdims=True))
+    norm = np.linalg.norm(direction, axis=1, keepdims=True)
+    if not norm.all():
+        raise t.misfit(v, "rows other than zero", f"{int((norm == 0).sum())} rows of zeros")
+    return np.asarray(length * direction / norm)
 
 
 def layer_norm(t: Tensors, name: str, d: Dim, node_name: str, eps: float = 1e-5) -> Norm:
