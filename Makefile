@@ -1,0 +1,37 @@
+# The contributor's front door. `make` lists the targets.
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+.PHONY: dev
+dev: $(BIN)/python ## environment with all extras, extension built into the source tree
+	$(BIN)/pip install --quiet 'maturin>=1.16,<2' && $(BIN)/pip uninstall --quiet --yes ssmrt
+	. $(BIN)/activate && maturin develop --release --extras lint
+
+.PHONY: test
+test: ## pytest and cargo test
+	$(BIN)/pytest
+	cargo test --workspace --release
+
+.PHONY: lint
+lint: stubtest ## formatting, clippy, ruff, mypy, stub
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.PHONY: stubtest
+stubtest: ## the stub against the extension
+	$(BIN)/python -m mypy.stubtest ssmrt._native
+
+.PHONY: bench
+bench: ## how fast the demo's model runs here
+	$(BIN)/ssmrt bench python/ssmrt/data/spotter.ssm.safetensors
