@@ -1,0 +1,313 @@
+"""Streams keep their states: apart from one another, through snapshots, resets, pickles and threads.
+
+What is exact here is asserted bit for bit: neither the rest of the batch nor the number of threads is heard.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ssmrt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+from ssmrt import Model
+from strategies import Case, alone, cases, diagonals, layers, models, selectives
+
+Array = NDArray[Any]
+
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+EVERY = st.one_of(layers(causal=None), models(causal=None), selectives().map(alone))
+CAUSAL = st.one_of(layers(), models(), selectives().map(alone))
+MANY = st.sampled_from([2, 3, 5, 20])
+
+
+@DTYPES
+@given(cases(CAUSAL))
+def test_a_restored_snapshot_goes_on_exactly(dtype: Any, case: Case) -> None:
+    model = Model(case.document, dtype)
+    stream, parts = model.stream(len(case.u)), case.splits()
+    for part in parts[: len(parts) // 2]:
+        stream.push(case.u[:, part])
+    blob, position = stream.snapshot(), stream.position
+    rest = parts[len(parts) // 2 :]
+    expected = [stream.push(case.u[:, part]) for part in rest]
+    assert isinstance(blob, bytes)
+    for other in (stream, model.stream(len(case.u)), pickle.loads(pickle.dumps(model)).stream(len(case.u))):
+        other.restore(blob)
+        assert_array_equal(other.position, position)
+        for part, y in zip(rest, expected):
+            assert_array_equal(other.push(case.u[:, part]), y)
+
+
+@DTYPES
+@given(cases(CAUSAL))
+def test_a_reset_stream_is_a_new_one(dtype: Any, case: Case) -> None:
+    model = Model(case.document, dtype)
+    stream = model.stream(len(case.u))
+    expected = stream.push(case.u)
+    assert_array_equal(stream.position, np.full(len(case.u), case.u.shape[1]))
+    stream.reset()
+    assert_array_equal(stream.position, np.zeros(len(case.u)))
+    assert_array_equal(stream.push(case.u), expected)
+
+
+@DTYPES
+@given(cases(CAUSAL, batches=MANY))
+def test_a_mask_resets_its_streams_only(dtype: Any, case: Case) -> None:
+    model = Model(case.document, dtype)
+    mask = case.g.random(len(case.u)) < 0.5
+    masked, left, fresh = (model.stream(len(case.u)) for _ in range(3))
+    masked.push(case.u)
+    left.push(case.u)
+    masked.reset(mask)
+    assert_array_equal(masked.position, np.where(mask, 0, case.u.shape[1]))
+    for part in case.splits():
+        chunk = case.u[:, part]
+        y = masked.push(chunk)
+        assert_array_equal(y[mask], fresh.push(chunk)[mask])
+        assert_array_equal(y[~mask], left.push(chunk)[~mask])
+
+
+@DTYPES
+@given(cases(CAUSAL, st.integers(1, 40)))
+def test_the_functional_step_is_the_streams(dtype: Any, case: Case) -> None:
+    model = Model(case.document, dtype)
+    stream, state = model.stream(len(case.u)), model.default_state(len(case.u))
+    for t in range(case.u.shape[1]):
+        before = state.copy()
+        y, after = model.step(case.u[:, t], state)
+        assert_array_equal(state, before)
+        assert_array_equal(y, stream.step(case.u[:, t]))
+        state = after
+
+
+@given(cases(CAUSAL, st.just(8), st.just(6)))
+def test_states_have_any_batch_shape(case: Case) -> None:
+    model = Model(case.document)
+    flat, grid, one = model.default_state(6), model.default_state(2, 3), model.default_state()
+    assert flat.shape == (6, model.state_size)
+    assert grid.shape == (2, 3, model.state_size)
+    assert one.shape == (model.state_size,)
+    for t in range(8):
+        u = case.u[:, t]
+        y, flat = model.step(u, flat)
+        z, grid = model.step(u.reshape(2, 3, *u.shape[1:]), grid)
+        w, one = model.step(u[0], one)
+        assert_array_equal(z.reshape(y.shape), y)
+        assert_array_equal(w, y[0])
+    assert_array_equal(grid.reshape(flat.shape), flat)
+    assert_array_equal(one, flat[0])
+
+
+@given(cases(CAUSAL))
+def test_answers_go_where_they_are_told(case: Case) -> None:
+    model = Model(case.document)
+    stream, expected = model.stream(len(case.u)), model.stream(len(case.u)).push(case.u)
+    out = np.full_like(expected, np.nan)
+    assert stream.push(case.u, out=out) is out
+    assert_array_equal(out, expected)
+    stream.reset()
+    for t in range(min(case.u.shape[1], 5)):
+        row = np.full_like(expected[:, 0], np.nan)
+        assert stream.step(case.u[:, t], out=row) is row
+        np.testing.assert_allclose(row, expected[:, t], rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+@given(cases(CAUSAL))
+def test_an_empty_chunk_is_nothing(case: Case) -> None:
+    model = Model(case.document)
+    stream, other = model.stream(len(case.u)), model.stream(len(case.u))
+    stream.push(case.u)
+    other.push(case.u)
+    assert stream.push(case.u[:, :0]).shape == (len(case.u), 0, model.d_output)
+    assert_array_equal(stream.push(case.u), other.push(case.u))
+
+
+@DTYPES
+@given(cases(EVERY, batches=MANY), st.sampled_from(["auto", "scan", "chunk", "fft"]))
+def test_a_sequence_does_not_hear_its_batch(dtype: Any, case: Case, method: Any) -> None:
+    model = Model(case.document, dtype)
+    y, state = model.forward(case.u, method=method, return_state=True)
+    for b in range(len(case.u)):
+        one, after = model.forward(case.u[b : b + 1], method=method, return_state=True)
+        assert_array_equal(one[0], y[b])
+        assert_array_equal(after[0], state[b])
+
+
+@DTYPES
+@given(cases(CAUSAL, batches=MANY))
+def test_a_stream_does_not_hear_its_batch(dtype: Any, case: Case) -> None:
+    model, parts = Model(case.document, dtype), case.splits()
+    stream = model.stream(len(case.u))
+    y = np.concatenate([stream.push(case.u[:, part]) for part in parts], 1)
+    step = stream.step(case.u[:, 0])
+    for b in range(len(case.u)):
+        single = model.stream()
+        for part in parts:
+            assert_array_equal(single.push(case.u[b : b + 1, part])[0], y[b, part])
+        assert_array_equal(single.step(case.u[b : b + 1, 0])[0], step[b])
+
+
+def spoilt(case: Case, bad: int) -> Array:
+    """The input with numbers that are none in one row."""
+    u = case.u.copy()
+    at = case.g.integers(0, u.shape[1], 3)
+    u[bad, at, case.g.integers(0, u.shape[2])] = case.g.choice([np.nan, np.inf, -np.inf], 3)
+    return u
+
+
+@DTYPES
+@given(
+    cases(st.one_of(layers(causal=None), models(causal=None, tokens=False), selectives().map(alone)), batches=MANY),
+    st.sampled_from(["auto", "scan", "chunk", "fft"]),
+)
+def test_a_bad_sequence_spoils_no_other(dtype: Any, case: Case, method: Any) -> None:
+    model = Model(case.document, dtype)
+    bad = int(case.g.integers(0, len(case.u)))
+    good = np.arange(len(case.u)) != bad
+    expected, after = model.forward(case.u, method=method, return_state=True)
+    y, state = model.forward(spoilt(case, bad), method=method, return_state=True)
+    assert_array_equal(y[good], expected[good])
+    assert_array_equal(state[good], after[good])
+    assert_array_equal(model(case.u, method=method), expected)
+
+
+@DTYPES
+@given(cases(st.one_of(layers(), models(tokens=False), selectives().map(alone)), batches=st.just(20)))
+def test_a_bad_stream_spoils_no_other_and_heals_by_a_reset(dtype: Any, case: Case) -> None:
+    model = Model(case.document, dtype)
+    bad = int(case.g.integers(0, 20))
+    good = np.arange(20) != bad
+    stream, clean, fresh = (model.stream(20) for _ in range(3))
+    u, parts = spoilt(case, bad), case.splits()
+    for part in parts:
+        assert_array_equal(stream.push(u[:, part])[good], clean.push(case.u[:, part])[good])
+    assert_array_equal(stream.step(u[:, 0])[good], clean.step(case.u[:, 0])[good])
+    stream.reset(~good)
+    for part in parts:
+        y = stream.push(case.u[:, part])
+        assert_array_equal(y[bad], fresh.push(case.u[:, part])[bad])
+        assert_array_equal(y[good], clean.push(case.u[:, part])[good])
+
+
+@DTYPES
+@given(cases(st.one_of(layers(causal=None), models(causal=None, tokens=False)), batches=MANY))
+def test_padding_may_be_anything(dtype: Any, case: Case) -> None:
+    model, lengths = Model(case.document, dtype), case.lengths()
+    padding = np.arange(case.u.shape[1]) >= lengths[:, None]
+    expected = model(case.u, lengths=lengths)
+    u = case.u.copy()
+    u[padding] = case.g.choice([np.nan, np.inf, 1e30])
+    assert_array_equal(model(u, lengths=lengths), expected)
+
+
+@DTYPES
+@given(cases(st.one_of(layers(), models(tokens=False, pooled=False), selectives().map(alone))))
+def test_a_bad_sample_spoils_nothing_before_it(dtype: Any, case: Case) -> None:
+    model = Model(case.document, dtype)
+    at = int(case.g.integers(0, case.u.shape[1]))
+    u = case.u.copy()
+    u[:, at] = case.g.choice([np.nan, np.inf])
+    assert_array_equal(model(u, method="scan")[:, :at], model(case.u, method="scan")[:, :at])
+    # Chunks go two samples at a time.
+    pair = at - at % 2
+    stream, clean = model.stream(len(u)), model.stream(len(u))
+    assert_array_equal(stream.push(u)[:, :pair], clean.push(case.u)[:, :pair])
+    assert_array_equal(model(u)[:, :pair], model(case.u)[:, :pair])
+
+
+@DTYPES
+@given(case=cases(EVERY))
+def test_pickled_and_saved_models_are_the_same(
+    dtype: Any, case: Case, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = Model(case.document, dtype)
+    path = tmp_path_factory.getbasetemp() / "model.ssm.safetensors"
+    model.save(path)
+    expected = model(case.u)
+    for other in (pickle.loads(pickle.dumps(model)), ssmrt.load(path, dtype=dtype)):
+        assert other.dtype == model.dtype
+        assert other.num_parameters == model.num_parameters
+        assert other.summary() == model.summary()
+        assert_array_equal(other(case.u), expected)
+
+
+@settings(max_examples=5)
+@given(cases(models()))
+def test_threads_share_a_model(case: Case) -> None:
+    model = Model(case.document)
+    rates = [1.0] if "discrete" in repr(case) else [0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    expected = {rate: (model(case.u, rate=rate), model.stream(len(case.u), rate=rate).push(case.u)) for rate in rates}
+
+    def work(seed: int) -> None:
+        for rate in np.random.default_rng(seed).permutation(rates * 3):
+            y, pushed = expected[rate]
+            assert_array_equal(model(case.u, rate=rate), y)
+            stream = model.stream(len(case.u), rate=rate)
+            assert_array_equal(stream.push(case.u), pushed)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+
+
+ANSWER = """
+import sys
+import numpy as np
+import ssmrt
+
+folder = sys.argv[1]
+for i in range(int(sys.argv[2])):
+    u = np.load(f"{folder}/{i}.npy")
+    for dtype in ("float32", "float64"):
+        model = ssmrt.load(f"{folder}/{i}.ssm.safetensors", dtype=dtype)
+        answers = [model(u, method=method) for method in ("auto", "scan", "fft")]
+        if model.streamable:
+            answers.append(model.stream(len(u)).push(u))
+        np.savez(f"{folder}/{i}-{dtype}-{sys.argv[3]}.npz", *answers)
+"""
+
+
+def test_the_number_of_threads_is_not_heard(tmp_path: Path) -> None:
+    collected: list[Case] = []
+
+    @settings(max_examples=30, derandomize=True, database=None)
+    @given(cases(st.one_of(layers(causal=None), models(causal=None)), st.sampled_from([1, 130, 400, 3000])))
+    def collect(case: Case) -> None:
+        collected.append(case)
+
+    collect()
+    collected.append(Case(alone(wide()), 0, 3, 700))
+    for i, case in enumerate(collected):
+        Model(case.document).save(tmp_path / f"{i}.ssm.safetensors")
+        np.save(tmp_path / f"{i}.npy", case.u)
+    threads = ("1", "2", "3", "7")
+    for n in threads:
+        environment = {**os.environ, "SSMRT_NUM_THREADS": n, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", ANSWER, str(tmp_path), str(len(collected)), n]
+        subprocess.run(command, env=environment, check=True)
+    for i in range(len(collected)):
+        for dtype in ("float32", "float64"):
+            expected, *others = (np.load(tmp_path / f"{i}-{dtype}-{n}.npz") for n in threads)
+            for other in others:
+                assert other.files == expected.files
+                for name in expected.files:
+                    assert_array_equal(other[name], expected[name])
+
+
+def wide() -> Any:
+    """A layer wide enough for its rows to go through in several blocks, and for threads to be worth their waking."""
+    g = np.random.default_rng(0)
+    h, n = 1100, 3
+    A = -g.uniform(0.2, 3, (h, n)) + 1j * g.uniform(0, 30, (h, n))
+    B, C = g.standard_normal((2, h, n)) + 0j
+    return ssmrt.diagonal(A, B, C, g.standard_normal(h), g.uniform(1e-3, 0.1, h)).document.root
