@@ -1,0 +1,127 @@
+"""The rooms import what ARCHITECTURE.md says, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "python" / "ssmrt"
+CORE = ROOT / "rust" / "core" / "src"
+EXTRAS = {"rich", "matplotlib", "onnx", "onnxruntime", "emx_onnx_cgen", "msgpack", "zstandard", "ml_dtypes"}
+
+
+def tables() -> list[dict[str, set[str] | None]]:
+    """For each table of rooms: room -> rooms it may import; None is any."""
+    found: list[dict[str, set[str] | None]] = []
+    for line in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells == ["room", "what it does", "depends on"]:
+            found.append({})
+        elif len(cells) == 3 and found and cells[0].startswith("`"):
+            rooms = re.findall(r"`(\w+)`", cells[0])
+            allowed = None if cells[2] == "everything" else set(re.findall(r"`(\w+)`", cells[2])) | set(rooms)
+            found[-1].update(dict.fromkeys(rooms, allowed))
+    return found[:2]
+
+
+PYTHON, RUST = tables()
+
+
+def python_imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(imported module, whether at the top of the file); the package's own rooms start with a dot."""
+    package = ("ssmrt", *path.relative_to(PACKAGE).parts[:-1])
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], id(node) in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            assert node.module is not None
+            yield node.module.partition(".")[0], id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            base = (*package[: len(package) - node.level + 1], *(node.module or "").split("."))
+            names = [part for part in base if part]
+            if len(names) > 1:
+                yield f".{names[1]}", id(node) in top
+            else:
+                yield from ((f".{alias.name}", id(node) in top) for alias in node.names)
+
+
+def room_of(path: Path, base: Path) -> str:
+    return path.relative_to(base).parts[0].rpartition(".")[0] or path.relative_to(base).parts[0]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_python_rooms_import_downwards(path: Path) -> None:
+    room = room_of(path, PACKAGE)
+    assert room in PYTHON, f"{room}: a room that ARCHITECTURE.md does not know"
+    allowed = PYTHON[room]
+    for name, _ in python_imports(path):
+        if name.startswith(".") and name != ".__version__" and allowed is not None:
+            assert name[1:] in allowed, f"{path.name} imports {name[1:]}, which {room} may not"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_numpy_is_imported_at_the_top(path: Path) -> None:
+    for name, top in python_imports(path):
+        if not name.startswith(".") and name not in sys.stdlib_module_names and name != "numpy":
+            assert name in EXTRAS, f"{path.name} imports {name}, which no extra brings"
+            assert not top, f"{path.name} imports {name} before it is needed"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    users = {
+        room_of(path, PACKAGE)
+        for path in PACKAGE.rglob("*.py")
+        if any(name == ".cli" for name, _ in python_imports(path))
+    }
+    assert users <= {"__main__", "cli"}
+
+
+def rust_code(path: Path) -> str:
+    """The file without comments: links in documentation are no dependencies."""
+    return re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", sorted(CORE.rglob("*.rs")), ids=lambda path: str(path.relative_to(CORE)))
+def test_rust_rooms_use_downwards(path: Path) -> None:
+    room = room_of(path, CORE)
+    if room == "lib":
+        return
+    assert room in RUST, f"{room}: a room that ARCHITECTURE.md does not know"
+    allowed = RUST[room]
+    assert allowed is not None
+    # Tests may use more than what they test.
+    product = rust_code(path).partition("#[cfg(test)]")[0]
+    for name in re.findall(r"\bcrate::(\w+)", product):
+        if (CORE / f"{name}.rs").exists() or (CORE / name).is_dir():
+            assert name in allowed, f"{path.name} uses {name}, which {room} may not"
+
+
+def test_tables_name_only_rooms_that_exist() -> None:
+    for room in PYTHON:
+        assert any((PACKAGE / name).exists() for name in (room, f"{room}.py", f"{room}.pyi")), room
+    for room in RUST:
+        assert (CORE / room).is_dir() or (CORE / f"{room}.rs").is_file(), room
+
+
+def test_core_knows_no_python_and_the_binding_no_maths() -> None:
+    def dependencies(crate: str) -> set[str]:
+        text = (ROOT / "rust" / crate / "Cargo.toml").read_text(encoding="utf-8")
+        section = text.partition("[dependencies]")[2].partition("\n[")[0]
+        return set(re.findall(r"^([\w-]+)", section, re.MULTILINE))
+
+    assert not dependencies("core") & {"pyo3", "numpy", "ndarray"}
+    assert dependencies("py") == {"numpy", "pyo3", "ssmrt-core"}
+
+
+def test_simd_lives_in_the_kernels() -> None:
+    for path in CORE.rglob("*.rs"):
+        if room_of(path, CORE) != "kernels":
+            assert not re.search(r"\bpulp::|std::arch|core::arch", rust_code(path)), path
