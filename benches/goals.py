@@ -1,0 +1,338 @@
+"""The project's goals, each with what this run measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from contests import METHODS, ONE, TWO
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """``measured`` None: not measured, and ``note`` says why."""
+
+    source: str
+    what: str
+    target: str
+    measured: float | None
+    shown: str
+    met: bool | None
+    note: str = ""
+
+
+class Missing(Exception):
+    """A figure that this run does not have."""
+
+
+def goals(r: Results) -> list[Goal]:
+    """All goals; those that fall short first, then those that were not measured."""
+    out = []
+    for source, what, target, make in _all(r):
+        try:
+            measured, shown, met, note = make()
+            out.append(Goal(source, what, target, measured, shown, met, note))
+        except Missing as why:
+            out.append(Goal(source, what, target, None, "not measured", None, str(why)))
+    rank = {False: 0, None: 1, True: 2}
+    return sorted(out, key=lambda g: rank[g.met])
+
+
+def figure(r: Results, contest: str, label: str, which: str) -> float:
+    """Microseconds."""
+    c = r["contests"].get(contest)
+    if c is None:
+        raise Missing("left out of this run")
+    if label not in c["entries"]:
+        raise Missing(c["skipped"].get(label, "left out of this run"))
+    value: float = c["entries"][label][which]
+    return value
+
+
+Row = tuple[str, str, str, Callable[[], tuple[float, str, bool, str]]]
+
+
+def _all(r: Results) -> Iterator[Row]:
+    def time(contest: str, label: str, which: str = "min") -> float:
+        return figure(r, contest, label, which)
+
+    def ratio(peer: tuple[str, str], ours: tuple[str, str], least: float, which: str = "min") -> Any:
+        def make() -> tuple[float, str, bool, str]:
+            a, b = time(*peer, which), time(*ours, which)
+            return a / b, f"{a / b:.3g}x", a / b >= least, f"{scale(a)} against {scale(b)}"
+
+        return make
+
+    def at_most(contest: str, label: str, which: str, limit: float) -> Any:
+        def make() -> tuple[float, str, bool, str]:
+            t = time(contest, label, which)
+            return t, scale(t), t <= limit, ""
+
+        return make
+
+    def best_of(contest: str, labels: list[str], which: str) -> tuple[str, str]:
+        """The fastest peer."""
+        here = [label for label in labels if label in r["contests"].get(contest, {}).get("entries", {})]
+        return contest, min(here, key=lambda label: time(contest, label, which)) if here else labels[0]
+
+    yield (
+        "issue 2",
+        "S4D spotter, one sample from Python, median",
+        "<= 8 us",
+        at_most("kws_s4d_step", "ssmrt, stream.step", "p50", 8),
+    )
+    yield "issue 2", "S4D spotter, a whole clip, 2 cores", "<= 40 ms", at_most("kws_s4d_clip", TWO, "min", 40_000)
+
+    s4, s4d = ("s4_sequence", TWO), ("s4d_sequence", TWO)
+    conv = "JAX, FFT convolution, spectrum ready"
+    yield (
+        "issue 3",
+        "S4 sequence, times JAX's jitted scan over dense S4",
+        ">= 400x",
+        ratio(("s4_sequence", "JAX, scan, dense complex"), s4, 400),
+    )
+    yield (
+        "issue 3",
+        "S4 sequence, times JAX's FFT convolution with the kernel ready",
+        ">= 2.2x",
+        ratio(("s4_sequence", conv), s4, 2.2),
+    )
+    yield (
+        "issue 3",
+        "diagonal sequence, times JAX's FFT convolution with the kernel ready",
+        ">= 4x",
+        ratio(("s4d_sequence", conv), s4d, 4),
+    )
+    yield (
+        "issue 3",
+        "S4 step from Python, times JAX's jitted step",
+        ">= 100x",
+        ratio(("s4_step", "JAX, jitted step"), ("s4_step", "ssmrt, stream.step"), 100, "p50"),
+    )
+    kernels = ["ssmrt, model.kernel (float64), 2 threads", "ssmrt, model.kernel (float64), 1 thread"]
+    yield (
+        "issue 3",
+        "S4D kernel, times torch's",
+        ">= 100x",
+        ratio(("s4d_kernel", "torch, Vandermonde"), best_of("s4d_kernel", kernels, "min"), 100),
+    )
+
+    def lssl() -> tuple[float, str, bool, str]:
+        peer = time("lssl_kernel_and_output", "torch, Krylov doubling and FFT")
+        kernel, output = time(*best_of("lssl_kernel", kernels, "min")), time("lssl_sequence", TWO)
+        fresh = time("lssl_kernel_and_output", "ssmrt, from A, B, C, dt, 2 threads")
+        times = peer / (kernel + output)
+        note = f"{scale(peer)} against {scale(kernel)} + {scale(output)}; ssmrt needs no kernel for the output:"
+        note += f" all from A, B, C and dt on {scale(fresh)}, {peer / fresh:.3g}x"
+        return times, f"{times:.3g}x", times >= 20, note
+
+    yield "issue 3", "LSSL kernel and output, times torch's", ">= 20x", lssl
+
+    def peak(threads: int = 1) -> float:
+        """Multiply-adds a microsecond."""
+        runs = r["fma_peak"].get(str(threads), [])
+        if not runs:
+            raise Missing(r["missing"].get("rust", "the example fma_peak was not run"))
+        isa = r["versions"]["ssmrt-1"]["isa"]
+        best: float = max(run[isa]["best"] for run in runs)
+        return best * 1e3 / 2
+
+    def share() -> tuple[float, str, bool, str]:
+        t = time("s4d_sequence", ONE)
+        fma = r["contests"]["s4d_sequence"]["facts"]["plain_fma"]
+        part = fma / t / peak()
+        return (
+            part,
+            f"{part:.0%}",
+            part >= 0.85,
+            f"{scale(t)}; the peak gives {scale(fma / peak())} to {fma / 1e6:.0f} M multiply-adds",
+        )
+
+    yield (
+        "issue 3",
+        "diagonal sequence, one core: the plain recurrence's multiply-adds at FMA peak over the time",
+        ">= 85 %",
+        share,
+    )
+
+    def memory() -> tuple[float, str, bool, str]:
+        m = r.get("memory", {})
+        if "beside" not in m:
+            raise Missing(m.get("skip", "left out of this run"))
+        mb = m["beside"] / 2**20
+        return (
+            mb,
+            f"{mb:.1f} MB",
+            mb <= 32,
+            f"S4D, H=256, L=65 536: input {m['input'] >> 20} MB, output {m['output'] >> 20} MB",
+        )
+
+    yield "issue 3", "memory of a sequence beside its input and output", "<= 32 MB", memory
+
+    for module in ("torch", "JAX"):
+        yield (
+            "issue 7",
+            f"S4D spotter, a whole clip, times {module}'s with kernels cached by hand",
+            ">= 4x",
+            ratio(("kws_s4d_clip", f"{module}, kernels cached by hand"), ("kws_s4d_clip", TWO), 4),
+        )
+    yield (
+        "issue 7",
+        "S4D spotter, a whole clip, times upstream's forward (torch, kernels in every call)",
+        ">= 150x",
+        ratio(("kws_s4d_clip", "torch, kernels in every call"), ("kws_s4d_clip", TWO), 150),
+    )
+    yield (
+        "issue 7",
+        "S4D spotter, one sample in Rust, median",
+        "<= 5 us",
+        at_most("kws_s4d_step", "ssmrt, Rust", "p50", 5),
+    )
+    yield (
+        "issue 7",
+        "S4D spotter, one sample from Python, median",
+        "<= 6 us",
+        at_most("kws_s4d_step", "ssmrt, stream.step", "p50", 6),
+    )
+
+    def tail(label: str) -> Any:
+        def make() -> tuple[float, str, bool, str]:
+            a, b = time("kws_s4d_step", label, "p99.9"), time("kws_s4d_step", label, "p50")
+            others = r["contests"]["kws_s4d_step"]["cores_taken_by_others"]
+            note = f"{scale(a)} over {scale(b)}; other programs took {others:.2f} cores meanwhile"
+            floors = sorted(r.get("floors", []))
+            if floors:
+                note += (
+                    f"; a loop in registers of the same length has a p99.9 of {scale(floors[len(floors) // 2])} here"
+                )
+            return a / b, f"{a / b:.3g}x", a / b <= 4, note
+
+        return make
+
+    yield "issue 7", "S4D spotter, one sample in Rust, p99.9 over median (quiet machine)", "<= 4x", tail("ssmrt, Rust")
+    yield (
+        "issue 7",
+        "S4D spotter, one sample from Python, p99.9 over median (quiet machine)",
+        "<= 4x",
+        tail("ssmrt, stream.step"),
+    )
+    onnx = best_of("kws_s4d_step", ["ONNX Runtime, run", "ONNX Runtime, bound"], "p50")
+    yield (
+        "issue 7",
+        "S4D spotter, one sample, times ONNX Runtime's",
+        ">= 20x",
+        ratio(onnx, ("kws_s4d_step", "ssmrt, stream.step"), 20, "p50"),
+    )
+    yield (
+        "issue 7",
+        "S4D spotter, one sample, times JAX's jitted step",
+        ">= 15x",
+        ratio(("kws_s4d_step", "JAX, jitted step"), ("kws_s4d_step", "ssmrt, stream.step"), 15, "p50"),
+    )
+
+    def of_peak(label: str, threads: int) -> Any:
+        def make() -> tuple[float, str, bool, str]:
+            t = time("kws_s4d_clip", label)
+            fma = r["contests"]["kws_s4d_clip"]["facts"]["plain_fma"]
+            least = fma / peak(threads)
+            return (
+                t / least,
+                f"{t / least:.3g}x",
+                t / least <= 1.6,
+                f"{scale(t)}; the peak gives {scale(least)} to {fma / 1e6:.0f} M multiply-adds",
+            )
+
+        return make
+
+    yield (
+        "issue 7",
+        "S4D spotter, a whole clip over its multiply-adds at FMA peak, 1 thread",
+        "<= 1.6x",
+        of_peak(ONE, 1),
+    )
+    yield (
+        "issue 7",
+        "S4D spotter, a whole clip over its multiply-adds at FMA peak, 2 threads",
+        "<= 1.6x",
+        of_peak(TWO, 2),
+    )
+
+    def streams() -> tuple[float, str, bool, str]:
+        one = time("kws_s4d_streams", "1 streams", "p50")
+        runs = {"1 thread": "1000 streams", "2 threads": "1000 streams, 2 threads"}
+        each = {name: time("kws_s4d_streams", label, "p50") / 1000 for name, label in runs.items()}
+        name, best = min(each.items(), key=lambda item: item[1])
+        shown = ", ".join(f"{n}: {t:.2f} us" for n, t in each.items())
+        return (
+            best / one,
+            f"{best / one:.0%} ({name})",
+            best / one <= 0.4,
+            f"a stream and sample {shown}; alone {one:.2f} us",
+        )
+
+    yield "issue 7", "1000 streams: a stream and sample over a single stream's", "<= 40 %", streams
+    for key, name in (
+        ("s4d_sequence", "S4D layer, L=5000"),
+        ("s4_sequence", "S4 layer, L=5000"),
+        ("lssl_sequence", "LSSL layer, L=5000"),
+        ("kws_s4d_clip", "S4D spotter, a clip"),
+    ):
+        yield "issue 7", f"two threads over one: {name}", ">= 1.8x", ratio((key, ONE), (key, TWO), 1.8)
+
+    def choice() -> tuple[float, str, bool, str]:
+        cells = {k: c["entries"] for k, c in r["contests"].items() if k.startswith("grid/")}
+        if not cells:
+            raise Missing("left out of this run")
+        over = {k: e["auto"]["min"] / min(e[m]["min"] for m in METHODS) for k, e in cells.items()}
+        bad = {k: v for k, v in over.items() if v > 1.1}
+        worst = max(over, key=lambda k: over[k])
+        note = f"{len(cells) - len(bad)} of {len(cells)} shapes within 10 %; worst {worst.removeprefix('grid/')}"
+        return over[worst], f"{over[worst] - 1:+.0%}", not bad, note
+
+    yield "issue 7", "automatic method over the best forced one, worst of the grid", "<= +10 %", choice
+    for axis, name in (("L", "length"), ("N", "states"), ("H", "channels"), ("B", "batch")):
+
+        def growth(axis: str = axis) -> tuple[float, str, bool, str]:
+            worst, where = 0.0, ""
+            for label, points in series(r, axis).items():
+                if not label.startswith("ssmrt"):
+                    continue
+                for (x0, t0), (x1, t1) in pairwise(points):
+                    over = (t1 / t0) / (x1 / x0)
+                    if over > worst:
+                        worst, where = over, f"{label}, from {axis} = {x0} to {x1}"
+            if not where:
+                raise Missing("left out of this run")
+            return worst, f"{worst:.2f}x", worst <= 1.25, where
+
+        yield "issue 7", f"cost grows linearly in {name}: the steepest step over a linear one", "<= 1.25x", growth
+
+    for label in ("one sample", "a sequence of 16 000"):
+        yield (
+            "issue 7",
+            f"4 layers of S4, d_model 256, from file to first answer: {label}",
+            "<= 1 s",
+            at_most("load", label, "min", 1e6),
+        )
+
+
+def series(r: Results, axis: str) -> dict[str, list[tuple[int, float]]]:
+    """(value, microseconds) of every entry along an axis of the scaling contests."""
+    out: dict[str, list[tuple[int, float]]] = {}
+    for c in r["contests"].values():
+        if c["facts"].get("axis") == axis:
+            for label, e in c["entries"].items():
+                out.setdefault(label, []).append((c["facts"]["value"], e["min"]))
+    return {label: sorted(points) for label, points in out.items()}
+
+
+def scale(us: float) -> str:
+    """Microseconds in a unit that reads well."""
+    for unit, size in (("s", 1e6), ("ms", 1e3)):
+        if us >= size:
+            return f"{us / size:.3g} {unit}"
+    return f"{us:.3g} us"
