@@ -50,7 +50,7 @@ def test_a_wrong_graph_is_told(tmp_path: Path) -> None:
     assert "WRONG" in str(found)
     assert found.as_dict()["ok"] is False
     narrow = ssmrt.Model(Document(Linear(weight[:2], None), 2, 2, {}))
-    with pytest.raises(ValueError, match="2 -> 2.*2 -> 3"):
+    with pytest.raises(ValueError, match=r"2 -> 2.*2 -> 3"):
         ssmrt.verify(narrow, tmp_path / "m.onnx")
 
 
