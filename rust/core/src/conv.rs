@@ -1,35 +1,35 @@
-//! Causal convolution by FFT.
+//! Causal convolution by FFT, in float64 for either engine: a transform mixes the loud with the faint.
 
-use realfft::{ComplexToReal, FftNum, RealFftPlanner, RealToComplex};
-use realfft::num_complex::Complex;
+use num_complex::Complex64;
+use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use crate::threads::{Shared, Team};
 use std::sync::Arc;
 
 /// y\[t\] = sum over j <= t of k\[j\] u\[t-j\], for sequences and kernels up to a length.
-pub struct CausalConv<E: FftNum> {
+pub struct CausalConv {
     len: usize,
-    forward: Arc<dyn RealToComplex<E>>,
-    inverse: Arc<dyn ComplexToReal<E>>,
+    forward: Arc<dyn RealToComplex<f64>>,
+    inverse: Arc<dyn ComplexToReal<f64>>,
 }
 
-impl<E: FftNum> std::fmt::Debug for CausalConv<E> {
+impl std::fmt::Debug for CausalConv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CausalConv").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
 /// What one convolution at a time needs beside its input and output.
-pub struct ConvScratch<E: FftNum> {
-    time: Vec<E>,
-    spectrum: Vec<Complex<E>>,
-    fft: Vec<Complex<E>>,
+pub struct ConvScratch {
+    time: Vec<f64>,
+    spectrum: Vec<Complex64>,
+    fft: Vec<Complex64>,
 }
 
 /// The spectrum of a kernel, scaled for the unnormalised inverse.
 #[derive(Clone, Debug)]
-pub struct Spectrum<E>(Vec<Complex<E>>);
+pub struct Spectrum(Vec<Complex64>);
 
-impl<E: FftNum> CausalConv<E> {
+impl CausalConv {
     /// For sequences of up to `len` samples.
     pub fn new(len: usize) -> Self {
         // A product of small primes not below 2 len - 1, so that nothing wraps around.
@@ -39,37 +39,37 @@ impl<E: FftNum> CausalConv<E> {
     }
 
     /// Memory for one thread's work.
-    pub fn scratch(&self) -> ConvScratch<E> {
+    pub fn scratch(&self) -> ConvScratch {
         let fft = self.forward.get_scratch_len().max(self.inverse.get_scratch_len());
         ConvScratch {
-            time: vec![E::zero(); self.len],
+            time: vec![0.0; self.len],
             spectrum: self.forward.make_output_vec(),
-            fft: vec![Complex::new(E::zero(), E::zero()); fft],
+            fft: vec![Complex64::ZERO; fft],
         }
     }
 
     /// The spectrum of `k`.
-    pub fn spectrum(&self, k: impl IntoIterator<Item = E>, scratch: &mut ConvScratch<E>) -> Spectrum<E> {
+    pub fn spectrum(&self, k: impl IntoIterator<Item = f64>, scratch: &mut ConvScratch) -> Spectrum {
         self.transform(k, scratch);
-        let scale = E::one() / E::from_usize(self.len).expect("a length fits a float");
+        let scale = 1.0 / self.len as f64;
         Spectrum(scratch.spectrum.iter().map(|z| z * scale).collect())
     }
 
     /// The answers to `u`, as many as it has samples.
     pub fn run<'a>(
         &self,
-        u: impl IntoIterator<Item = E>,
-        kernel: &Spectrum<E>,
-        scratch: &'a mut ConvScratch<E>,
-    ) -> &'a [E] {
+        u: impl IntoIterator<Item = f64>,
+        kernel: &Spectrum,
+        scratch: &'a mut ConvScratch,
+    ) -> &'a [f64] {
         self.transform(u, scratch);
         for (z, k) in scratch.spectrum.iter_mut().zip(&kernel.0) {
             *z = *z * *k;
         }
         // Rounding leaves imaginary parts where a real sequence has none; the inverse would refuse them.
-        scratch.spectrum[0].im = E::zero();
+        scratch.spectrum[0].im = 0.0;
         if self.len % 2 == 0 {
-            scratch.spectrum[self.len / 2].im = E::zero();
+            scratch.spectrum[self.len / 2].im = 0.0;
         }
         self.inverse
             .process_with_scratch(&mut scratch.spectrum, &mut scratch.time, &mut scratch.fft)
@@ -77,13 +77,13 @@ impl<E: FftNum> CausalConv<E> {
         &scratch.time
     }
 
-    fn transform(&self, u: impl IntoIterator<Item = E>, scratch: &mut ConvScratch<E>) {
+    fn transform(&self, u: impl IntoIterator<Item = f64>, scratch: &mut ConvScratch) {
         let mut n = 0;
         for (t, u) in scratch.time.iter_mut().zip(u) {
             *t = u;
             n += 1;
         }
-        scratch.time[n..].fill(E::zero());
+        scratch.time[n..].fill(0.0);
         self.forward
             .process_with_scratch(&mut scratch.time, &mut scratch.spectrum, &mut scratch.fft)
             .expect("lengths were planned");

@@ -7,6 +7,7 @@ use crate::kernels::linear::{Epilogue, Linear};
 use crate::kernels::{Aligned, Isa, padded};
 use crate::layers::convolution::Source;
 use crate::layers::system::System;
+use crate::lower;
 use crate::threads::{Shared, Team};
 use num_complex::Complex64;
 
@@ -56,7 +57,7 @@ pub fn kernel(
     for backward in if reverse { &[false, true][..] } else { &[false] } {
         let (_, mut kernels) = make(*backward)?.kernels(isa, team, length);
         if let Some(cut) = cut {
-            kernels.chunks_exact_mut(length).for_each(|k| k[cut.min(length)..].fill(0.0));
+            kernels.chunks_exact_mut(length).for_each(|k| k[lower::cut_at(cut, rate).min(length)..].fill(0.0));
         }
         numbers.extend(kernels);
     }

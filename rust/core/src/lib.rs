@@ -15,5 +15,3 @@ pub mod sequence;
 pub mod stability;
 pub mod stream;
 pub mod threads;
-
-pub use realfft::FftNum;

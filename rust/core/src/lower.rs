@@ -18,11 +18,10 @@ use crate::ops::{Op, Place};
 use crate::plan::{Buffer, Entry, NotCausal, Plan, Pooling};
 use crate::stability::check_stable;
 use num_complex::Complex64;
-use realfft::FftNum;
 
 /// Plans a Document.
-pub(crate) fn lower<E: Elem + FftNum>(document: &Document, rate: f64, isa: Isa) -> Result<Plan<E>> {
-    let mut lowering = Lowering { plan: Plan::assemble(isa), entries: Vec::new(), widths: Vec::new(), free: Vec::new(), rate };
+pub(crate) fn lower<E: Elem>(document: &Document, rate: f64, isa: Isa) -> Result<Plan<E>> {
+    let mut lowering = Lowering { plan: Plan::assemble(isa), entries: Vec::new(), widths: Vec::new(), free: Vec::new(), rate, padding_seen: None };
     let input = lowering.buffer(document.d_input);
     lowering.plan.input = input;
     let mut nodes = Vec::new();
@@ -49,12 +48,13 @@ pub(crate) fn lower<E: Elem + FftNum>(document: &Document, rate: f64, isa: Isa) 
     Ok(plan)
 }
 
-struct Lowering<E: FftNum> {
+struct Lowering<E> {
     plan: Plan<E>,
     entries: Vec<Entry<E>>,
     widths: Vec<usize>,
     free: Vec<Buffer>,
     rate: f64,
+    padding_seen: Option<bool>,
 }
 
 /// Nested sequences as one list.
@@ -90,6 +90,11 @@ fn pointwise(function: Named) -> Option<Function> {
     })
 }
 
+/// The samples at `rate` after which a kernel ends that has so many at rate 1.
+pub(crate) fn cut_at(kernel_length: usize, rate: f64) -> usize {
+    ((kernel_length as f64 / rate).round() as usize).max(1)
+}
+
 fn norm_of<E: Elem>(n: &crate::document::Norm, width: usize) -> Norm<E> {
     let kind = match n.kind {
         NormKind::Layer => norm::NormKind::Layer,
@@ -105,7 +110,7 @@ fn row<E: Elem>(values: impl IntoIterator<Item = f64>) -> Aligned<E> {
     row.into_iter().collect()
 }
 
-impl<E: Elem + FftNum> Lowering<E> {
+impl<E: Elem> Lowering<E> {
     fn buffer(&mut self, width: usize) -> Buffer {
         if let Some(i) = self.free.iter().position(|b| padded(b.width) == padded(width)) {
             return Buffer { width, ..self.free.swap_remove(i) };
@@ -235,7 +240,7 @@ impl<E: Elem + FftNum> Lowering<E> {
                 let make = |delay, reverse| System::dense(d.clone(), rate, delay, reverse);
                 self.state_space(node, nodes.get(1), &d.ssm, x, make)
             }
-            Node::DiagonalMimo(m) => Ok((self.mimo(node, m, x), 1)),
+            Node::DiagonalMimo(m) => Ok((self.mimo(node, m, x)?, 1)),
             Node::Selective(s) => {
                 let (d, n, r) = (s.channels(), s.modes(), s.rank());
                 let (low, bc) = (self.buffer(r), self.buffer(2 * n));
@@ -312,6 +317,18 @@ impl<E: Elem + FftNum> Lowering<E> {
         y
     }
 
+    /// Notes that a layer runs backwards, from the end of the padding or of the sequence: one way for all layers.
+    fn reverses(&mut self, node: &Node, over_padding: bool) -> Result<()> {
+        if self.padding_seen.replace(over_padding).is_some_and(|before| before != over_padding) {
+            return Err(Error::Unsupported(format!(
+                "{}: some bidirectional layers start at the end of the padding and others before it",
+                node.label()
+            )));
+        }
+        self.plan.padding_seen = over_padding;
+        Ok(())
+    }
+
     fn needs_all(&mut self, node: &Node, why: &str) {
         self.plan.not_causal.get_or_insert_with(|| NotCausal { layer: node.label(), why: why.into() });
     }
@@ -327,10 +344,12 @@ impl<E: Elem + FftNum> Lowering<E> {
     ) -> Result<(Buffer, usize)> {
         let (h, m) = (ssm.channels(), ssm.outputs());
         let skip = |i: usize, j: usize| ssm.d.data[i * h + j];
+        let cut = ssm.kernel_length.map(|cut| cut_at(cut, self.rate));
         if ssm.c_reverse.is_some() {
             self.needs_all(node, "is bidirectional");
+            self.reverses(node, false)?;
         }
-        if let (Some(cut), true) = (ssm.kernel_length, ssm.c_reverse.is_some()) {
+        if let (Some(cut), true) = (cut, ssm.c_reverse.is_some()) {
             let source = |reverse| Ok::<_, Error>(Source::System(make(0, reverse)?, cut));
             return Ok((self.convolution(source(false)?, Some(source(true)?), ssm, x), 1));
         }
@@ -344,7 +363,7 @@ impl<E: Elem + FftNum> Lowering<E> {
             let layer = Lti::new(make(0, true)?, ssm.head_major, |_, _| 0.0, Function::Identity, Direction::Backward);
             self.lti(layer, x, y, 0);
         }
-        if let Some(cut) = ssm.kernel_length {
+        if let Some(cut) = cut {
             // The kernel without its tail is the kernel less what the inputs of `cut` samples ago would give.
             let (late, tail) = (self.buffer(h), self.buffer(m * h));
             let state = self.place(cut * padded(h));
@@ -373,14 +392,14 @@ impl<E: Elem + FftNum> Lowering<E> {
     }
 
     /// S5, LRU: B as a matrix product, the modes, C as a matrix product.
-    fn mimo(&mut self, node: &Node, m: &DiagonalMimo, x: Buffer) -> Buffer {
+    fn mimo(&mut self, node: &Node, m: &DiagonalMimo, x: Buffer) -> Result<Buffer> {
         let (n, d_out) = (m.modes(), m.c.shape[0]);
         if m.disc == Disc::Discrete {
             self.plan.no_step_size.get_or_insert_with(|| node.label());
         }
         if m.c_reverse.is_some() {
             self.needs_all(node, "is bidirectional");
-            self.plan.padding_seen |= m.reverse_over_padding;
+            self.reverses(node, m.reverse_over_padding)?;
         }
         let step: Vec<f64> = (0..n).map(|i| m.dt.as_ref().map_or(1.0, |dt| dt[i] * self.rate)).collect();
         let y = self.buffer(d_out);
@@ -395,7 +414,7 @@ impl<E: Elem + FftNum> Lowering<E> {
         if let Some(d) = &m.d {
             self.push(Op::Add { layer: Residual::new(d_out, 1.0, d, None), x, y });
         }
-        y
+        Ok(y)
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -10,7 +10,6 @@ use crate::layers::lti::Lti;
 use crate::layers::spectrum::Mimo;
 use crate::plan::{Buffer, Walk};
 use crate::threads::Shared;
-use realfft::FftNum;
 
 /// A part of a stream's state.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +20,7 @@ pub struct Place {
 
 /// An operation on buffers. Where it has one buffer it works in place.
 #[derive(Debug)]
-pub(crate) enum Op<E: FftNum> {
+pub(crate) enum Op<E> {
     Embed { table: Aligned<E>, x: Buffer, y: Buffer },
     Linear { layer: Linear<E>, x: Buffer, y: Buffer },
     Norm { layer: Norm<E>, x: Buffer, y: Buffer },
@@ -47,7 +46,7 @@ pub(crate) enum Op<E: FftNum> {
 /// Multiply-adds that are worth waking another thread for.
 const GRAIN: usize = 1 << 16;
 
-impl<E: Elem + FftNum> Op<E> {
+impl<E: Elem> Op<E> {
     /// Runs it over all rows of all streams of a walk.
     pub fn run(&self, w: &Walk<'_, E>) {
         match self {
@@ -166,7 +165,7 @@ fn by_rows<E: Elem>(w: &Walk<'_, E>, x: Buffer, y: Buffer, cost: usize, f: impl 
     if parts == 1 { part(0, 0) } else { w.team.each(parts, part) }
 }
 
-fn run_lti<E: Elem + FftNum>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y: Buffer) {
+fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y: Buffer) {
     let groups = layer.groups();
     let (from, to) = (padded(x.width), padded(y.width));
     // SAFETY: as in `Op::run`; the items write different columns or streams.

@@ -10,7 +10,6 @@ use crate::layers::lti::Method;
 use crate::lower;
 use crate::ops::{Op, Place};
 use crate::threads::{Shared, Team};
-use realfft::FftNum;
 use std::sync::{Mutex, PoisonError};
 
 /// Elements at the start of a stream's state: the samples it has met, as (high, low).
@@ -25,7 +24,7 @@ pub struct Buffer {
 
 /// An operation, and the samples a stream must have met before it has any effect.
 #[derive(Debug)]
-pub(crate) struct Entry<E: FftNum> {
+pub(crate) struct Entry<E> {
     pub op: Op<E>,
     pub after: u64,
 }
@@ -56,7 +55,7 @@ pub struct NotCausal {
 
 /// A model, ready to run.
 #[derive(Debug)]
-pub struct Plan<E: FftNum> {
+pub struct Plan<E> {
     pub(crate) trunk: Vec<Entry<E>>,
     pub(crate) pool: Option<Pooling>,
     pub(crate) head: Vec<Entry<E>>,
@@ -221,7 +220,7 @@ const BLOCK_ELEMENTS: usize = 192 * 1024;
 /// Rows a block has at most, and at least.
 const BLOCK_ROWS: (usize, usize) = (128, 2048);
 
-impl<E: Elem + FftNum> Plan<E> {
+impl<E: Elem> Plan<E> {
     /// Plans `document` for a rate, which multiplies every step size.
     pub fn new(document: &Document, rate: f64, isa: Isa) -> Result<Self> {
         if !(rate.is_finite() && rate > 0.0) {
@@ -234,12 +233,10 @@ impl<E: Elem + FftNum> Plan<E> {
                  its recurrence was trained in discrete time"
             )));
         }
+        plan.fingerprint = document.fingerprint ^ rate.to_bits().rotate_left(17) ^ size_of::<E>() as u64;
         Ok(plan)
     }
 
-}
-
-impl<E: Elem + FftNum> Plan<E> {
     pub(crate) fn assemble(isa: Isa) -> Self {
         let none = Buffer { id: 0, width: 0 };
         Self {
@@ -364,9 +361,7 @@ impl<E: Elem + FftNum> Plan<E> {
         }
     }
 
-}
 
-impl<E: Elem + FftNum> Plan<E> {
     /// Runs `streams` streams over `rows` samples each, blocks of `rows` at most as the workspace has.
     ///
     /// `input` holds stream after stream; `output` takes `streams` rows (of [`Answers::Last`]) or

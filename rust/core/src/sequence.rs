@@ -5,7 +5,6 @@ use crate::kernels::{Aligned, Elem};
 use crate::layers::lti::Method;
 use crate::plan::{Answers, Call, Input, Plan, Timing};
 use crate::threads::{Shared, Team};
-use realfft::FftNum;
 
 /// A call on whole sequences.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +29,7 @@ struct Segment {
     reset: bool,
 }
 
-impl<E: Elem + FftNum> Plan<E> {
+impl<E: Elem> Plan<E> {
     /// Answers whole sequences from `states` on, (streams, state_len), which end up as they are after the last
     /// samples. `output` is (streams, d_output) of a pooled model, else (streams, length, d_output).
     ///

@@ -5,7 +5,6 @@ use crate::kernels::{Aligned, Elem};
 use crate::layers::lti::Method;
 use crate::plan::{Answers, Call, HEAD, Input, Plan, Workspace};
 use crate::threads::Team;
-use realfft::FftNum;
 use std::sync::Arc;
 
 /// Multiply-adds of a chunk for which threads are worth their waking.
@@ -13,14 +12,14 @@ const LARGE: usize = 1 << 20;
 
 /// Some streams of one model, each with its own state.
 #[derive(Debug)]
-pub struct Stream<E: FftNum> {
+pub struct Stream<E> {
     plan: Arc<Plan<E>>,
     states: Aligned<E>,
     streams: usize,
     work: Workspace<E>,
 }
 
-impl<E: Elem + FftNum> Plan<E> {
+impl<E: Elem> Plan<E> {
     /// One sample of `streams` streams whose states, (streams, state_len), the caller keeps.
     ///
     /// # Errors
@@ -56,7 +55,7 @@ impl<E: Elem + FftNum> Plan<E> {
 
 const MAGIC: &[u8; 8] = b"ssmrtsnp";
 
-impl<E: Elem + FftNum> Stream<E> {
+impl<E: Elem> Stream<E> {
     /// `streams` streams, all at their start.
     ///
     /// # Errors

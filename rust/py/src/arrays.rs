@@ -7,7 +7,7 @@ use ssmrt_core::kernels::Elem;
 use ssmrt_core::plan::Input;
 
 /// The engine's numbers as NumPy has them.
-pub trait Number: Elem + Element + ssmrt_core::FftNum {}
+pub trait Number: Elem + Element {}
 impl Number for f32 {}
 impl Number for f64 {}
 

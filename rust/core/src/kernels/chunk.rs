@@ -13,6 +13,8 @@ pub enum Transition<E> {
     Poles(Aligned<E>),
     /// A matrix, N x N rows.
     Matrix(Aligned<E>),
+    /// A matrix that is zero below its first subdiagonal, N x N rows.
+    Triangular(Aligned<E>),
 }
 
 /// The four matrices of one group of channels.
@@ -35,9 +37,34 @@ const ROWS: usize = 2;
 /// Chunks that a tile holds at most: each coefficient is read once for so many products.
 pub const TILE: usize = 16;
 
+/// The matrices in float64, each entry a row of GROUP.
+#[derive(Clone, Debug)]
+pub struct ChunkMatrices {
+    /// (T,)
+    pub kernel: Vec<f64>,
+    /// (T, N)
+    pub g: Vec<f64>,
+    /// (N, T), for the last sample of the chunk last.
+    pub w: Vec<f64>,
+    /// How the state moves.
+    pub transition: Transition<f64>,
+}
+
+impl ChunkMatrices {
+    /// Zeros, for T samples and N numbers of state.
+    pub fn zeros(t: usize, n: usize) -> Self {
+        Self {
+            kernel: vec![0.0; t * GROUP],
+            g: vec![0.0; t * n * GROUP],
+            w: vec![0.0; t * n * GROUP],
+            transition: Transition::Poles(Aligned::default()),
+        }
+    }
+}
+
 impl<E: Elem> Chunk<E> {
-    /// `kernel` (T), `g` (T, N), `w` (N, T) with the last sample of the chunk last: rows of GROUP in float64.
-    pub fn new(kernel: &[f64], g: &[f64], w: &[f64], transition: &Transition<f64>) -> Self {
+    /// In engine precision.
+    pub fn new(ChunkMatrices { kernel, g, w, transition }: &ChunkMatrices) -> Self {
         let of = |v: &[f64]| v.iter().map(|&x| E::of(x)).collect::<Aligned<E>>();
         let t = kernel.len() / GROUP;
         let n = g.len() / GROUP / t;
@@ -52,6 +79,7 @@ impl<E: Elem> Chunk<E> {
             transition: match transition {
                 Transition::Poles(a) => Transition::Poles(of(a)),
                 Transition::Matrix(a) => Transition::Matrix(of(a)),
+                Transition::Triangular(a) => Transition::Triangular(of(a)),
             },
         }
     }
@@ -72,6 +100,21 @@ impl<E: Elem> Chunk<E> {
         assert!(chunks <= TILE && u.len() >= rows && y.len() >= rows);
         assert!(state.len() == self.n * GROUP && scratch.len() >= self.scratch_len());
         isa.run(Run { chunk: self, chunks, u, y, state, x: scratch });
+    }
+
+    /// As [`Chunk::run`], without input: what the state still says.
+    pub fn echo(&self, isa: Isa, chunks: usize, y: &mut [E], state: &mut [E], scratch: &mut [E]) {
+        assert!(chunks <= TILE && y.len() >= chunks * self.t * GROUP);
+        assert!(state.len() == self.n * GROUP && scratch.len() >= self.scratch_len());
+        isa.run(Run { chunk: self, chunks, u: &[], y, state, x: scratch });
+    }
+
+    /// The answers to an impulse over one chunk, and the state after it.
+    pub fn impulse(&self, y: &mut [E], state: &mut [E]) {
+        y[..self.t * GROUP].copy_from_slice(&self.kernel[(ROWS - 1) * GROUP..]);
+        for (state, w) in state.chunks_exact_mut(GROUP).zip(self.w.chunks_exact(self.t * GROUP)) {
+            state.copy_from_slice(&w[..GROUP]);
+        }
     }
 
     /// As [`Chunk::run`], moving the state on without answers.
@@ -125,8 +168,15 @@ unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lan
         let g = s.chunk.g.as_ptr().add(lane);
         let w = s.chunk.w.as_ptr().add(lane);
 
+        let silent = s.u.is_empty();
+        if silent {
+            let after = x.add(n * GROUP);
+            for i in 0..s.chunks * n {
+                lanes.store(after.add(i * GROUP), lanes.splat(L::E::ZERO));
+            }
+        }
         // W U of chunk c, where the state after it will stand.
-        over_chunks::<WIDE>(s.chunks, |c, wide| {
+        over_chunks::<WIDE>(if silent { 0 } else { s.chunks }, |c, wide| {
             for i in (0..n).step_by(ROWS) {
                 let w = w.add(i * t * GROUP);
                 let (u, x) = (u.add(c * t * GROUP), x.add(((c + 1) * n + i) * GROUP));
@@ -141,7 +191,10 @@ unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lan
             let (from, to) = (x.add(c * n * GROUP), x.add((c + 1) * n * GROUP));
             match &s.chunk.transition {
                 Transition::Poles(a) => poles(lanes, n, a.as_ptr().add(lane), from, to),
-                Transition::Matrix(a) => matrix(lanes, n, a.as_ptr().add(lane), from, to),
+                Transition::Matrix(a) => matrix(lanes, n, a.as_ptr().add(lane), from, to, |_| 0),
+                Transition::Triangular(a) => {
+                    matrix(lanes, n, a.as_ptr().add(lane), from, to, |i| i.saturating_sub(1));
+                }
             }
         }
         if s.y.is_empty() {
@@ -152,6 +205,7 @@ unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lan
                 let answer = Answer {
                     lanes,
                     i,
+                    heard: if silent { 0 } else { i + ROWS },
                     n,
                     kernel,
                     g: g.add(i * n * GROUP),
@@ -241,6 +295,8 @@ impl<L: Lanes> Tiled for Product<L> {
 struct Answer<L: Lanes> {
     lanes: L,
     i: usize,
+    /// Inputs that the rows answer to.
+    heard: usize,
     n: usize,
     kernel: *const L::E,
     g: *const L::E,
@@ -257,7 +313,7 @@ impl<L: Lanes> Tiled for Answer<L> {
         let mut sums = [[lanes.splat(L::E::ZERO); C]; ROWS];
         // SAFETY: as the caller's; the kernel is zero for the ROWS - 1 lags before 0.
         unsafe {
-            for j in 0..self.i + ROWS {
+            for j in 0..self.heard {
                 let lag = self.kernel.offset((self.i as isize - j as isize) * GROUP as isize);
                 let (k0, k1) = (lanes.load(lag), lanes.load(lag.add(GROUP)));
                 for c in 0..C {
@@ -302,12 +358,19 @@ unsafe fn poles<L: Lanes>(lanes: L, n: usize, a: *const L::E, from: *const L::E,
     }
 }
 
-/// to += a from, a (N, N).
+/// to += a from, a (N, N); rows from i on are zero before column `first(i)`.
 ///
 /// # Safety
 /// The pointers address N, and a N x N, rows of GROUP.
 #[inline(always)]
-unsafe fn matrix<L: Lanes>(lanes: L, n: usize, a: *const L::E, from: *const L::E, to: *mut L::E) {
+unsafe fn matrix<L: Lanes>(
+    lanes: L,
+    n: usize,
+    a: *const L::E,
+    from: *const L::E,
+    to: *mut L::E,
+    first: impl Fn(usize) -> usize,
+) {
     const TALL: usize = 8;
     // SAFETY: as the caller's.
     unsafe {
@@ -316,14 +379,14 @@ unsafe fn matrix<L: Lanes>(lanes: L, n: usize, a: *const L::E, from: *const L::E
             let tall = TALL.min(n - i);
             let mut sums = [lanes.splat(L::E::ZERO); TALL];
             if tall == TALL {
-                for j in 0..n {
+                for j in first(i)..n {
                     let x = lanes.load(from.add(j * GROUP));
                     for (k, sum) in sums.iter_mut().enumerate() {
                         *sum = lanes.fma(lanes.load(a.add(((i + k) * n + j) * GROUP)), x, *sum);
                     }
                 }
             } else {
-                for j in 0..n {
+                for j in first(i)..n {
                     let x = lanes.load(from.add(j * GROUP));
                     for (k, sum) in sums.iter_mut().enumerate().take(tall) {
                         *sum = lanes.fma(lanes.load(a.add(((i + k) * n + j) * GROUP)), x, *sum);

@@ -1,6 +1,7 @@
 //! The recurrence of a quasi upper triangular matrix (LSSL in its real Schur basis), for a group of channels:
 //! x' = x + delta x + b u, y = c . x', where delta is the discrete matrix less the identity.
 
+use super::chunk::{ChunkMatrices, Transition};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 
 /// The system of one group of channels.
@@ -40,6 +41,126 @@ impl<E: Elem> Triangular<E> {
     pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
         isa.run(Scan { system: self, rows, u, y, state });
+    }
+}
+
+impl Triangular<f64> {
+    /// The chunk matrices for `t` samples, a power of two: rows c A^i, columns A^i b, and A squared time and again.
+    pub fn chunk(&self, isa: Isa, t: usize) -> ChunkMatrices {
+        assert!(t.is_power_of_two());
+        let n = self.n;
+        let mut m = ChunkMatrices::zeros(t, n);
+        let mut a = Aligned::zeros(n * n * GROUP);
+        let mut entries = self.delta.chunks_exact(GROUP);
+        for i in 0..n {
+            for (j, entry) in (i.max(1) - 1..n).zip(&mut entries) {
+                let a = &mut a[(i * n + j) * GROUP..][..GROUP];
+                a.copy_from_slice(entry);
+                if i == j {
+                    a.iter_mut().for_each(|a| *a += 1.0);
+                }
+            }
+        }
+        isa.run(Powers { system: self, t, a: &a, m: &mut m });
+        let mut square = Aligned::zeros(n * n * GROUP);
+        let mut have = 1;
+        while have < t {
+            isa.run(Square { n, a: &a, square: &mut square });
+            std::mem::swap(&mut a, &mut square);
+            have *= 2;
+        }
+        m.transition = Transition::Triangular(a);
+        m
+    }
+}
+
+/// Rows c A^(i+1) and columns A^i b, for i below T.
+struct Powers<'a> {
+    system: &'a Triangular<f64>,
+    t: usize,
+    a: &'a [f64],
+    m: &'a mut ChunkMatrices,
+}
+
+impl Kernel<f64> for Powers<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = f64>>(self, lanes: L) {
+        let (n, t) = (self.system.n, self.t);
+        let mut now = vec![0.0; n * GROUP];
+        let mut next = vec![0.0; n * GROUP];
+        for lane in (0..GROUP).step_by(L::LANES) {
+            // SAFETY: `chunk` made all arrays for T samples and N numbers of state.
+            unsafe {
+                let a = self.a.as_ptr().add(lane);
+                let (mut x, mut y) = (now.as_mut_ptr().add(lane), next.as_mut_ptr().add(lane));
+                let (b, c) = (self.system.b.as_ptr().add(lane), self.system.c.as_ptr().add(lane));
+                for i in 0..n {
+                    lanes.store(x.add(i * GROUP), lanes.load(b.add(i * GROUP)));
+                }
+                for s in 0..t {
+                    let mut k = lanes.splat(0.0);
+                    for i in 0..n {
+                        let v = lanes.load(x.add(i * GROUP));
+                        k = lanes.fma(lanes.load(c.add(i * GROUP)), v, k);
+                        lanes.store(self.m.w.as_mut_ptr().add((i * t + t - 1 - s) * GROUP + lane), v);
+                        let mut sum = lanes.splat(0.0);
+                        for j in i.max(1) - 1..n {
+                            sum = lanes.fma(lanes.load(a.add((i * n + j) * GROUP)), lanes.load(x.add(j * GROUP)), sum);
+                        }
+                        lanes.store(y.add(i * GROUP), sum);
+                    }
+                    lanes.store(self.m.kernel.as_mut_ptr().add(s * GROUP + lane), k);
+                    std::mem::swap(&mut x, &mut y);
+                }
+                for s in 0..t {
+                    let to = self.m.g.as_mut_ptr().add(s * n * GROUP + lane);
+                    let from = if s == 0 { c } else { to.sub(n * GROUP).cast_const() };
+                    for j in 0..n {
+                        let mut sum = lanes.splat(0.0);
+                        for i in 0..(j + 2).min(n) {
+                            sum = lanes.fma(lanes.load(from.add(i * GROUP)), lanes.load(a.add((i * n + j) * GROUP)), sum);
+                        }
+                        lanes.store(to.add(j * GROUP), sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The square of a quasi upper triangular matrix.
+struct Square<'a> {
+    n: usize,
+    a: &'a [f64],
+    square: &'a mut [f64],
+}
+
+impl Kernel<f64> for Square<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = f64>>(self, lanes: L) {
+        let n = self.n;
+        for lane in (0..GROUP).step_by(L::LANES) {
+            // SAFETY: both matrices are N x N rows of GROUP.
+            unsafe {
+                let a = self.a.as_ptr().add(lane);
+                let to = self.square.as_mut_ptr().add(lane);
+                for i in 0..n {
+                    let first = i.max(1) - 1;
+                    for j in 0..n {
+                        let mut sum = lanes.splat(0.0);
+                        for k in first..(j + 2).min(n) {
+                            let (p, q) = (a.add((i * n + k) * GROUP), a.add((k * n + j) * GROUP));
+                            sum = lanes.fma(lanes.load(p), lanes.load(q), sum);
+                        }
+                        lanes.store(to.add((i * n + j) * GROUP), sum);
+                    }
+                }
+            }
+        }
     }
 }
 

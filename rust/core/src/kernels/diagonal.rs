@@ -3,6 +3,7 @@
 //! A pole close to the unit circle forgets so slowly that its rounding to float32 would be heard: float32 poles
 //! are carried as a pair (high, low) whose sum is right to 48 bits.
 
+use super::chunk::{ChunkMatrices, Transition};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 use num_complex::Complex64;
 
@@ -56,6 +57,38 @@ impl<E: Elem> Modes<E> {
     pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
         isa.run(Scan { modes: self, rows, u, y, state });
+    }
+}
+
+impl Modes<f64> {
+    /// The chunk matrices for `t` samples: powers of the poles.
+    pub fn chunk(&self, t: usize) -> ChunkMatrices {
+        let n = self.modes * 2;
+        let mut m = ChunkMatrices::zeros(t, n);
+        let mut poles = Aligned::zeros(n * GROUP);
+        for mode in 0..self.modes {
+            let row = |i: usize| &self.coefficients[(mode * ROWS + i) * GROUP..][..GROUP];
+            for lane in 0..GROUP {
+                let a = Complex64::new(row(0)[lane] + row(2)[lane], row(1)[lane] + row(3)[lane]);
+                let c = Complex64::new(row(4)[lane], row(5)[lane]);
+                let mut power = Complex64::ONE;
+                for i in 0..t {
+                    let back = (mode * 2 * t + t - 1 - i) * GROUP + lane;
+                    m.w[back] = power.re;
+                    m.w[back + t * GROUP] = power.im;
+                    m.kernel[i * GROUP + lane] += (c * power).re;
+                    power *= a;
+                    let read = c * power;
+                    let at = (i * n + mode * 2) * GROUP + lane;
+                    m.g[at] = read.re;
+                    m.g[at + GROUP] = -read.im;
+                }
+                poles[mode * 2 * GROUP + lane] = power.re;
+                poles[(mode * 2 + 1) * GROUP + lane] = power.im;
+            }
+        }
+        m.transition = Transition::Poles(poles);
+        m
     }
 }
 

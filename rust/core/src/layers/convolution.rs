@@ -9,6 +9,7 @@ use crate::kernels::{Elem, Isa, padded};
 use crate::layers::lti::kernels_of;
 use crate::threads::{Shared, Team};
 use num_complex::Complex64;
+use std::marker::PhantomData;
 
 /// Where the kernels come from.
 #[derive(Debug)]
@@ -26,7 +27,8 @@ pub struct Convolution<E> {
     /// Kernels for the samples that come after.
     backward: Option<Source>,
     head_major: bool,
-    skip: Vec<E>,
+    skip: Vec<f64>,
+    precision: PhantomData<E>,
 }
 
 impl Source {
@@ -74,7 +76,7 @@ fn dss_kernels(node: &Diagonal, rate: f64, length: usize) -> Vec<f64> {
     kernels
 }
 
-impl<E: Elem + realfft::FftNum> Convolution<E> {
+impl<E: Elem> Convolution<E> {
     /// `skip(m, h)` is the direct path D.
     pub fn new(
         forward: Source,
@@ -83,15 +85,15 @@ impl<E: Elem + realfft::FftNum> Convolution<E> {
         skip: impl Fn(usize, usize) -> f64,
     ) -> Self {
         let (m, h) = forward.shape();
-        let skip = (0..m * h).map(|v| E::of(skip(v / h, v % h))).collect();
-        Self { forward, backward, head_major, skip }
+        let skip = (0..m * h).map(|v| skip(v / h, v % h)).collect();
+        Self { forward, backward, head_major, skip, precision: PhantomData }
     }
 
     /// Convolves `rows` samples of one stream: `x` rows of padded(H), `y` rows of padded(M H).
     pub fn run(&self, isa: Isa, team: &Team, rows: usize, x: &[E], y: &mut [E]) {
         let (m, h) = self.forward.shape();
         let (from, to) = (padded(h), padded(m * h));
-        let conv = CausalConv::<E>::new(rows);
+        let conv = CausalConv::new(rows);
         let (n, forward) = self.forward.kernels(isa, team, rows);
         let backward = self.backward.as_ref().map(|b| b.kernels(isa, team, rows));
         let out = Shared(y.as_mut_ptr());
@@ -100,20 +102,19 @@ impl<E: Elem + realfft::FftNum> Convolution<E> {
             let (output, channel) = (v / h, v % h);
             let column = if self.head_major { channel * m + output } else { v };
             let mut scratch = conv.scratch();
-            let of = |k: &[f64]| k.iter().map(|&k| E::of(k)).collect::<Vec<_>>();
-            let kernel = conv.spectrum(of(&forward[v * n..][..n]), &mut scratch);
-            let u = |t: usize| x[t * from + channel];
+            let kernel = conv.spectrum(forward[v * n..][..n].iter().copied(), &mut scratch);
+            let u = |t: usize| x[t * from + channel].f64();
             let answers = conv.run((0..rows).map(u), &kernel, &mut scratch);
             for (t, &answer) in answers.iter().enumerate().take(rows) {
                 // SAFETY: no other item has this column.
-                unsafe { out.part(t * to + column, 1)[0] = answer + self.skip[v] * u(t) };
+                unsafe { out.part(t * to + column, 1)[0] = E::of(answer + self.skip[v] * u(t)) };
             }
             if let Some((n, backward)) = &backward {
-                let kernel = conv.spectrum(of(&backward[v * n..][..*n]), &mut scratch);
+                let kernel = conv.spectrum(backward[v * n..][..*n].iter().copied(), &mut scratch);
                 let answers = conv.run((0..rows).rev().map(u), &kernel, &mut scratch);
                 for t in 0..rows.saturating_sub(1) {
                     // SAFETY: as above. The answer to all samples after t.
-                    unsafe { out.part(t * to + column, 1)[0] += answers[rows - 2 - t] };
+                    unsafe { out.part(t * to + column, 1)[0] += E::of(answers[rows - 2 - t]) };
                 }
             }
         });

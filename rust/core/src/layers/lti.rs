@@ -6,11 +6,10 @@
 
 use super::system::{Lane, Recurrence, System};
 use crate::conv::{CausalConv, Spectrum};
-use crate::kernels::chunk::{Chunk, TILE, Transition};
+use crate::kernels::chunk::{Chunk, TILE};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, columns, padded};
 use crate::threads::{Shared, Team};
-use realfft::FftNum;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Rows that go through a recurrence sample by sample with one packing.
@@ -40,15 +39,15 @@ pub enum Direction {
 
 /// The kernels of a group's lanes, ready for convolution with sequences of one length.
 #[derive(Debug)]
-struct Spectra<E: FftNum> {
+struct Spectra {
     length: usize,
-    conv: CausalConv<E>,
-    kernels: Vec<Spectrum<E>>,
+    conv: CausalConv,
+    kernels: Vec<Spectrum>,
 }
 
 /// The layer, planned for one rate.
 #[derive(Debug)]
-pub struct Lti<E: FftNum> {
+pub struct Lti<E> {
     system: System,
     lanes: Vec<[Option<Lane>; GROUP]>,
     /// Parts that a channel's modes are split into: all in one group, summed at the end.
@@ -59,13 +58,13 @@ pub struct Lti<E: FftNum> {
     groups: Vec<Recurrence<E>>,
     chunks: Vec<OnceLock<Chunk<E>>>,
     chunk_len: usize,
-    spectra: Vec<Mutex<Option<Arc<Spectra<E>>>>>,
+    spectra: Vec<Mutex<Option<Arc<Spectra>>>>,
     skip: Aligned<E>,
     function: Function,
     direction: Direction,
 }
 
-impl<E: Elem + FftNum> Lti<E> {
+impl<E: Elem> Lti<E> {
     /// `skip(m, h)` is the direct path D; `function` is applied to the outputs. `head_major` flattens (H, M).
     pub fn new(
         system: System,
@@ -175,7 +174,8 @@ impl<E: Elem + FftNum> Lti<E> {
         if let Some(anew) = &anew {
             anew.refresh(isa, state);
         }
-        let chunk = (method != Method::Scan && rows >= self.chunk_len && anew.is_none())
+        let chunked = method == Method::Chunk || method == Method::Auto && self.system.prefers_chunks();
+        let chunk = (chunked && rows >= self.chunk_len && anew.is_none())
             .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
         let mut t = 0;
         while t < rows {
@@ -225,9 +225,9 @@ impl<E: Elem + FftNum> Lti<E> {
         for (lane, kernel) in spectra.kernels.iter().enumerate() {
             let Some(l) = self.lanes[group][lane] else { continue };
             let row = |i: usize| if self.direction == Direction::Forward { i } else { rows - 1 - i };
-            let answers = spectra.conv.run((0..rows).map(|i| x[row(i) * x_stride + l.channel]), kernel, &mut work);
+            let answers = spectra.conv.run((0..rows).map(|i| x[row(i) * x_stride + l.channel].f64()), kernel, &mut work);
             for (z, &answer) in whole.chunks_exact_mut(GROUP).zip(answers) {
-                z[lane] = answer;
+                z[lane] = E::of(answer);
             }
         }
         // Moves the state on, and adds to the answers what it said before: the recurrence without input.
@@ -241,11 +241,11 @@ impl<E: Elem + FftNum> Lti<E> {
             let chunks = ((rows - t) / chunk.len()).min(TILE);
             let n = if chunks > 0 { chunks * chunk.len() } else { (rows - t).min(SCAN_ROWS) };
             if !silent {
-                u[..n * GROUP].fill(E::ZERO);
                 if chunks > 0 {
-                    chunk.run(isa, chunks, u, z, &mut echo[..core], rest);
+                    chunk.echo(isa, chunks, z, &mut echo[..core], rest);
                     self.groups[group].refresh(isa, &mut echo);
                 } else {
+                    u[..n * GROUP].fill(E::ZERO);
                     self.groups[group].scan(isa, n, u, z, &mut echo);
                 }
                 for (w, &z) in whole[t * GROUP..].iter_mut().zip(&z[..n * GROUP]) {
@@ -266,7 +266,7 @@ impl<E: Elem + FftNum> Lti<E> {
         }
     }
 
-    fn spectra(&self, isa: Isa, group: usize, length: usize) -> Arc<Spectra<E>> {
+    fn spectra(&self, isa: Isa, group: usize, length: usize) -> Arc<Spectra> {
         let mut cached = self.spectra[group].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(spectra) = cached.as_ref().filter(|s| s.length == length) {
             return Arc::clone(spectra);
@@ -279,7 +279,7 @@ impl<E: Elem + FftNum> Lti<E> {
         recurrence.scan(isa, length, &u, &mut kernel, &mut state);
         let conv = CausalConv::new(length);
         let mut scratch = conv.scratch();
-        let lane = |lane: usize| kernel.iter().skip(lane).step_by(GROUP).map(|&k| E::of(k));
+        let lane = |lane: usize| kernel.iter().skip(lane).step_by(GROUP).copied();
         let kernels = (0..GROUP).map(|l| conv.spectrum(lane(l), &mut scratch)).collect();
         let spectra = Arc::new(Spectra { length, conv, kernels });
         *cached = Some(Arc::clone(&spectra));
@@ -357,50 +357,10 @@ impl<E: Elem + FftNum> Lti<E> {
         }
     }
 
-    /// The chunk matrices, from the answers of the float64 recurrence to an impulse and to each unit state.
+    /// The chunk matrices, in float64.
     fn measure(&self, isa: Isa, group: usize) -> Chunk<E> {
-        let t = self.chunk_len;
         let recurrence = self.system.recurrence::<f64>(&self.lanes[group], 1.0);
-        let n = recurrence.core_len() / GROUP;
-        let silence = Aligned::<f64>::zeros(t * GROUP);
-        let mut y = Aligned::<f64>::zeros(t * GROUP);
-        let mut state = Aligned::<f64>::zeros(recurrence.state_len());
-
-        let mut kernel = vec![0.0; t * GROUP];
-        let mut w = vec![0.0; n * t * GROUP];
-        let one: Aligned<f64> = std::iter::repeat_n(1.0, GROUP).collect();
-        for i in 0..t {
-            let u = if i == 0 { &one } else { &silence };
-            recurrence.scan(isa, 1, u, &mut y, &mut state);
-            kernel[i * GROUP..][..GROUP].copy_from_slice(&y[..GROUP]);
-            for m in 0..n {
-                let at = (m * t + t - 1 - i) * GROUP;
-                w[at..at + GROUP].copy_from_slice(&state[m * GROUP..][..GROUP]);
-            }
-        }
-
-        let mut g = vec![0.0; t * n * GROUP];
-        let mut matrix = Aligned::<f64>::zeros(n * n * GROUP);
-        for m in 0..n {
-            state.fill(0.0);
-            state[m * GROUP..][..GROUP].fill(1.0);
-            recurrence.refresh(isa, &mut state);
-            recurrence.scan(isa, t, &silence, &mut y, &mut state);
-            for i in 0..t {
-                g[(i * n + m) * GROUP..][..GROUP].copy_from_slice(&y[i * GROUP..][..GROUP]);
-            }
-            for i in 0..n {
-                matrix[(i * n + m) * GROUP..][..GROUP].copy_from_slice(&state[i * GROUP..][..GROUP]);
-            }
-        }
-        let transition = if recurrence.is_diagonal() {
-            // A mode moves itself only: (re, im) of its pole's power is the answer to the state 1.
-            let column = |i: usize| &matrix[(i * n + i / 2 * 2) * GROUP..][..GROUP];
-            Transition::Poles((0..n).flat_map(column).copied().collect())
-        } else {
-            Transition::Matrix(matrix)
-        };
-        Chunk::new(&kernel, &g, &w, &transition)
+        Chunk::new(&recurrence.chunk(isa, self.chunk_len))
     }
 }
 
@@ -417,30 +377,32 @@ pub fn kernels_of(system: &System, isa: Isa, team: &Team, length: usize) -> Vec<
 impl Lti<f64> {
     /// Writes the answers of one group's outputs to an impulse: `length` numbers an output.
     fn impulse(&self, isa: Isa, group: usize, length: usize, out: &Shared<f64>) {
-        let stride = padded(self.system.channels());
-        let mut scratch = Aligned::zeros(self.scratch_len());
-        let mut state = Aligned::zeros(self.group_state_len());
-        let block = (TILE * self.chunk_len).min(length);
-        let mut u = Aligned::zeros(block * stride);
-        let mut y = Aligned::<f64>::zeros(block * GROUP);
+        let chunk = self.measure(isa, group);
+        let core = self.groups[group].core_len();
+        let mut state = Aligned::zeros(core);
+        let mut scratch = Aligned::zeros(chunk.scratch_len());
         let width = (self.outputs - group * GROUP).min(GROUP);
-        u[..stride].fill(1.0);
-        for t in (0..length).step_by(block) {
-            let n = block.min(length - t);
-            // The group writes at its own columns of rows as wide as one group.
-            let base = y.as_mut_ptr().wrapping_sub(group * GROUP);
-            // SAFETY: y has `block` rows of GROUP, and the group writes no other columns.
-            unsafe {
-                self.run(isa, Method::Chunk, group, n, &u, stride, base, GROUP, &mut state, &mut scratch, 1.0);
-            }
+        // Few enough rows to stay in the first level of cache until they are turned.
+        let block = (256 / chunk.len()).clamp(1, TILE);
+        let mut y = Aligned::<f64>::zeros(block * chunk.len() * GROUP);
+        let mut t = 0;
+        while t < length {
+            let chunks = if t == 0 {
+                chunk.impulse(&mut y, &mut state);
+                1
+            } else {
+                chunk.echo(isa, block, &mut y, &mut state, &mut scratch);
+                block
+            };
+            let n = (chunks * chunk.len()).min(length - t);
             for l in 0..width {
                 // SAFETY: no other group has these outputs.
                 let kernel = unsafe { out.part((group * GROUP + l) * length + t, n) };
                 for (k, row) in kernel.iter_mut().zip(y.chunks_exact(GROUP)) {
-                    *k = row[l];
+                    *k = (0..self.parts).map(|part| row[part * self.outputs + l]).sum();
                 }
             }
-            u[..stride].fill(0.0);
+            t += n;
         }
     }
 }

@@ -5,7 +5,8 @@ use crate::document::{Dense, Diagonal, Dplr};
 use crate::kernels::dense::Triangular;
 use crate::kernels::diagonal::{self, Modes};
 use crate::kernels::dplr::{self, LowRank};
-use crate::kernels::{Elem, GROUP, Isa};
+use crate::kernels::chunk::{ChunkMatrices, Transition};
+use crate::kernels::{Aligned, Elem, GROUP, Isa};
 use num_complex::Complex64;
 
 /// What a lane carries: an output of a channel, or one part of its modes.
@@ -50,11 +51,6 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
-    /// Whether the modes do not mix.
-    pub fn is_diagonal(&self) -> bool {
-        matches!(self, Recurrence::Diagonal(_))
-    }
-
     /// Runs over `rows` rows of `u`, writing `y`.
     pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         match self {
@@ -69,6 +65,49 @@ impl<E: Elem> Recurrence<E> {
         if let Recurrence::LowRank(r, _) = self {
             r.refresh(isa, state);
         }
+    }
+}
+
+impl Recurrence<f64> {
+    /// The chunk matrices for `t` samples, a power of two.
+    pub fn chunk(&self, isa: Isa, t: usize) -> ChunkMatrices {
+        match self {
+            Recurrence::Diagonal(r) => r.chunk(t),
+            Recurrence::Triangular(r) => r.chunk(isa, t),
+            Recurrence::LowRank(..) => self.answers(isa, t),
+        }
+    }
+
+    /// The chunk matrices as the answers of the recurrence to an impulse and to each unit state.
+    fn answers(&self, isa: Isa, t: usize) -> ChunkMatrices {
+        let n = self.core_len() / GROUP;
+        let mut m = ChunkMatrices::zeros(t, n);
+        let silence = Aligned::<f64>::zeros(t * GROUP);
+        let one: Aligned<f64> = std::iter::repeat_n(1.0, GROUP).collect();
+        let mut y = Aligned::<f64>::zeros(t * GROUP);
+        let mut state = Aligned::<f64>::zeros(self.state_len());
+        for i in 0..t {
+            self.scan(isa, 1, if i == 0 { &one } else { &silence }, &mut y, &mut state);
+            m.kernel[i * GROUP..][..GROUP].copy_from_slice(&y[..GROUP]);
+            for j in 0..n {
+                m.w[(j * t + t - 1 - i) * GROUP..][..GROUP].copy_from_slice(&state[j * GROUP..][..GROUP]);
+            }
+        }
+        let mut matrix = Aligned::<f64>::zeros(n * n * GROUP);
+        for j in 0..n {
+            state.fill(0.0);
+            state[j * GROUP..][..GROUP].fill(1.0);
+            self.refresh(isa, &mut state);
+            self.scan(isa, t, &silence, &mut y, &mut state);
+            for i in 0..t {
+                m.g[(i * n + j) * GROUP..][..GROUP].copy_from_slice(&y[i * GROUP..][..GROUP]);
+            }
+            for i in 0..n {
+                matrix[(i * n + j) * GROUP..][..GROUP].copy_from_slice(&state[i * GROUP..][..GROUP]);
+            }
+        }
+        m.transition = Transition::Matrix(matrix);
+        m
     }
 }
 
@@ -162,6 +201,12 @@ impl System {
             Kind::Diagonal(_) => 32,
             Kind::Dplr(_) | Kind::Dense(..) => 64,
         }
+    }
+
+    /// Whether long runs go through chunk matrices where the caller does not say. S4's own recurrence is faster:
+    /// its matrix over a chunk is full, and does not fit beside the others into the caches.
+    pub fn prefers_chunks(&self) -> bool {
+        !matches!(self.kind, Kind::Dplr(_))
     }
 
     /// The recurrence of a group of lanes with every step size multiplied by `dt`. Its state is the one that the
