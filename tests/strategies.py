@@ -7,6 +7,7 @@ times its own), and none is far from normal: what float32 loses on these, the en
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -58,13 +59,14 @@ FUNCTIONS: st.SearchStrategy[Function] = st.sampled_from(
 
 
 def complex_normal(g: np.random.Generator, *shape: int) -> Array:
-    return (g.standard_normal(shape) + 1j * g.standard_normal(shape)) * np.sqrt(0.5)
+    return np.asarray(np.sqrt(0.5) * (g.standard_normal(shape) + 1j * g.standard_normal(shape)))
 
 
 def spectrum(g: np.random.Generator, *shape: int, damped: bool = False) -> Array:
     """Eigenvalues with memories of 1 to 5 seconds; ``damped`` ones stand even Euler's step."""
     real = g.uniform(0.2, 3.0, shape)
-    return -real + 1j * (0.5 * real if damped else g.uniform(0, 30, shape)) * g.choice([-1, 1], shape)
+    turns = 0.5 * real if damped else g.uniform(0, 30, shape)
+    return np.asarray(-real + 1j * turns * g.choice([-1, 1], shape))
 
 
 def step_sizes(g: np.random.Generator, *shape: int, most: float = 0.1) -> Array:
@@ -98,7 +100,7 @@ def diagonals(draw: Draw, h: int | None = None, causal: bool | None = True, step
     untied = draw(st.booleans())
     pairs = draw(st.booleans())
     g = np.random.default_rng(draw(SEEDS))
-    A = spectrum(g, s, n, damped=disc == "euler" or disc == "gbt" and alpha < 0.5)
+    A = spectrum(g, s, n, damped=disc == "euler" or (disc == "gbt" and alpha < 0.5))
     B = complex_normal(g, s, n)
     dt: Array | None = step_sizes(g, h, n) if untied else step_sizes(g, h)
     if disc == "discrete":
@@ -158,7 +160,7 @@ def mimos(
     direct = h == d_out and draw(st.booleans())
     reverse = draw(st.booleans()) if causal is None else not causal
     g = np.random.default_rng(draw(SEEDS))
-    A = spectrum(g, n, damped=disc == "euler" or disc == "gbt" and alpha < 0.5)
+    A = spectrum(g, n, damped=disc == "euler" or (disc == "gbt" and alpha < 0.5))
     dt: Array | None = step_sizes(g, n)
     if disc == "discrete":
         A, dt = np.exp(spectrum(g, n) * step_sizes(g, n)), None
@@ -326,7 +328,7 @@ class Case:
         length = self.u.shape[1]
         cuts = self.g.choice(np.arange(1, length + 1), min(length, int(self.g.integers(0, 7))), replace=False)
         edges = sorted({0, length, *cuts.tolist(), *(int(c) - 1 for c in cuts)})
-        return [slice(i, j) for i, j in zip(edges, edges[1:])]
+        return [slice(i, j) for i, j in itertools.pairwise(edges)]
 
     def factors(self, *shape: int, most: float = MOST_STEPS) -> Array:
         """Irregular steps: stretches of the model's own, others of few values, some of any value."""
@@ -335,14 +337,14 @@ class Case:
         free = self.g.uniform(0.2, most, shape)
         factors = np.where(self.g.random(shape) < 0.2, free, few)
         runs = np.maximum.accumulate(np.where(self.g.random(shape) < 0.3, np.arange(shape[-1]), 0), -1)
-        return np.take_along_axis(factors, runs, -1)
+        return np.asarray(np.take_along_axis(factors, runs, -1))
 
     def lengths(self) -> Array:
         batch, length = self.u.shape[:2]
-        return self.g.integers(1, length + 1, batch)
+        return np.asarray(self.g.integers(1, length + 1, batch))
 
     def resets(self) -> Array:
-        return self.g.random(self.u.shape[:2]) < 0.05
+        return np.asarray(self.g.random(self.u.shape[:2]) < 0.05)
 
 
 @st.composite
@@ -377,7 +379,7 @@ def conditioned(case: Case, **said: Any) -> None:
 
 
 def jittered(x: Array, g: np.random.Generator) -> Array:
-    return x * (1 + 2.0**-24 * g.uniform(-1, 1, x.shape))
+    return np.asarray(x * (1 + 2.0**-24 * g.uniform(-1, 1, x.shape)))
 
 
 def rounded(node: Node, g: np.random.Generator) -> Node:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from ssmrt import Model
-from strategies import Case, alone, cases, diagonals, layers, models, selectives
+from strategies import Case, alone, cases, layers, models, selectives
 
 Array = NDArray[Any]
 

@@ -1,0 +1,529 @@
+"""What does not fit is refused with what was expected and what was found, and changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ssmrt
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+from ssmrt import Model
+from ssmrt.document import Document, Embedding, Linear, Pool, Sequential, to_bytes
+from strategies import Case, alone, cases, complex_normal, layers, models, spectrum
+
+Array = NDArray[Any]
+
+H, N = 3, 4
+
+
+def arrays(seed: int = 0) -> dict[str, Any]:
+    g = np.random.default_rng(seed)
+    return {
+        "A": spectrum(g, H, N),
+        "B": complex_normal(g, H, N),
+        "C": complex_normal(g, H, N),
+        "D": g.standard_normal(H),
+        "dt": np.full(H, 0.1),
+    }
+
+
+def diagonal(**changes: Any) -> Model:
+    given = {**arrays(), **changes}
+    options = {k: given.pop(k) for k in list(given) if k not in ("A", "B", "C", "D", "dt")}
+    return ssmrt.diagonal(*given.values(), **options)
+
+
+def dplr(**changes: Any) -> Model:
+    given = {"P": np.ones((1, H, N)), **arrays(), **changes}
+    return ssmrt.dplr(given["A"], given["P"], given["B"], given["C"], given["D"], given["dt"])
+
+
+def dense(**changes: Any) -> Model:
+    given: dict[str, Any] = {"A": -np.eye(N), "B": np.ones(N), "C": np.ones((H, 2, N)), "D": None, "dt": 0.1, **changes}
+    options = {k: given.pop(k) for k in list(given) if k not in ("A", "B", "C", "D", "dt")}
+    return ssmrt.dense(*given.values(), **options)
+
+
+def mimo(**changes: Any) -> Model:
+    g = np.random.default_rng(0)
+    A, B, C = spectrum(g, N), complex_normal(g, N, 2), complex_normal(g, H, N)
+    given: dict[str, Any] = {"A": A, "B": B, "C": C, "D": None, "dt": 0.1, **changes}
+    return ssmrt.diagonal(*given.values())
+
+
+def tokens() -> Model:
+    table = np.random.default_rng(0).standard_normal((11, H)).astype(np.float32)
+    return Model(Document(Sequential((Embedding(table), diagonal().document.root)), 1, H))
+
+
+def pooled() -> Model:
+    return Model(Document(Sequential((diagonal().document.root, Pool("mean"))), H, H))
+
+
+BUILT: list[tuple[Callable[[], Model], str]] = [
+    (
+        lambda: diagonal(A=-arrays()["A"]),
+        r"channel 0: expected every discrete eigenvalue within the unit circle, found",
+    ),
+    (
+        lambda: diagonal(A=arrays()["A"] + 1),
+        r"expected every discrete eigenvalue within the unit circle, found .* with modulus 1\.",
+    ),
+    (lambda: diagonal(A=np.full((H, N), -1 + 100j), disc="euler"), r"unit circle"),
+    (lambda: diagonal(A=np.full((H, N), 1.01), dt=None, disc="discrete"), r"unit circle.*1\.01"),
+    (lambda: mimo(A=np.full(N, 1 + 1j)), r"mode 0: expected every discrete eigenvalue within the unit circle"),
+    (lambda: dense(A=np.eye(N)), r"unit circle"),
+    (lambda: dense(A=np.diag([-1, -1, -1, 0.1])), r"unit circle"),
+    (lambda: dplr(A=np.full((H, N), 2.0), P=np.full((1, H, N), 0.1)), r"unit circle"),
+    (lambda: diagonal(A=np.full((H, N), np.nan)), r"A: expected finite numbers, found NaN"),
+    (lambda: diagonal(B=np.full((H, N), np.inf)), r"B: expected finite numbers, found inf"),
+    (lambda: diagonal(C=np.full((H, N), complex(0, np.nan))), r"C: expected finite numbers, found NaN"),
+    (lambda: diagonal(D=np.full(H, -np.inf)), r"D: expected finite numbers, found -inf"),
+    (lambda: diagonal(dt=np.full(H, np.nan)), r"dt: expected finite numbers, found NaN"),
+    (lambda: diagonal(dt=np.array([0.1, -0.1, 0.1])), r"dt: expected positive step sizes, found -0\.1"),
+    (lambda: diagonal(dt=0.0), r"dt: expected positive step sizes, found 0"),
+    (lambda: diagonal(dt=np.full(H + 1, 0.1)), r"dt"),
+    (lambda: diagonal(dt=np.full((H, N + 1), 0.1)), r"dt"),
+    (lambda: diagonal(dt=None), r"dt"),
+    (lambda: diagonal(disc="discrete"), r"dt"),
+    (lambda: diagonal(disc="trapezoid"), r"disc.*trapezoid"),
+    (lambda: diagonal(disc="gbt", alpha=1.5), r"alpha: expected 0 to 1, found 1\.5"),
+    (lambda: diagonal(A=np.ones((H, N + 1))), r"A|B"),
+    (lambda: diagonal(B=np.ones((H + 1, N))), r"B"),
+    (lambda: diagonal(A=-np.ones((2, N)), B=np.ones((2, N))), r"divide|multiple|2"),
+    (lambda: diagonal(C=np.ones(N)), r"C: expected \(H, N\) or \(M, H, N\), found shape \(4,\)"),
+    (lambda: diagonal(D=np.ones(H + 1)), r"D: expected shape \(3,\), found \(4,\)"),
+    (lambda: diagonal(A=np.zeros((H, 0)), B=np.zeros((H, 0)), C=np.zeros((H, 0))), r"expected"),
+    (lambda: mimo(D=np.ones(H)), r"D"),
+    (lambda: mimo(dt=np.full(N + 1, 0.1)), r"."),
+    (lambda: dplr(P=np.ones((1, H, N + 1))), r"P"),
+    (lambda: dplr(P=np.full((1, H, N), np.nan)), r"P: expected finite numbers, found NaN"),
+    (lambda: dense(A=np.ones((N, N + 1))), r"A"),
+    (lambda: dense(B=np.ones(N + 1)), r"B"),
+    (lambda: dense(C=np.ones((H, N))), r"C: expected \(H, M, N\), found shape \(3, 4\)"),
+    (lambda: dense(D=np.ones((2, H))), r"D: expected shape \(3, 2\), found \(2, 3\)"),
+    (lambda: dense(alpha=-0.1), r"alpha: expected 0 to 1, found -0\.1"),
+    (lambda: dense(A=np.full((N, N), np.inf)), r"A: expected finite numbers, found inf"),
+    (lambda: diagonal(dtype="float16"), r"dtype: expected 'float32' or 'float64', found 'float16'"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BUILT)))
+def test_layers_that_cannot_be_are_refused(case: int) -> None:
+    build, message = BUILT[case]
+    with pytest.raises(ValueError, match=message) as refusal:
+        build()
+    assert "expected" in str(refusal.value) or "found" in str(refusal.value)
+
+
+def test_unstable_systems_run_where_they_are_let() -> None:
+    u = np.ones((1, 5, H))
+    growing = diagonal(A=np.full((H, N), 1 + 0j), allow_unstable=True, dtype="float64")(u)
+    assert (np.abs(np.diff(growing[0], axis=0)) > 0).all()
+    assert np.isfinite(dense(A=np.eye(N), allow_unstable=True)(u)).all()
+    root: Any = dplr().document.root
+    root = replace(root, A=root.A + 100)
+    with pytest.raises(ssmrt.CheckpointError, match="allow_unstable"):
+        Model(alone(root))
+    assert np.isfinite(Model(alone(replace(root, allow_unstable=True)))(u)).all()
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, np.nan, np.inf])
+def test_a_rate_is_a_positive_number(rate: float) -> None:
+    model = diagonal()
+    for call in (lambda: model(np.ones((1, 4, H)), rate=rate), lambda: model.stream(rate=rate)):
+        with pytest.raises(ValueError, match=r"rate: expected a positive number, found"):
+            call()
+
+
+CALLS: list[tuple[dict[str, Any], Any, str]] = [
+    ({"u": np.ones((2, 4, H + 1))}, ValueError, r"u: expected \(batch, length, 3\), found \(2, 4, 4\)"),
+    ({"u": np.ones(H)}, ValueError, r"u: expected"),
+    ({"u": np.ones((2, 2, 4, H))}, ValueError, r"u: expected \(batch, length, 3\), found \(2, 2, 4, 3\)"),
+    ({"u": np.ones((2, 0, H))}, ValueError, r"u: expected at least one sample, found length 0"),
+    ({"u": np.ones((2, 4, H), int)}, TypeError, r"u: expected a float dtype, found dtype int64"),
+    ({"u": np.ones((2, 4, H), complex)}, TypeError, r"u: expected a float dtype, found dtype complex128"),
+    ({"u": np.ones((2, 4, H), bool)}, TypeError, r"u: expected a float dtype, found dtype bool"),
+    ({"u": np.full((2, 4, H), "a")}, TypeError, r"u: expected a float dtype, found dtype <U1"),
+    ({"u": None}, (TypeError, ValueError), r"u: expected"),
+    ({"dt": np.ones((2, 5))}, ValueError, r"dt: expected shape \(2, 4\), found \(2, 5\)"),
+    ({"dt": np.zeros((2, 4))}, ValueError, r"dt: expected positive numbers, found 0"),
+    ({"dt": -np.ones(4)}, ValueError, r"dt: expected positive numbers, found -1"),
+    ({"dt": np.full((2, 4), np.nan)}, ValueError, r"dt: expected positive numbers, found NaN"),
+    ({"dt": np.full((2, 4), np.inf)}, ValueError, r"dt: expected positive numbers, found inf"),
+    ({"dt": np.ones((2, 4), complex)}, TypeError, r"dt: expected real numbers, found dtype complex128"),
+    ({"lengths": [5, 1]}, ValueError, r"lengths: expected 1 to 4, found 5"),
+    ({"lengths": [0, 1]}, ValueError, r"lengths: expected 1 to 4, found 0"),
+    ({"lengths": [-1, 1]}, ValueError, r"lengths: expected 1 to 4, found -1"),
+    ({"lengths": [4, 4, 4]}, ValueError, r"lengths: expected shape \(2,\), found \(3,\)"),
+    ({"lengths": [4.0, 4.0]}, TypeError, r"lengths: expected integers, found dtype float64"),
+    ({"resets": np.zeros((2, 3), bool)}, ValueError, r"resets: expected shape \(2, 4\), found \(2, 3\)"),
+    ({"resets": np.zeros((2, 4))}, TypeError, r"resets: expected flags, found dtype float64"),
+    ({"state": np.ones((2, 5))}, ValueError, r"state: expected shape \(2, \d+\), found \(2, 5\)"),
+    ({"state": np.ones(5)}, ValueError, r"state: expected shape \(2, \d+\), found \(5,\)"),
+    ({"state": "other axes"}, ValueError, r"state: expected shape \(2, (\d+)\), found \(4, \d+\)"),
+    ({"state": "wrong batch"}, ValueError, r"state: expected shape \(2, (\d+)\), found \(3, \1\)"),
+    ({"state": "complex"}, TypeError, r"state: expected a state of this model, found dtype complex64"),
+    ({"method": "magic"}, ValueError, r"method: expected 'auto', 'scan', 'chunk' or 'fft', found \"magic\""),
+    ({"method": None}, TypeError, r"method|argument"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(CALLS)))
+def test_calls_that_do_not_fit_are_refused(number: int) -> None:
+    said, kind, message = CALLS[number]
+    said = {"u": np.ones((2, 4, H)), **said}
+    model = diagonal()
+    match said.get("state") if isinstance(said.get("state"), str) else None:
+        case "wrong batch":
+            said["state"] = model.default_state(3)
+        case "other axes":
+            said["state"] = model.default_state(2).reshape(4, -1)
+        case "complex":
+            said["state"] = model.default_state(2) + 1j
+    with pytest.raises(kind, match=message):
+        model(said.pop("u"), **said)
+
+
+TOKENS: list[tuple[Any, type[Exception], str]] = [
+    (np.ones((2, 4)), TypeError, r"u: expected integer tokens, found dtype float64"),
+    (np.ones((2, 4), bool), TypeError, r"u: expected integer tokens, found dtype bool"),
+    (np.full((2, 4), 11), ValueError, r"u: expected tokens from 0 to 10, found 11"),
+    (np.full((2, 4), -1), ValueError, r"u: expected tokens from 0 to 10, found -1"),
+    (np.full((2, 4), 2**64 - 1, np.uint64), ValueError, r"u: expected tokens from 0 to 10, found"),
+    (np.ones((2, 4, 2), int), ValueError, r"u: expected \(batch, length\), found \(2, 4, 2\)"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(TOKENS)))
+def test_tokens_that_are_none_are_refused(case: int) -> None:
+    u, kind, message = TOKENS[case]
+    model = tokens()
+    stream, other = model.stream(2), model.stream(2)
+    clean = np.ones((2, 4), int)
+    other.push(clean)
+    stream.push(clean)
+    with pytest.raises(kind, match=message):
+        model(u)
+    with pytest.raises(kind, match=message):
+        stream.push(u)
+    assert_array_equal(stream.push(clean), other.push(clean))
+
+
+STREAMED: list[tuple[str, dict[str, Any], Any, str]] = [
+    ("push", {"u": np.ones((3, 4, H))}, ValueError, r"u: expected 2 streams, found 3"),
+    ("push", {"u": np.ones((2, 4, H + 1))}, ValueError, r"u: expected \(batch, length, 3\), found \(2, 4, 4\)"),
+    ("push", {"u": np.ones((2, H))}, ValueError, r"u: expected \(batch, length, 3\), found \(2, 3\)"),
+    ("push", {"u": np.ones((2, 4, H), int)}, TypeError, r"u: expected a float dtype, found dtype int64"),
+    ("push", {"dt": np.ones((2, 3))}, ValueError, r"dt: expected shape \(2, 4\), found \(2, 3\)"),
+    ("push", {"dt": -np.ones((2, 4))}, ValueError, r"dt: expected positive numbers, found -1"),
+    ("push", {"out": np.empty((2, 4, H))}, TypeError, r"out: expected .* float32 array, found dtype float64"),
+    ("push", {"out": np.empty((2, 3, H), "f4")}, ValueError, r"out: expected shape \(2, 4, 3\), found \(2, 3, 3\)"),
+    (
+        "push",
+        {"out": np.empty((2, H, 4), "f4").swapaxes(1, 2)},
+        (TypeError, ValueError),
+        r"out: expected .*C-contiguous",
+    ),
+    ("push", {"out": [[0.0]]}, TypeError, r"out: expected"),
+    ("push", {"out": "read-only"}, (TypeError, ValueError), r"(?i)out|writ|read"),
+    ("push", {"out": "the input"}, (TypeError, ValueError), r"(?i)out|borrow"),
+    ("step", {"u": np.ones((3, H))}, ValueError, r"u: expected 2 streams, found 3"),
+    ("step", {"u": np.ones((2, 1, H))}, ValueError, r"u: expected \(batch, 3\), found \(2, 1, 3\)"),
+    ("step", {"u": np.ones((2, H), complex)}, TypeError, r"u: expected a float dtype, found dtype complex128"),
+    ("step", {"dt": np.ones(3)}, ValueError, r"dt: expected shape \(2,\), found \(3,\)"),
+    ("step", {"dt": np.zeros(2)}, ValueError, r"dt: expected positive numbers, found 0"),
+    ("step", {"out": np.empty((2, H + 1), "f4")}, ValueError, r"out: expected shape \(2, 3\), found \(2, 4\)"),
+    ("reset", {"mask": [True]}, ValueError, r"mask: expected shape \(2,\), found \(1,\)"),
+    ("reset", {"mask": [1.0, 0.0]}, TypeError, r"mask: expected flags, found dtype float64"),
+    ("restore", {"blob": b""}, ValueError, r"snapshot: expected a stream's bytes, found fewer"),
+    ("restore", {"blob": bytes(1000)}, ValueError, r"snapshot: expected a stream's bytes, found something else"),
+    ("restore", {"blob": "cut short"}, ValueError, r"snapshot: expected"),
+    ("restore", {"blob": "of three streams"}, ValueError, r"snapshot: expected one of 2 streams, found another number"),
+    ("restore", {"blob": "of another model"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
+    ("restore", {"blob": "of another rate"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
+    ("restore", {"blob": "of another dtype"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
+    ("restore", {"blob": None}, TypeError, r"."),
+]
+
+
+def snapshot(kind: str) -> bytes:
+    match kind:
+        case "cut short":
+            return diagonal().stream(2).snapshot()[:-1]
+        case "of three streams":
+            return diagonal().stream(3).snapshot()
+        case "of another model":
+            return diagonal(D=np.ones(H)).stream(2).snapshot()
+        case "of another rate":
+            return diagonal().stream(2, rate=0.5).snapshot()
+        case "of another dtype":
+            return diagonal(dtype="float64").stream(2).snapshot()
+    raise ValueError(kind)
+
+
+@pytest.mark.parametrize("case", range(len(STREAMED)))
+def test_a_failed_call_leaves_the_stream_as_it_was(case: int) -> None:
+    name, said, kind, message = STREAMED[case]
+    said = dict(said)
+    model, u = diagonal(), np.random.default_rng(0).standard_normal((2, 4, H)).astype(np.float32)
+    stream, other = model.stream(2), model.stream(2)
+    assert_array_equal(stream.push(u), other.push(u))
+    if name in ("push", "step"):
+        given = said.pop("u", u if name == "push" else u[:, 0])
+        if isinstance(said.get("out"), str):
+            said["out"] = given if said["out"] == "the input" else np.empty_like(given)
+            said["out"].flags.writeable = said["out"] is given
+        args: tuple[Any, ...] = (given,)
+    else:
+        (value,) = said.values()
+        args, said = (snapshot(value) if isinstance(value, str) else value,), {}
+    before = stream.snapshot()
+    with pytest.raises(kind, match=message):
+        getattr(stream, name)(*args, **said)
+    assert stream.snapshot() == before
+    assert_array_equal(stream.position, [4, 4])
+    assert_array_equal(stream.push(u), other.push(u))
+
+
+STEPPED: list[tuple[Any, Any, Any, Any, str]] = [
+    (
+        np.ones((2, H + 1)),
+        2,
+        None,
+        ValueError,
+        r"u: expected shape \(2, 3\) with a state of shape \(2, \d+\), found \(2, 4\)",
+    ),
+    (np.ones((3, H)), 2, None, ValueError, r"u: expected shape \(2, 3\).* found \(3, 3\)"),
+    (np.ones((2, H), int), 2, None, TypeError, r"u: expected a float dtype, found dtype int64"),
+    (np.ones((2, H)), np.ones((2, 3)), None, ValueError, r"state: expected"),
+    (np.ones(H), np.float32(0), None, (ValueError, TypeError), r"state|u: expected"),
+    (np.ones((2, H)), 2, -1.0, ValueError, r"dt: expected positive numbers, found -1"),
+    (np.ones((2, H)), 2, [1.0, 2.0, 3.0], ValueError, r"(?i)dt|shape|broadcast"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(STEPPED)))
+def test_steps_that_do_not_fit_are_refused(case: int) -> None:
+    u, state, dt, kind, message = STEPPED[case]
+    model = diagonal()
+    with pytest.raises(kind, match=message):
+        model.step(u, model.default_state(state) if isinstance(state, int) else state, dt=dt)
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_stream_has_at_least_one_batch(batch: int) -> None:
+    with pytest.raises((ValueError, OverflowError), match=r"batch|convert"):
+        diagonal().stream(batch)
+
+
+def test_a_batch_of_nothing_answers_nothing() -> None:
+    y, state = diagonal().forward(np.ones((0, 4, H)), return_state=True)
+    assert y.shape == (0, 4, H)
+    assert len(state) == 0
+    assert pooled()(np.ones((0, 4, H))).shape == (0, H)
+
+
+def test_a_stream_belongs_to_one_thread_at_a_time() -> None:
+    g = np.random.default_rng(0)
+    n, h = 64, 256
+    A = spectrum(g, h, n)
+    model = ssmrt.diagonal(A, complex_normal(g, h, n), complex_normal(g, h, n), np.ones(h), 0.01)
+    stream, other, u = model.stream(4), model.stream(4), g.standard_normal((4, 20000, h)).astype(np.float32)
+    answers: list[Any] = []
+    worker = threading.Thread(target=lambda: answers.append(stream.push(u)))
+    worker.start()
+    refused = 0
+    while worker.is_alive():
+        try:
+            assert stream.batch == 4
+        except RuntimeError:
+            refused += 1
+    worker.join()
+    assert refused > 0
+    assert_array_equal(answers[0], other.push(u))
+    assert_array_equal(stream.step(u[:, 0]), other.step(u[:, 0]))
+
+
+def test_rate_and_dt_must_not_pass_a_pole() -> None:
+    """Steps at which no discrete system exists are refused, or answered with finite numbers."""
+    model = ssmrt.dense(np.diag([2.0, -1.0]), np.ones(2), np.ones((1, 1, 2)), None, 0.5, allow_unstable=True)
+    try:
+        y = model(np.ones((1, 3, 1)), rate=2.0)
+    except (ValueError, ssmrt.SsmrtError):
+        return
+    assert np.isfinite(y).all()
+
+
+KERNELS: list[tuple[tuple[Any, ...], Any, str]] = [
+    ((1, 10), ValueError, r"layer: expected a number below 1, found 1"),
+    ((-1, 10), (ValueError, OverflowError), r"layer|convert"),
+    ((0, -1), (ValueError, OverflowError), r"length|convert"),
+    ((0, 2.5), TypeError, r"."),
+]
+
+
+@pytest.mark.parametrize("case", range(len(KERNELS)))
+def test_kernels_that_are_not_are_refused(case: int) -> None:
+    args, kind, message = KERNELS[case]
+    with pytest.raises(kind, match=message):
+        diagonal().kernel(*args)
+
+
+TUSTIN: Any = "tustin"
+
+FUNCTIONS: list[tuple[Callable[[], Any], Any, str]] = [
+    (lambda: ssmrt.discretize(np.eye(3), np.ones(2), 0.1), ValueError, r"A: expected shape \(2, 2\), found \(3, 3\)"),
+    (lambda: ssmrt.discretize(np.eye(2), np.ones(2), -0.1), ValueError, r"expected .*found -0\.1"),
+    (lambda: ssmrt.discretize(np.eye(2) * np.nan, np.ones(2), 0.1), ValueError, r"expected"),
+    (lambda: ssmrt.discretize(np.eye(2), np.ones(2), 0.1, method=TUSTIN), ValueError, r"expected .*tustin"),
+    (
+        lambda: ssmrt.discretize(np.eye(2), np.ones(2), 0.1, method="gbt", alpha=2),
+        ValueError,
+        r"alpha.*expected|expected.*2",
+    ),
+    (lambda: ssmrt.discretize(np.eye(2) * 20, np.ones(2), 0.1), ValueError, r"singular|expected"),
+    (
+        lambda: ssmrt.discretize(1j * np.eye(2), np.ones(2), 0.1),
+        TypeError,
+        r"A: expected real numbers, found dtype complex128",
+    ),
+    (
+        lambda: ssmrt.hippo("legz", 4),  # type: ignore[arg-type]
+        ValueError,
+        r'measure: expected "legs", .* found "legz"',
+    ),
+    (lambda: ssmrt.hippo("legs", 0), ValueError, r"N: expected 1 to \d+, found 0"),
+    (lambda: ssmrt.hippo("fourier", 5), ValueError, r"N: expected an even number .*found 5"),
+    (
+        lambda: ssmrt.ops.causal_conv(np.ones(3), np.ones(3) * 1j),
+        TypeError,
+        r"k: expected real numbers, found dtype complex128",
+    ),
+    (lambda: ssmrt.ops.causal_conv(1.0, np.ones(3)), ValueError, r"u: expected at least one axis"),
+    (lambda: ssmrt.ops.causal_conv(np.ones((2, 5)), np.ones((3, 5))), ValueError, r"(?i)broadcast|shape"),
+    (lambda: ssmrt.ops.krylov(np.eye(3), np.ones(2), 4), ValueError, r"A and b: expected .* found \(3, 3\) and \(2,\)"),
+    (lambda: ssmrt.ops.krylov(np.eye(2), np.ones(2), -4), ValueError, r"length: expected 0 or more, found -4"),
+    (
+        lambda: ssmrt.ops.krylov(1j * np.eye(2), np.ones(2), 4),
+        TypeError,
+        r"expected real numbers, found dtype complex128",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", range(len(FUNCTIONS)))
+def test_functions_refuse_what_does_not_fit(case: int) -> None:
+    call, kind, message = FUNCTIONS[case]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def linear(d_in: int, d_out: int) -> Linear:
+    return Linear(np.ones((d_out, d_in), np.float32))
+
+
+DOCUMENTS: list[tuple[Callable[[], Document], str]] = [
+    (lambda: Document(Sequential((linear(2, 3), linear(4, 2))), 2, 2), r"expected .*(3|4)"),
+    (lambda: Document(linear(2, 3), 3, 3), r"expected"),
+    (lambda: Document(linear(2, 3), 2, 5), r"d_output.*expected|expected.*(3|5)"),
+    (lambda: Document(Sequential((Pool("mean"), linear(2, 2), Pool("mean"))), 2, 2), r"pool"),
+    (lambda: Document(Sequential((linear(2, H), Pool("mean"), diagonal().document.root)), 2, H), r"behind a pool"),
+    (lambda: Document(Sequential((linear(2, 3), Embedding(np.ones((4, 3))))), 2, 3), r"embedding.*first"),
+    (
+        lambda: Document(Linear(np.full((2, 2), np.nan, np.float32)), 2, 2),
+        r"weight: expected finite numbers, found NaN",
+    ),
+    (lambda: Document(Linear(np.ones((2, 2)), np.ones(3)), 2, 2), r"bias: expected"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(DOCUMENTS)))
+def test_documents_that_cannot_run_are_refused(case: int) -> None:
+    build, message = DOCUMENTS[case]
+    with pytest.raises(ssmrt.CheckpointError, match=message):
+        Model(build())
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_refused_or_still_a_model(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever byte is changed or missing: a clear exception, or a model that runs; never a crash."""
+    path = tmp_path_factory.getbasetemp() / "damaged.ssm.safetensors"
+    good = to_bytes(pooled().document)
+    if data.draw(st.booleans()):
+        bad = good[: data.draw(st.integers(0, len(good) - 1))]
+    else:
+        at = data.draw(st.integers(0, len(good) - 1))
+        bad = good[:at] + bytes([data.draw(st.integers(0, 255))]) + good[at + 1 :]
+    path.write_bytes(bad)
+    with contextlib.suppress(ssmrt.SsmrtError):
+        model = ssmrt.load(path)
+        model(np.ones((1, 3, model.d_input), np.float32))
+
+
+def test_what_is_no_model_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "model.ssm.safetensors"
+    path.write_bytes(b"not a model at all")
+    with pytest.raises(ssmrt.CheckpointError, match=re.escape(str(path))):
+        ssmrt.load(path)
+    with pytest.raises((FileNotFoundError, ssmrt.CheckpointError), match=r"missing"):
+        ssmrt.load(tmp_path / "missing.ssm.safetensors")
+
+
+@given(cases(st.one_of(layers(), models(tokens=False)), st.integers(1, 50)))
+def test_a_failed_call_of_any_model_changes_nothing(case: Case) -> None:
+    model = Model(case.document)
+    batch, length = case.u.shape[:2]
+    stream, other = model.stream(batch), model.stream(batch)
+    assert_array_equal(stream.push(case.u), other.push(case.u))
+    wrong = np.ones((batch, length))
+    wrong[-1, -1] = -1
+    for said in ({"dt": wrong}, {"out": np.empty((batch, length, model.d_output + 1), np.float32)}):
+        with pytest.raises((ValueError, ssmrt.UnsupportedError)):
+            stream.push(case.u, **said)
+    assert_array_equal(stream.push(case.u), other.push(case.u))
+
+
+HUGE = """
+import numpy as np
+import ssmrt
+
+model = ssmrt.diagonal(-np.ones((3, 4)), np.ones((3, 4)), np.ones((3, 4)), None, 0.1)
+for n in (2**50, 2**60, 2**63 - 1):
+    for call in (model.stream, lambda n: model.kernel(0, n), lambda n: ssmrt.ops.krylov(np.eye(3), np.ones(3), n)):
+        try:
+            call(n)
+        except (ValueError, MemoryError, OverflowError):
+            print("refused")
+"""
+
+
+def test_huge_requests_are_refused_not_tried() -> None:
+    """What no memory holds is an exception, not the end of the process."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", HUGE], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["refused"] * 9, done.stderr[-2000:]
+    assert done.returncode == 0
+
+
+def test_a_kernel_is_cut_at_a_length_that_can_be() -> None:
+    model = diagonal()
+    root: Any = model.document.root
+    for length in (0, -1, 2**60):
+        with pytest.raises(ssmrt.CheckpointError, match=rf"kernel_length: .*{length}"):
+            Model(replace(model.document, root=replace(root, kernel_length=length)))
