@@ -56,7 +56,7 @@ def diagonal(
     steps = None if dt is None else np.asarray(dt, dtype=np.float64)
     if a.ndim == 1 and b.ndim == 2 and c.ndim == 2:
         if steps is not None:
-            steps = np.broadcast_to(steps, a.shape).copy()
+            steps = _steps(steps, len(a))
         skip = None if D is None else np.asarray(D, dtype=np.float64)
         node: doc.Node = doc.DiagonalMimo(
             a, b, c, skip, steps, disc, alpha, conjugate_pairs, allow_unstable=allow_unstable, name="diagonal"

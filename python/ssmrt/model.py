@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _native
 from ._native import Stream
 from .document import KIND_OF, Array, Diagonal, DiagonalMimo, Document, Dplr, Node, branches, from_bytes, to_bytes, walk
+from .errors import NotStreamable
 
 Dtype = Literal["float32", "float64"]
 Method = Literal["auto", "scan", "chunk", "fft"]
@@ -168,8 +169,10 @@ class Model:
         UnsupportedError
             ``rate`` or ``dt`` for a layer that has no step size.
         NotStreamable
-            ``dt`` or ``resets`` for a model that is not causal.
+            ``dt``, ``resets``, ``state`` or ``return_state`` for a model that is not causal.
         """
+        if return_state and (why := self._plans[1.0].not_streamable) is not None:
+            raise NotStreamable(f"return_state: {why}")
         y, after = self._forward(u, state, rate, dt, lengths, resets, method)
         return (y, after) if return_state else y
 
@@ -185,21 +188,24 @@ class Model:
     ) -> tuple[NDArray[Any], State]:
         samples = np.asarray(u)
         plan = self._plan(rate)
-        batched = samples.ndim == (2 if self._document.tokens else 3)
-        if self._document.tokens and samples.ndim == 3:
-            batched = True
-        if not batched:
+        # One axis less than a batch has is one sequence; tokens may have a last axis of one.
+        alone = samples.ndim == (1 if self._document.tokens else 2)
+        if alone:
             samples = samples[None]
         time = samples.shape[:2]
+        if state is not None:
+            state = np.asarray(state)
+            if alone and state.shape == (plan.state_size,):
+                state = state[None]
         y, after = plan.forward(
             samples,
-            None if state is None else np.asarray(state).reshape(-1, plan.state_size),
+            state,
             dt=_per_sample(dt, time),
             lengths=None if lengths is None else np.atleast_1d(lengths),
             resets=_per_sample(resets, time),
             method=method,
         )
-        return (y, after) if batched else (y[0], after[0])
+        return (y[0], after[0]) if alone else (y, after)
 
     def default_state(self, *batch_shape: int) -> State:
         """The state before the first sample: zeros (*batch_shape, state_size)."""

@@ -67,6 +67,8 @@ def causal_conv(u: ArrayLike, k: ArrayLike) -> Float:
     padding = [(0, 0)] * (kernel.ndim - 1) + [(0, max(length - kernel.shape[-1], 0))]
     kernel = np.pad(kernel[..., :length], padding)
     shape = np.broadcast_shapes(signal.shape, kernel.shape)
+    if 0 in shape:
+        return np.zeros(shape)
     rows = [np.broadcast_to(a, shape).reshape(-1, length).astype(np.float64) for a in (signal, kernel)]
     return _native.causal_conv(*rows).reshape(shape)
 

@@ -48,11 +48,15 @@ pub fn kernel(
             let make = move |r| Ok(Source::System(System::dense(d.clone(), rate, 0, r)?, length));
             (d.ssm.channels(), d.ssm.outputs(), d.ssm.kernel_length, d.ssm.c_reverse.is_some(), Box::new(make))
         }
-        Node::DiagonalMimo(m) => return Ok(mimo(m, length, rate, isa)),
+        Node::DiagonalMimo(m) => {
+            Aligned::<f64>::try_zeros("length", length, m.b.shape[1] * m.c.shape[0])?;
+            return Ok(mimo(m, length, rate, isa));
+        }
         other => {
             return Err(Error::Unsupported(format!("{}: its kernel depends on the input", other.label())));
         }
     };
+    Aligned::<f64>::try_zeros("length", length, m * h * 2)?;
     let mut numbers = Vec::new();
     for backward in if reverse { &[false, true][..] } else { &[false] } {
         let (_, mut kernels) = make(*backward)?.kernels(isa, team, length);
@@ -120,10 +124,22 @@ fn mimo(m: &DiagonalMimo, length: usize, rate: f64, isa: Isa) -> ([usize; 3], Ve
 /// (b, A b, A^2 b, ...) of `systems` systems with `a` (systems, n, n) and `b` (systems, n): (systems, n, length).
 ///
 /// By doubling: the second half of the sequence is A to the length of the first half, times the first half.
-pub fn krylov(isa: Isa, team: &Team, systems: usize, n: usize, a: &[f64], b: &[f64], length: usize) -> Vec<f64> {
+///
+/// # Errors
+/// [`Error::Value`] where the length does not fit into memory.
+pub fn krylov(
+    isa: Isa,
+    team: &Team,
+    systems: usize,
+    n: usize,
+    a: &[f64],
+    b: &[f64],
+    length: usize,
+) -> Result<Vec<f64>> {
+    Aligned::<f64>::try_zeros("length", length, systems * padded(n) * 2)?;
     let mut answer = vec![0.0; systems * n * length];
     if n == 0 || length == 0 {
-        return answer;
+        return Ok(answer);
     }
     let out = Shared(answer.as_mut_ptr());
     let stride = padded(n);
@@ -150,7 +166,7 @@ pub fn krylov(isa: Isa, team: &Team, systems: usize, n: usize, a: &[f64], b: &[f
             }
         }
     });
-    answer
+    Ok(answer)
 }
 
 /// The square of a matrix, given as what multiplies with it.

@@ -17,11 +17,12 @@ use crate::layers::system::System;
 use crate::ops::{Op, Place};
 use crate::plan::{Buffer, Entry, NotCausal, Plan, Pooling};
 use crate::stability::check_stable;
+use crate::threads::Team;
 use num_complex::Complex64;
 
 /// Plans a Document.
 pub(crate) fn lower<E: Elem>(document: &Document, rate: f64, isa: Isa) -> Result<Plan<E>> {
-    let mut lowering = Lowering { plan: Plan::assemble(isa), entries: Vec::new(), widths: Vec::new(), free: Vec::new(), rate, padding_seen: None };
+    let mut lowering = Lowering { plan: Plan::assemble(isa), entries: Vec::new(), widths: Vec::new(), free: Vec::new(), rate, padding_seen: None, team: Team::all()? };
     let input = lowering.buffer(document.d_input);
     lowering.plan.input = input;
     let mut nodes = Vec::new();
@@ -55,6 +56,7 @@ struct Lowering<E> {
     free: Vec<Buffer>,
     rate: f64,
     padding_seen: Option<bool>,
+    team: Team,
 }
 
 /// Nested sequences as one list.
@@ -229,9 +231,6 @@ impl<E: Elem> Lowering<E> {
             }
             Node::Dplr(d) => {
                 let rate = self.rate;
-                System::dplr(d.clone(), rate, 0, false)
-                    .check()
-                    .map_err(|e| Error::Document(format!("{}: {e}", node.label())))?;
                 let make = |delay, reverse| Ok(System::dplr(d.clone(), rate, delay, reverse));
                 self.state_space(node, nodes.get(1), &d.ssm, x, make)
             }
@@ -355,20 +354,23 @@ impl<E: Elem> Lowering<E> {
         }
         let function = curve(next);
         let alone = ssm.c_reverse.is_none() && ssm.kernel_length.is_none();
+        let system = make(0, false)?;
+        system.check().map_err(|e| Error::Document(format!("{}: {e}", node.label())))?;
         let y = self.buffer(m * h);
         let fused = if alone { function.unwrap_or(Function::Identity) } else { Function::Identity };
-        let layer = Lti::new(make(0, false)?, ssm.head_major, skip, fused, Direction::Forward);
+        let layer = Lti::new(&self.team, system, ssm.head_major, skip, fused, Direction::Forward);
         self.lti(layer, x, y, 0);
         if ssm.c_reverse.is_some() {
-            let layer = Lti::new(make(0, true)?, ssm.head_major, |_, _| 0.0, Function::Identity, Direction::Backward);
+            let layer = Lti::new(&self.team, make(0, true)?, ssm.head_major, |_, _| 0.0, Function::Identity, Direction::Backward);
             self.lti(layer, x, y, 0);
         }
         if let Some(cut) = cut {
+            self.plan.cut_kernel.get_or_insert_with(|| node.label());
             // The kernel without its tail is the kernel less what the inputs of `cut` samples ago would give.
             let (late, tail) = (self.buffer(h), self.buffer(m * h));
             let state = self.place(cut * padded(h));
             self.push(Op::Delay { len: cut, state, x, y: late });
-            let layer = Lti::new(make(cut, false)?, ssm.head_major, |_, _| 0.0, Function::Identity, Direction::Forward);
+            let layer = Lti::new(&self.team, make(cut, false)?, ssm.head_major, |_, _| 0.0, Function::Identity, Direction::Forward);
             self.lti(layer, late, tail, cut as u64);
             let op = Op::Residual { layer: Residual::new(m * h, -1.0, &[1.0], None), x: tail, y };
             self.entries.push(Entry { op, after: cut as u64 });

@@ -69,6 +69,8 @@ pub struct Plan<E> {
     pub(crate) not_causal: Option<NotCausal>,
     pub(crate) padding_seen: bool,
     pub(crate) no_step_size: Option<String>,
+    /// A layer whose kernel is cut off after a number of samples, whatever their steps.
+    pub(crate) cut_kernel: Option<String>,
     pub(crate) vocabulary: Option<usize>,
     isa: Isa,
     fingerprint: u64,
@@ -252,6 +254,7 @@ impl<E: Elem> Plan<E> {
             not_causal: None,
             padding_seen: false,
             no_step_size: None,
+            cut_kernel: None,
             vocabulary: None,
             isa,
             fingerprint: 0,

@@ -107,6 +107,9 @@ impl<E: Elem> Plan<E> {
             self.check_dt(dt)?;
         }
         let whole = self.not_causal().is_some();
+        if whole && states.iter().any(|&x| x != E::ZERO) {
+            return self.streamable();
+        }
         if whole && (dt.is_some() || resets.is_some_and(|r| r.contains(&true))) {
             return self.streamable();
         }
@@ -123,11 +126,19 @@ impl<E: Elem> Plan<E> {
         if let Some(dt) = dt.iter().find(|dt| !(dt.is_finite() && **dt > 0.0)) {
             return Err(Error::Value(format!("dt: expected positive numbers, found {dt}")));
         }
+        if dt.iter().all(|&dt| dt == 1.0) {
+            return Ok(());
+        }
+        if let Some(layer) = &self.cut_kernel {
+            return Err(Error::Unsupported(format!(
+                "dt: layer {layer} cuts its kernel off after a number of samples, which says nothing of irregular ones"
+            )));
+        }
         match &self.no_step_size {
-            Some(layer) if dt.iter().any(|&dt| dt != 1.0) => Err(Error::Unsupported(format!(
+            Some(layer) => Err(Error::Unsupported(format!(
                 "dt: layer {layer} has no step size that it could multiply; its recurrence was trained in discrete time"
             ))),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }

@@ -65,7 +65,7 @@ impl<E: Elem> Stream<E> {
         if streams == 0 {
             return Err(Error::Value("batch: expected at least one stream, found 0".into()));
         }
-        let states = plan.default_state(streams);
+        let states = Aligned::try_zeros("batch", streams, plan.state_len())?;
         let work = plan.workspace(streams.min(plan.block_rows()), 1);
         Ok(Self { plan, states, streams, work })
     }

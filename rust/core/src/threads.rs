@@ -57,6 +57,16 @@ impl Team {
     }
 }
 
+impl Team {
+    /// `f(item)` for every item below `n`, in their order.
+    pub fn map<T: Send>(&self, n: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let slots: Vec<_> = (0..n).map(|_| Mutex::new(None)).collect();
+        self.each(n, |_, i| *slots[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(f(i)));
+        let made = |slot: Mutex<Option<T>>| slot.into_inner().unwrap_or_else(PoisonError::into_inner);
+        slots.into_iter().map(|slot| made(slot).expect("every item was made")).collect()
+    }
+}
+
 fn wanted() -> Result<usize> {
     match std::env::var("SSMRT_NUM_THREADS") {
         Ok(text) if !text.is_empty() => match text.parse() {

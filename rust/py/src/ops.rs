@@ -106,7 +106,7 @@ pub fn krylov<'py>(
     let (matrix, vector) = (a.as_slice()?, b.as_slice()?);
     let isa = Isa::choose().map_err(raise)?;
     let data = py
-        .detach(|| Ok(core_kernel::krylov(isa, &Team::all()?, s, n, matrix, vector, length)))
+        .detach(|| core_kernel::krylov(isa, &Team::all()?, s, n, matrix, vector, length))
         .map_err(raise)?;
     PyArray1::from_vec(py, data).reshape([s, n, length])
 }

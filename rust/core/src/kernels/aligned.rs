@@ -1,6 +1,7 @@
 //! Vectors that start on a cache line, so that no load of a row straddles two.
 
 use super::{Elem, GROUP};
+use crate::error::{Error, Result};
 use std::ops::{Deref, DerefMut};
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +16,19 @@ pub struct Aligned<E> {
 }
 
 impl<E: Elem> Aligned<E> {
+    /// `count` times `len` zeros, for a size that a user gave.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where that is more memory than there is.
+    pub fn try_zeros(what: &str, count: usize, len: usize) -> Result<Self> {
+        let failed = || Error::Value(format!("{what}: expected what fits into memory, found {count}"));
+        let len = count.checked_mul(len).filter(|n| n.checked_mul(size_of::<E>()).is_some()).ok_or_else(failed)?;
+        let mut probe: Vec<Line<E>> = Vec::new();
+        probe.try_reserve_exact(len.div_ceil(GROUP)).map_err(|_| failed())?;
+        drop(probe);
+        Ok(Self::zeros(len))
+    }
+
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
         Self { lines: vec![Line::default(); len.div_ceil(GROUP)], len }

@@ -22,7 +22,7 @@ pub enum Transition<E> {
 pub struct Chunk<E> {
     t: usize,
     n: usize,
-    /// K[-PAD..T]: zeros, then the kernel.
+    /// (T,)
     kernel: Aligned<E>,
     /// (T, N)
     g: Aligned<E>,
@@ -69,11 +69,10 @@ impl<E: Elem> Chunk<E> {
         let t = kernel.len() / GROUP;
         let n = g.len() / GROUP / t;
         assert!(t % ROWS == 0 && n % ROWS == 0 && w.len() == g.len());
-        let before = std::iter::repeat_n(0.0, (ROWS - 1) * GROUP);
         Self {
             t,
             n,
-            kernel: before.chain(kernel.iter().copied()).map(E::of).collect(),
+            kernel: of(kernel),
             g: of(g),
             w: of(w),
             transition: match transition {
@@ -111,7 +110,7 @@ impl<E: Elem> Chunk<E> {
 
     /// The answers to an impulse over one chunk, and the state after it.
     pub fn impulse(&self, y: &mut [E], state: &mut [E]) {
-        y[..self.t * GROUP].copy_from_slice(&self.kernel[(ROWS - 1) * GROUP..]);
+        y[..self.t * GROUP].copy_from_slice(&self.kernel);
         for (state, w) in state.chunks_exact_mut(GROUP).zip(self.w.chunks_exact(self.t * GROUP)) {
             state.copy_from_slice(&w[..GROUP]);
         }
@@ -164,7 +163,7 @@ unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lan
         let u = s.u.as_ptr().add(lane);
         let y = s.y.as_mut_ptr().add(lane);
         let x = s.x.as_mut_ptr().add(lane);
-        let kernel = s.chunk.kernel.as_ptr().add((ROWS - 1) * GROUP + lane);
+        let kernel = s.chunk.kernel.as_ptr().add(lane);
         let g = s.chunk.g.as_ptr().add(lane);
         let w = s.chunk.w.as_ptr().add(lane);
 
@@ -205,7 +204,7 @@ unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lan
                 let answer = Answer {
                     lanes,
                     i,
-                    heard: if silent { 0 } else { i + ROWS },
+                    silent,
                     n,
                     kernel,
                     g: g.add(i * n * GROUP),
@@ -295,8 +294,7 @@ impl<L: Lanes> Tiled for Product<L> {
 struct Answer<L: Lanes> {
     lanes: L,
     i: usize,
-    /// Inputs that the rows answer to.
-    heard: usize,
+    silent: bool,
     n: usize,
     kernel: *const L::E,
     g: *const L::E,
@@ -311,15 +309,23 @@ impl<L: Lanes> Tiled for Answer<L> {
     unsafe fn tile<const C: usize>(self) {
         let lanes = self.lanes;
         let mut sums = [[lanes.splat(L::E::ZERO); C]; ROWS];
-        // SAFETY: as the caller's; the kernel is zero for the ROWS - 1 lags before 0.
+        // SAFETY: as the caller's.
         unsafe {
-            for j in 0..self.heard {
-                let lag = self.kernel.offset((self.i as isize - j as isize) * GROUP as isize);
-                let (k0, k1) = (lanes.load(lag), lanes.load(lag.add(GROUP)));
+            let input = |c: usize, j: usize| lanes.load(self.u.add((c * self.u_step + j) * GROUP));
+            if !self.silent {
+                for j in 0..=self.i {
+                    let lag = self.kernel.add((self.i - j) * GROUP);
+                    let (k0, k1) = (lanes.load(lag), lanes.load(lag.add(GROUP)));
+                    for c in 0..C {
+                        let u = input(c, j);
+                        sums[0][c] = lanes.fma(k0, u, sums[0][c]);
+                        sums[1][c] = lanes.fma(k1, u, sums[1][c]);
+                    }
+                }
+                // The last input is heard by the second row only: no zero is multiplied with what may be NaN.
+                let k0 = lanes.load(self.kernel);
                 for c in 0..C {
-                    let u = lanes.load(self.u.add((c * self.u_step + j) * GROUP));
-                    sums[0][c] = lanes.fma(k0, u, sums[0][c]);
-                    sums[1][c] = lanes.fma(k1, u, sums[1][c]);
+                    sums[1][c] = lanes.fma(k0, input(c, self.i + 1), sums[1][c]);
                 }
             }
             for m in 0..self.n {

@@ -67,6 +67,7 @@ pub struct Lti<E> {
 impl<E: Elem> Lti<E> {
     /// `skip(m, h)` is the direct path D; `function` is applied to the outputs. `head_major` flattens (H, M).
     pub fn new(
+        team: &Team,
         system: System,
         head_major: bool,
         skip: impl Fn(usize, usize) -> f64,
@@ -95,7 +96,7 @@ impl<E: Elem> Lti<E> {
                 _ => E::ZERO,
             })
             .collect();
-        let groups = lanes.iter().map(|lanes| system.recurrence(lanes, 1.0)).collect();
+        let groups = team.map(lanes.len(), |g| system.recurrence(&lanes[g], 1.0));
         Self {
             chunk_len: system.chunk_len(),
             chunks: lanes.iter().map(|_| OnceLock::new()).collect(),
@@ -368,7 +369,7 @@ impl<E: Elem> Lti<E> {
 pub fn kernels_of(system: &System, isa: Isa, team: &Team, length: usize) -> Vec<f64> {
     let (m, h) = (system.outputs(), system.channels());
     let mut kernels = vec![0.0; m * h * length];
-    let layer = Lti::<f64>::new(system.clone(), false, |_, _| 0.0, Function::Identity, Direction::Forward);
+    let layer = Lti::<f64>::new(team, system.clone(), false, |_, _| 0.0, Function::Identity, Direction::Forward);
     let out = Shared(kernels.as_mut_ptr());
     team.each(layer.groups(), |_, group| layer.impulse(isa, group, length, &out));
     kernels
@@ -377,7 +378,7 @@ pub fn kernels_of(system: &System, isa: Isa, team: &Team, length: usize) -> Vec<
 impl Lti<f64> {
     /// Writes the answers of one group's outputs to an impulse: `length` numbers an output.
     fn impulse(&self, isa: Isa, group: usize, length: usize, out: &Shared<f64>) {
-        let chunk = self.measure(isa, group);
+        let chunk = Chunk::<f64>::new(&self.groups[group].chunk(isa, self.chunk_len));
         let core = self.groups[group].core_len();
         let mut state = Aligned::zeros(core);
         let mut scratch = Aligned::zeros(chunk.scratch_len());

@@ -1,7 +1,8 @@
 //! The systems of a layer in float64, and the recurrences made from them for lanes and step sizes.
 
 use crate::discretize::{self, DplrBar, RealSchur};
-use crate::document::{Dense, Diagonal, Dplr};
+use crate::document::{ComplexArray, Dense, Diagonal, Dplr};
+use crate::error::{Error, Result};
 use crate::kernels::dense::Triangular;
 use crate::kernels::diagonal::{self, Modes};
 use crate::kernels::dplr::{self, LowRank};
@@ -140,9 +141,9 @@ impl System {
     }
 
     /// LSSL.
-    pub fn dense(node: Dense, rate: f64, delay: usize, reverse: bool) -> crate::error::Result<Self> {
+    pub fn dense(node: Dense, rate: f64, delay: usize, reverse: bool) -> Result<Self> {
         let n = node.ssm.modes();
-        let schur = node.a.data.chunks_exact(n * n).map(|a| RealSchur::new(a, n)).collect::<Result<_, _>>()?;
+        let schur = node.a.data.chunks_exact(n * n).map(|a| RealSchur::new(a, n)).collect::<Result<_>>()?;
         Ok(Self { kind: Kind::Dense(node, schur), rate, delay, reverse })
     }
 
@@ -173,21 +174,36 @@ impl System {
         }
     }
 
-    /// Fails where a channel has no discrete system at this rate.
-    pub fn check(&self) -> crate::error::Result<()> {
-        if let Kind::Dplr(node) = &self.kind {
-            let (n, s) = (node.ssm.modes(), node.systems());
-            for h in 0..node.ssm.channels() {
-                let row = |v: &'_ crate::document::ComplexArray, k: usize| v.data[(k * s + h % s) * n..][..n].to_vec();
-                let q = node.q.as_ref().unwrap_or(&node.p);
-                let (p, q): (Vec<_>, Vec<_>) = (0..node.rank()).map(|k| (row(&node.p, k), row(q, k))).unzip();
-                let p: Vec<_> = p.iter().map(Vec::as_slice).collect();
-                let q: Vec<_> = q.iter().map(Vec::as_slice).collect();
-                let step = node.ssm.step(h, 0).unwrap_or(1.0) * self.rate;
-                discretize::discretize_dplr(&row(&node.a, 0), &p, &q, &row(&node.b, 0), step, node.conjugate_pairs)?;
+    /// Fails where a channel has no discrete system at this rate: a pole of the transform.
+    pub fn check(&self) -> Result<()> {
+        for h in 0..self.channels() {
+            match &self.kind {
+                Kind::Diagonal(_) => {}
+                Kind::Dplr(node) => drop(self.bar(node, h, 1.0)?),
+                Kind::Dense(node, schur) => {
+                    let step = node.ssm.step(h, 0).unwrap_or(1.0) * self.rate;
+                    let near = |l: &Complex64| (1.0 - node.alpha * step * l).norm() < 1e-12;
+                    if let Some(pole) = schur[h % node.systems()].eigenvalues().iter().find(|l| near(l)) {
+                        return Err(Error::Value(format!(
+                            "channel {h}: the eigenvalue {pole} times the step size {step} is a pole of the transform"
+                        )));
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Channel `h` of an S4 layer, discretised with its step size times `dt`.
+    fn bar(&self, node: &Dplr, h: usize, dt: f64) -> Result<DplrBar> {
+        let (n, s) = (node.ssm.modes(), node.systems());
+        let row = |v: &ComplexArray, k: usize| v.data[(k * s + h % s) * n..][..n].to_vec();
+        let q = node.q.as_ref().unwrap_or(&node.p);
+        let (p, q): (Vec<_>, Vec<_>) = (0..node.rank()).map(|k| (row(&node.p, k), row(q, k))).unzip();
+        let p: Vec<_> = p.iter().map(Vec::as_slice).collect();
+        let q: Vec<_> = q.iter().map(Vec::as_slice).collect();
+        let step = node.ssm.step(h, 0).unwrap_or(1.0) * self.rate * dt;
+        discretize::discretize_dplr(&row(&node.a, 0), &p, &q, &row(&node.b, 0), step, node.conjugate_pairs)
     }
 
     /// Whether a channel's modes may be shared out among lanes.
@@ -246,32 +262,20 @@ impl System {
     }
 
     fn low_rank_of<E: Elem>(&self, node: &Dplr, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {
-        let (n, h, s, r) = (node.ssm.modes(), node.ssm.channels(), node.systems(), node.rank());
+        let (n, h) = (node.ssm.modes(), node.ssm.channels());
         let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
         let factor = if node.conjugate_pairs { 2.0 } else { 1.0 };
         let bars: Vec<Option<(DplrBar, Vec<Complex64>)>> = lanes
             .iter()
             .map(|lane| {
                 let l = (*lane)?;
-                let row = |v: &crate::document::ComplexArray, k: usize| {
-                    v.data[(k * s + l.channel % s) * n..][..n].to_vec()
-                };
-                let step = node.ssm.step(l.channel, 0).unwrap_or(1.0) * self.rate;
-                let p: Vec<_> = (0..r).map(|k| row(&node.p, k)).collect();
-                let q: Vec<_> = (0..r).map(|k| row(node.q.as_ref().unwrap_or(&node.p), k)).collect();
-                let p: Vec<_> = p.iter().map(Vec::as_slice).collect();
-                let q: Vec<_> = q.iter().map(Vec::as_slice).collect();
-                let discrete = |step| {
-                    let pairs = node.conjugate_pairs;
-                    discretize::discretize_dplr(&row(&node.a, 0), &p, &q, &row(&node.b, 0), step, pairs).ok()
-                };
-                let bar = discrete(step)?;
+                let bar = self.bar(node, l.channel, 1.0).ok()?;
                 let mut read: Vec<_> =
                     c.data[(l.output * h + l.channel) * n..][..n].iter().map(|c| factor * c).collect();
                 for _ in 0..self.delay {
                     read = before(&bar, &read);
                 }
-                Some((if dt == 1.0 { bar } else { discrete(step * dt)? }, read))
+                Some((if dt == 1.0 { bar } else { self.bar(node, l.channel, dt).ok()? }, read))
             })
             .collect();
         let products = bars.iter().flatten().map(|(bar, _)| bar.v.len()).max().unwrap_or(0);

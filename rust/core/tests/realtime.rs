@@ -1,0 +1,192 @@
+//! What a real-time thread may call does not allocate, and silence does not slow it down.
+
+mod systems;
+
+use ssmrt_core::FftNum;
+use ssmrt_core::discretize::Disc;
+use ssmrt_core::document::{Document, Node};
+use ssmrt_core::kernels::{Elem, Isa};
+use ssmrt_core::plan::{Input, Plan};
+use ssmrt_core::stream::Stream;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use systems::{Random, Sizes};
+
+/// Counts what the calling thread asks for.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that is ending has no counter any more.
+    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller's.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller's.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: as the caller's.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Calls of the allocator, freeing too, while `f` runs.
+fn allocations(f: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    f();
+    ALLOCATIONS.get() - before
+}
+
+fn layers() -> Vec<(&'static str, Document)> {
+    let mut all = Vec::new();
+    for h in [1, 8, 40] {
+        for m in [1, 2] {
+            let s = Sizes { h, n: 6, m };
+            for (name, node) in [
+                ("diagonal", systems::diagonal(1, s, Disc::Zoh, true)),
+                ("dplr", systems::dplr(2, s, 2, true)),
+                ("dense", systems::dense(3, s, 0.5)),
+                ("mimo", systems::mimo(4, s, Disc::Zoh)),
+                ("selective", systems::selective(5, h, 6)),
+            ] {
+                all.push((name, systems::alone(node, s)));
+            }
+        }
+    }
+    let mut cut = systems::diagonal(6, Sizes { h: 8, n: 6, m: 1 }, Disc::Zoh, true);
+    if let Node::Diagonal(node) = &mut cut {
+        node.ssm.kernel_length = Some(20);
+    }
+    all.push(("cut", systems::alone(cut, Sizes { h: 8, n: 6, m: 1 })));
+    all.push(("everything", systems::everything(17, false)));
+    all
+}
+
+fn stream<E: Elem + FftNum>(document: &Document, streams: usize) -> Stream<E> {
+    Stream::new(Arc::new(Plan::new(document, 1.0, Isa::all()[0]).unwrap()), streams).unwrap()
+}
+
+fn steps_do_not_allocate<E: Elem + FftNum>(name: &str, document: &Document) {
+    for streams in [1, 3] {
+        let mut stream = stream::<E>(document, streams);
+        let u: Vec<E> = Random(1).samples(streams * document.d_input).iter().map(|&x| E::of(x)).collect();
+        let mut y = vec![E::ZERO; streams * document.d_output];
+        stream.step(Input::Real(&u), None, &mut y).unwrap();
+        let n = allocations(|| {
+            for _ in 0..300 {
+                stream.step(Input::Real(&u), None, &mut y).unwrap();
+            }
+            stream.reset(None).unwrap();
+        });
+        assert_eq!(n, 0, "{name}: {streams} streams of {}", E::NAME);
+    }
+}
+
+fn pushes_do_not_allocate<E: Elem + FftNum>(name: &str, document: &Document) {
+    for (streams, rows) in [(1, 5), (1, 64), (2, 100), (1, 300)] {
+        let mut stream = stream::<E>(document, streams);
+        let u: Vec<E> = Random(1).samples(streams * rows * document.d_input).iter().map(|&x| E::of(x)).collect();
+        let mut y = vec![E::ZERO; streams * rows * document.d_output];
+        stream.push(Input::Real(&u), rows, None, &mut y).unwrap();
+        let n = allocations(|| {
+            for _ in 0..5 {
+                stream.push(Input::Real(&u), rows, None, &mut y).unwrap();
+            }
+            // A shorter chunk, and single samples, have room as well.
+            let part = streams * (rows / 2);
+            let (x, z) = (&u[..part * document.d_input], &mut y[..part * document.d_output]);
+            stream.push(Input::Real(x), rows / 2, None, z).unwrap();
+            let (x, z) = (&u[..streams * document.d_input], &mut y[..streams * document.d_output]);
+            stream.step(Input::Real(x), None, z).unwrap();
+        });
+        assert_eq!(n, 0, "{name}: {streams} streams of {}, {rows} samples", E::NAME);
+    }
+}
+
+#[test]
+fn steps_and_chunks_do_not_allocate() {
+    for (name, document) in layers() {
+        steps_do_not_allocate::<f32>(name, &document);
+        steps_do_not_allocate::<f64>(name, &document);
+        pushes_do_not_allocate::<f32>(name, &document);
+        pushes_do_not_allocate::<f64>(name, &document);
+    }
+}
+
+#[test]
+fn tokens_do_not_allocate() {
+    let mut stream = stream::<f32>(&systems::everything(8, true), 2);
+    let mut y = vec![0.0; 6];
+    stream.step(Input::Tokens(&[1, 4]), None, &mut y).unwrap();
+    let n = allocations(|| {
+        for t in 0..100 {
+            stream.step(Input::Tokens(&[t % 5, (t + 3) % 5]), None, &mut y).unwrap();
+        }
+    });
+    assert_eq!(n, 0);
+}
+
+/// Denormal numbers cost a hundred times a number's time on some processors: states skip them.
+fn decays<E: Elem + FftNum>(name: &str, document: &Document, steps: usize) {
+    let denormal = |x: E| x != E::ZERO && x.f64().abs() < if E::NAME == "float32" { 1.2e-38 } else { 2.3e-308 };
+    let mut stream = stream::<E>(document, 1);
+    let mut y = vec![E::ZERO; document.d_output];
+    for t in 0..200 {
+        let u: Vec<E> = Random(t).samples(document.d_input).iter().map(|&x| E::of(x)).collect();
+        stream.step(Input::Real(&u), None, &mut y).unwrap();
+    }
+    let silence = vec![E::ZERO; document.d_input];
+    for t in 0..steps {
+        stream.step(Input::Real(&silence), None, &mut y).unwrap();
+        if t % 1000 == 999 {
+            let state = stream.snapshot();
+            // What a snapshot begins with is its label.
+            let numbers = state[24..].chunks_exact(8).map(|b| E::of(f64::from_le_bytes(b.try_into().unwrap())));
+            let found = numbers.filter(|&x| denormal(x)).count();
+            assert_eq!(found, 0, "{name}: {found} denormal numbers after {t} samples of {}", E::NAME);
+            assert!(!y.iter().any(|&y| denormal(y)), "{name}: denormal answers after {t} samples of {}", E::NAME);
+        }
+    }
+}
+
+#[test]
+fn states_decay_past_the_denormals() {
+    let steps = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
+    let s = Sizes { h: 2, n: 3, m: 1 };
+    for (name, node) in [
+        ("diagonal", systems::diagonal(1, s, Disc::Zoh, true)),
+        ("dplr", systems::dplr(2, s, 1, true)),
+        ("dense", systems::dense(3, s, 0.5)),
+        ("mimo", systems::mimo(4, s, Disc::Zoh)),
+        ("selective", systems::selective(5, 2, 3)),
+    ] {
+        let document = systems::alone(node, s);
+        decays::<f32>(name, &document, steps);
+        decays::<f64>(name, &document, steps / 4);
+    }
+}
