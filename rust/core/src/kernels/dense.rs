@@ -32,9 +32,14 @@ impl<E: Elem> Triangular<E> {
         }
     }
 
-    /// Elements of state: N rows of [`GROUP`].
-    pub fn state_len(&self) -> usize {
+    /// Elements of the state proper: N rows of [`GROUP`].
+    pub fn core_len(&self) -> usize {
         self.n * GROUP
+    }
+
+    /// Elements of state: the state proper, and in float32 as much again for what its rounding left over.
+    pub fn state_len(&self) -> usize {
+        self.core_len() * if E::COMPENSATED { 2 } else { 1 }
     }
 
     /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten.
@@ -211,8 +216,16 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
                             entry = entry.add(GROUP);
                             j += 1;
                         }
-                        let change = lanes.add(lanes.add(sums[0], sums[1]), lanes.add(sums[2], sums[3]));
-                        let next = lanes.flush(lanes.add(here, change));
+                        let mut change = lanes.add(lanes.add(sums[0], sums[1]), lanes.add(sums[2], sums[3]));
+                        let left = x.add((n + i) * GROUP);
+                        if E::COMPENSATED {
+                            change = lanes.add(change, lanes.load(left));
+                        }
+                        let (next, over) = lanes.moved(here, change);
+                        let next = lanes.flush(next);
+                        if E::COMPENSATED {
+                            lanes.store(left, lanes.flush(over));
+                        }
                         lanes.store(x.add(i * GROUP), next);
                         y = lanes.fma(lanes.load(c.add(i * GROUP)), next, y);
                         above = here;

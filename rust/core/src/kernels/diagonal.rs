@@ -1,13 +1,15 @@
 //! The diagonal recurrence x' = a x + u, y = Re(c x), for a group of channels.
 //!
-//! A pole close to the unit circle forgets so slowly that its rounding to float32 would be heard: float32 poles
-//! are carried as a pair (high, low) whose sum is right to 48 bits.
+//! It is computed as x' = x + (delta x + u) with delta = a - 1 as a pair (high, low), and in float32 with what the
+//! rounding of each sum left over carried to the next: a pole close to the unit circle forgets so slowly that its
+//! own rounding, or that of its state, would be heard.
 
 use super::chunk::{ChunkMatrices, Transition};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 use num_complex::Complex64;
 
-/// Rows of [`GROUP`] a mode takes in [`Modes`]: a_re, a_im, their low parts, c_re, c_im, and the gain of the input.
+/// Rows of [`GROUP`] a mode takes in [`Modes`]: delta_re, delta_im, their low parts, c_re, c_im, and the gain of the
+/// input.
 const ROWS: usize = 8;
 
 /// The modes of one group of channels: x' = a x + gain u, y = sum Re(c x).
@@ -21,12 +23,18 @@ pub struct Modes<E> {
 /// One mode of one channel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mode {
-    /// The discrete pole.
-    pub a: Complex64,
+    /// The discrete pole, less one.
+    pub delta: Complex64,
     /// What reads it, with B and the factor 2 of conjugate pairs folded in.
     pub c: Complex64,
     /// What the input is multiplied with.
     pub gain: Complex64,
+}
+
+/// (re, im) rounded, and what the rounding left over.
+fn pair<E: Elem>(z: Complex64) -> [f64; 4] {
+    let (re, im) = (E::of(z.re).f64(), E::of(z.im).f64());
+    [re, im, z.re - re, z.im - im]
 }
 
 impl<E: Elem> Modes<E> {
@@ -36,10 +44,8 @@ impl<E: Elem> Modes<E> {
         for n in 0..modes {
             for lane in 0..GROUP {
                 let m = mode(lane, n);
-                let high = (E::of(m.a.re), E::of(m.a.im));
-                let low = (m.a.re - high.0.f64(), m.a.im - high.1.f64());
-                let values =
-                    [high.0.f64(), high.1.f64(), low.0, low.1, m.c.re, m.c.im, m.gain.re, m.gain.im];
+                let [hr, hi, lr, li] = pair::<E>(m.delta);
+                let values = [hr, hi, lr, li, m.c.re, m.c.im, m.gain.re, m.gain.im];
                 for (row, value) in values.into_iter().enumerate() {
                     coefficients[(n * ROWS + row) * GROUP + lane] = E::of(value);
                 }
@@ -48,9 +54,14 @@ impl<E: Elem> Modes<E> {
         Self { modes, unit_gain, coefficients }
     }
 
-    /// Elements of state: (re, im) a mode, each a row of [`GROUP`].
-    pub fn state_len(&self) -> usize {
+    /// Elements of the state proper: (re, im) a mode, each a row of [`GROUP`].
+    pub fn core_len(&self) -> usize {
         self.modes * 2 * GROUP
+    }
+
+    /// Elements of state: the state proper, and as much again for what its rounding left over.
+    pub fn state_len(&self) -> usize {
+        self.core_len() * if E::COMPENSATED { 2 } else { 1 }
     }
 
     /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten.
@@ -69,7 +80,7 @@ impl Modes<f64> {
         for mode in 0..self.modes {
             let row = |i: usize| &self.coefficients[(mode * ROWS + i) * GROUP..][..GROUP];
             for lane in 0..GROUP {
-                let a = Complex64::new(row(0)[lane] + row(2)[lane], row(1)[lane] + row(3)[lane]);
+                let a = Complex64::new(1.0 + row(0)[lane], row(1)[lane]);
                 let c = Complex64::new(row(4)[lane], row(5)[lane]);
                 let mut power = Complex64::ONE;
                 for i in 0..t {
@@ -122,6 +133,68 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
     }
 }
 
+/// One mode's state, and what its rounding left over.
+#[derive(Clone, Copy)]
+struct Held<V> {
+    re: V,
+    im: V,
+    left_re: V,
+    left_im: V,
+}
+
+impl<V: Copy> Held<V> {
+    /// # Safety
+    /// `x` addresses the mode's rows, and what is left over `far` elements on.
+    #[inline(always)]
+    unsafe fn load<L: Lanes<V = V>>(lanes: L, x: *const L::E, far: usize) -> Self {
+        let zero = lanes.splat(L::E::ZERO);
+        // SAFETY: as the caller's.
+        unsafe {
+            let (re, im) = (lanes.load(x), lanes.load(x.add(GROUP)));
+            if L::E::COMPENSATED {
+                Self { re, im, left_re: lanes.load(x.add(far)), left_im: lanes.load(x.add(far + GROUP)) }
+            } else {
+                Self { re, im, left_re: zero, left_im: zero }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Held::load`].
+    #[inline(always)]
+    unsafe fn store<L: Lanes<V = V>>(self, lanes: L, x: *mut L::E, far: usize) {
+        // SAFETY: as the caller's.
+        unsafe {
+            lanes.store(x, lanes.flush(self.re));
+            lanes.store(x.add(GROUP), lanes.flush(self.im));
+            if L::E::COMPENSATED {
+                lanes.store(x.add(far), lanes.flush(self.left_re));
+                lanes.store(x.add(far + GROUP), lanes.flush(self.left_im));
+            }
+        }
+    }
+
+    /// The next state, for the pole [delta_re, delta_im, low parts] and the input (re, im).
+    #[inline(always)]
+    fn advance<L: Lanes<V = V>>(self, lanes: L, [dr, di, lr, li]: [V; 4], u: (V, Option<V>)) -> Self {
+        let Self { re, im, left_re, left_im } = self;
+        let low_im = match u.1 {
+            Some(u) => lanes.fma(li, re, u),
+            None => lanes.mul(li, re),
+        };
+        let mut by_re = lanes.fma(dr, re, lanes.nfma(di, im, lanes.fma(lr, re, lanes.nfma(li, im, u.0))));
+        let mut by_im = lanes.fma(dr, im, lanes.fma(di, re, lanes.fma(lr, im, low_im)));
+        if !L::E::COMPENSATED {
+            return Self { re: lanes.add(re, by_re), im: lanes.add(im, by_im), left_re, left_im };
+        }
+        by_re = lanes.add(by_re, left_re);
+        by_im = lanes.add(by_im, left_im);
+        let (re, left_re) = lanes.moved(re, by_re);
+        let (im, left_im) = lanes.moved(im, by_im);
+        Self { re, im, left_re, left_im }
+    }
+}
+
 /// # Safety
 /// The pointers address `modes` or `rows` rows of GROUP, less the lanes skipped.
 #[inline(always)]
@@ -134,6 +207,7 @@ unsafe fn channels<L: Lanes, const UNIT: bool>(
     y: *mut L::E,
     x: *mut L::E,
 ) {
+    let far = modes * 2 * GROUP;
     // SAFETY: as the caller's.
     unsafe {
         if rows == 1 {
@@ -144,33 +218,31 @@ unsafe fn channels<L: Lanes, const UNIT: bool>(
             lanes.store(y.add(t * GROUP), lanes.splat(L::E::ZERO));
         }
         let mut n = 0;
-        // As many modes at once as the registers hold with their coefficients: three hide the latency of the
-        // four dependent multiply-adds.
+        // Two modes at once hide the latency of the dependent operations, where registers hold them.
         if L::REGISTERS >= 32 {
-            while n + 3 <= modes {
-                block::<L, UNIT, 3>(lanes, rows, k.add(n * ROWS * GROUP), u, y, x.add(n * 2 * GROUP));
-                n += 3;
+            while n + 2 <= modes {
+                block::<L, UNIT, 2>(lanes, rows, far, k.add(n * ROWS * GROUP), u, y, x.add(n * 2 * GROUP));
+                n += 2;
             }
         }
         while n < modes {
-            block::<L, UNIT, 1>(lanes, rows, k.add(n * ROWS * GROUP), u, y, x.add(n * 2 * GROUP));
+            block::<L, UNIT, 1>(lanes, rows, far, k.add(n * ROWS * GROUP), u, y, x.add(n * 2 * GROUP));
             n += 1;
         }
     }
 }
 
-/// The next state of one mode.
+/// The input as a mode sees it.
+///
+/// # Safety
+/// `k` addresses the mode's rows.
 #[inline(always)]
-fn advance<L: Lanes, const UNIT: bool>(
-    lanes: L,
-    [ar, ai, lr, li, gr, gi]: [L::V; 6],
-    (xr, xi): (L::V, L::V),
-    u: L::V,
-) -> (L::V, L::V) {
-    let (ur, ui) = if UNIT { (u, lanes.mul(li, xr)) } else { (lanes.mul(gr, u), lanes.fma(li, xr, lanes.mul(gi, u))) };
-    let re = lanes.fma(ar, xr, lanes.nfma(ai, xi, lanes.fma(lr, xr, lanes.nfma(li, xi, ur))));
-    let im = lanes.fma(ar, xi, lanes.fma(ai, xr, lanes.fma(lr, xi, ui)));
-    (re, im)
+unsafe fn seen<L: Lanes, const UNIT: bool>(lanes: L, k: *const L::E, u: L::V) -> (L::V, Option<L::V>) {
+    if UNIT {
+        return (u, None);
+    }
+    // SAFETY: as the caller's.
+    unsafe { (lanes.mul(lanes.load(k.add(6 * GROUP)), u), Some(lanes.mul(lanes.load(k.add(7 * GROUP)), u))) }
 }
 
 /// # Safety
@@ -184,22 +256,24 @@ unsafe fn one_row<L: Lanes, const UNIT: bool>(
     y: *mut L::E,
     x: *mut L::E,
 ) {
+    let far = modes * 2 * GROUP;
     // SAFETY: as the caller's.
     unsafe {
-        let row = |n: usize, i: usize| lanes.load(k.add((n * ROWS + i) * GROUP));
         let u = lanes.load(u);
         let mut sums = [lanes.splat(L::E::ZERO); 4];
         for n in 0..modes {
-            let (px, qx) = (x.add(n * 2 * GROUP), x.add((n * 2 + 1) * GROUP));
-            let a = [row(n, 0), row(n, 1), row(n, 2), row(n, 3)];
-            let g = if UNIT { (u, u) } else { (row(n, 6), row(n, 7)) };
-            let old = (lanes.load(px), lanes.load(qx));
-            let (xr, xi) = advance::<L, UNIT>(lanes, [a[0], a[1], a[2], a[3], g.0, g.1], old, u);
-            lanes.store(px, lanes.flush(xr));
-            lanes.store(qx, lanes.flush(xi));
+            let (k, x) = (k.add(n * ROWS * GROUP), x.add(n * 2 * GROUP));
+            let pole = [
+                lanes.load(k),
+                lanes.load(k.add(GROUP)),
+                lanes.load(k.add(2 * GROUP)),
+                lanes.load(k.add(3 * GROUP)),
+            ];
+            let next = Held::load(lanes, x, far).advance(lanes, pole, seen::<L, UNIT>(lanes, k, u));
+            next.store(lanes, x, far);
             let i = n % 2 * 2;
-            sums[i] = lanes.fma(row(n, 4), xr, sums[i]);
-            sums[i + 1] = lanes.nfma(row(n, 5), xi, sums[i + 1]);
+            sums[i] = lanes.fma(lanes.load(k.add(4 * GROUP)), next.re, sums[i]);
+            sums[i + 1] = lanes.nfma(lanes.load(k.add(5 * GROUP)), next.im, sums[i + 1]);
         }
         lanes.store(y, lanes.add(lanes.add(sums[0], sums[1]), lanes.add(sums[2], sums[3])));
     }
@@ -211,34 +285,38 @@ unsafe fn one_row<L: Lanes, const UNIT: bool>(
 unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
     lanes: L,
     rows: usize,
+    far: usize,
     k: *const L::E,
     u: *const L::E,
     y: *mut L::E,
     x: *mut L::E,
 ) {
+    let zero = lanes.splat(L::E::ZERO);
     // SAFETY: as the caller's.
     unsafe {
-        let row = |m: usize, i: usize| lanes.load(k.add((m * ROWS + i) * GROUP));
-        let mut a = [[lanes.splat(L::E::ZERO); 6]; M];
-        let mut c = [(lanes.splat(L::E::ZERO), lanes.splat(L::E::ZERO)); M];
-        let mut state = c;
+        let mut pole = [[zero; 4]; M];
+        let mut c = [(zero, zero); M];
+        let mut state = [Held { re: zero, im: zero, left_re: zero, left_im: zero }; M];
         for m in 0..M {
-            a[m] = [row(m, 0), row(m, 1), row(m, 2), row(m, 3), row(m, 6), row(m, 7)];
-            c[m] = (row(m, 4), row(m, 5));
-            state[m] = (lanes.load(x.add(m * 2 * GROUP)), lanes.load(x.add((m * 2 + 1) * GROUP)));
+            let k = k.add(m * ROWS * GROUP);
+            for (i, pole) in pole[m].iter_mut().enumerate() {
+                *pole = lanes.load(k.add(i * GROUP));
+            }
+            c[m] = (lanes.load(k.add(4 * GROUP)), lanes.load(k.add(5 * GROUP)));
+            state[m] = Held::load(lanes, x.add(m * 2 * GROUP), far);
         }
         for t in 0..rows {
             let input = lanes.load(u.add(t * GROUP));
             let mut sum = lanes.load(y.add(t * GROUP));
             for m in 0..M {
-                state[m] = advance::<L, UNIT>(lanes, a[m], state[m], input);
-                sum = lanes.fma(c[m].0, state[m].0, lanes.nfma(c[m].1, state[m].1, sum));
+                let u = seen::<L, UNIT>(lanes, k.add(m * ROWS * GROUP), input);
+                state[m] = state[m].advance(lanes, pole[m], u);
+                sum = lanes.fma(c[m].0, state[m].re, lanes.nfma(c[m].1, state[m].im, sum));
             }
             lanes.store(y.add(t * GROUP), sum);
         }
         for m in 0..M {
-            lanes.store(x.add(m * 2 * GROUP), lanes.flush(state[m].0));
-            lanes.store(x.add((m * 2 + 1) * GROUP), lanes.flush(state[m].1));
+            state[m].store(lanes, x.add(m * 2 * GROUP), far);
         }
     }
 }
@@ -250,32 +328,35 @@ pub struct Spectrum<E> {
     coefficients: Aligned<E>,
 }
 
-/// Rows of [`GROUP`] that a group of modes takes in [`Spectrum`]: a_re, a_im and their low parts.
+/// Rows of [`GROUP`] that a group of modes takes in [`Spectrum`]: delta_re, delta_im and their low parts.
 const SPECTRUM_ROWS: usize = 4;
 
 impl<E: Elem> Spectrum<E> {
-    /// The discrete poles.
-    pub fn new(a: &[Complex64]) -> Self {
-        let groups = a.len().div_ceil(GROUP);
+    /// The discrete poles, less one.
+    pub fn new(delta: &[Complex64]) -> Self {
+        let groups = delta.len().div_ceil(GROUP);
         let mut coefficients = Aligned::zeros(groups * SPECTRUM_ROWS * GROUP);
-        for (n, a) in a.iter().enumerate() {
-            let high = (E::of(a.re), E::of(a.im));
-            let values = [high.0.f64(), high.1.f64(), a.re - high.0.f64(), a.im - high.1.f64()];
-            for (row, value) in values.into_iter().enumerate() {
+        for (n, &delta) in delta.iter().enumerate() {
+            for (row, value) in pair::<E>(delta).into_iter().enumerate() {
                 coefficients[(n / GROUP * SPECTRUM_ROWS + row) * GROUP + n % GROUP] = E::of(value);
             }
         }
-        Self { modes: a.len(), coefficients }
+        Self { modes: delta.len(), coefficients }
     }
 
-    /// Elements of state, and of a row of `v`: all real parts, then all imaginary ones, each padded to groups.
-    pub fn state_len(&self) -> usize {
+    /// Elements of a row of `v`: all real parts, then all imaginary ones, each padded to groups.
+    pub fn row_len(&self) -> usize {
         super::padded(self.modes) * 2
+    }
+
+    /// Elements of state: a row, group by group (re, im), and as much again for what its rounding left over.
+    pub fn state_len(&self) -> usize {
+        self.row_len() * if E::COMPENSATED { 2 } else { 1 }
     }
 
     /// Turns the `rows` rows of `v` into the states after each; from the last row to the first if `reverse`.
     pub fn scan(&self, isa: Isa, rows: usize, v: &mut [E], state: &mut [E], reverse: bool) {
-        assert!(v.len() >= rows * self.state_len() && state.len() == self.state_len());
+        assert!(v.len() >= rows * self.row_len() && state.len() == self.state_len());
         isa.run(SpectrumScan { spectrum: self, rows, v, state, reverse });
     }
 }
@@ -293,7 +374,7 @@ impl<E: Elem> Kernel<E> for SpectrumScan<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let width = self.spectrum.state_len();
+        let width = self.spectrum.row_len();
         let half = width / 2;
         for first in (0..half).step_by(L::LANES) {
             let (group, lane) = (first / GROUP, first % GROUP);
@@ -301,24 +382,17 @@ impl<E: Elem> Kernel<E> for SpectrumScan<'_, E> {
             unsafe {
                 let k = self.spectrum.coefficients.as_ptr().add(group * SPECTRUM_ROWS * GROUP + lane);
                 let row = |i: usize| lanes.load(k.add(i * GROUP));
-                let a = [row(0), row(1), row(2), row(3)];
-                let state = self.state.as_mut_ptr().add(first);
-                let mut x = (lanes.load(state), lanes.load(state.add(half)));
+                let pole = [row(0), row(1), row(2), row(3)];
+                let state = self.state.as_mut_ptr().add(group * 2 * GROUP + lane);
+                let mut x = Held::load(lanes, state, width);
                 for i in 0..self.rows {
                     let t = if self.reverse { self.rows - 1 - i } else { i };
                     let v = self.v.as_mut_ptr().add(t * width + first);
-                    let (vr, vi) = (lanes.load(v), lanes.load(v.add(half)));
-                    let lr = lanes.fma(a[2], x.0, lanes.nfma(a[3], x.1, vr));
-                    let li = lanes.fma(a[2], x.1, lanes.fma(a[3], x.0, vi));
-                    x = (
-                        lanes.fma(a[0], x.0, lanes.nfma(a[1], x.1, lr)),
-                        lanes.fma(a[0], x.1, lanes.fma(a[1], x.0, li)),
-                    );
-                    lanes.store(v, x.0);
-                    lanes.store(v.add(half), x.1);
+                    x = x.advance(lanes, pole, (lanes.load(v), Some(lanes.load(v.add(half)))));
+                    lanes.store(v, x.re);
+                    lanes.store(v.add(half), x.im);
                 }
-                lanes.store(state, lanes.flush(x.0));
-                lanes.store(state.add(half), lanes.flush(x.1));
+                x.store(lanes, state, width);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The diagonal-plus-low-rank recurrence of S4, for a group of channels, in O(N K) a sample:
 //! x' = x + delta x - sum_k w_k s_k + b u, s_k = Re(v_k . x), y = Re(c . x').
 //!
-//! delta is the discrete pole less one: it keeps in float32 what the pole itself would round away.
+//! delta is the discrete pole less one, and in float32 what the rounding of each sum left over is carried to the
+//! next: what a slow mode would otherwise lose.
 
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 use num_complex::Complex64;
@@ -53,9 +54,15 @@ impl<E: Elem> LowRank<E> {
         Self { modes, products, coefficients }
     }
 
-    /// Elements of state: (re, im) a mode, then the inner products of the state, each a row of [`GROUP`].
+    /// Elements of the state proper: (re, im) a mode, each a row of [`GROUP`].
+    pub fn core_len(&self) -> usize {
+        self.modes * 2 * GROUP
+    }
+
+    /// Elements of state: the state proper, its inner products, and what its rounding left over.
     pub fn state_len(&self) -> usize {
-        (self.modes * 2 + self.products) * GROUP
+        let left = if E::COMPENSATED { self.core_len() } else { 0 };
+        self.core_len() + self.products * GROUP + left
     }
 
     /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten.
@@ -93,7 +100,6 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
 
 #[inline(always)]
 fn scan<L: Lanes, const K: usize>(lanes: L, s: Scan<'_, L::E>) {
-    let rows = FIXED + EACH * K;
     let modes = s.system.modes;
     let zero = lanes.splat(L::E::ZERO);
     for lane in (0..GROUP).step_by(L::LANES) {
@@ -108,42 +114,86 @@ fn scan<L: Lanes, const K: usize>(lanes: L, s: Scan<'_, L::E>) {
             }
             for t in 0..s.rows {
                 let u = lanes.load(s.u.as_ptr().add(t * GROUP + lane));
-                let mut next = [(zero, zero); K];
-                let mut y = (zero, zero);
-                for n in 0..modes {
-                    let row = |i: usize| lanes.load(k.add((n * rows + i) * GROUP));
-                    let (pr, pi) = (x.add(n * 2 * GROUP), x.add((n * 2 + 1) * GROUP));
-                    let (xr, xi) = (lanes.load(pr), lanes.load(pi));
-                    let (dr, di) = (row(0), row(1));
-                    let mut fr = lanes.mul(row(2), u);
-                    let mut fi = lanes.mul(row(3), u);
-                    for (i, p) in now.iter().enumerate() {
-                        fr = lanes.nfma(row(FIXED + EACH * i + 2), *p, fr);
-                        fi = lanes.nfma(row(FIXED + EACH * i + 3), *p, fi);
-                    }
-                    fr = lanes.fma(dr, xr, lanes.nfma(di, xi, fr));
-                    fi = lanes.fma(dr, xi, lanes.fma(di, xr, fi));
-                    let (zr, zi) = (lanes.add(xr, fr), lanes.add(xi, fi));
-                    lanes.store(pr, zr);
-                    lanes.store(pi, zi);
-                    y = (lanes.fma(row(4), zr, y.0), lanes.nfma(row(5), zi, y.1));
-                    for (i, p) in next.iter_mut().enumerate() {
-                        *p = (
-                            lanes.fma(row(FIXED + EACH * i), zr, p.0),
-                            lanes.nfma(row(FIXED + EACH * i + 1), zi, p.1),
-                        );
-                    }
-                }
-                for (now, next) in now.iter_mut().zip(next) {
-                    *now = lanes.add(next.0, next.1);
-                }
-                lanes.store(s.y.as_mut_ptr().add(t * GROUP + lane), lanes.add(y.0, y.1));
+                // Denormals are flushed with the last row: those before it cannot be many.
+                let y = if t + 1 < s.rows {
+                    row::<L, K, false>(lanes, modes, k, x, u, &mut now)
+                } else {
+                    row::<L, K, true>(lanes, modes, k, x, u, &mut now)
+                };
+                lanes.store(s.y.as_mut_ptr().add(t * GROUP + lane), y);
             }
             for (i, p) in now.iter().enumerate() {
                 lanes.store(products.add(i * GROUP), *p);
             }
         }
     }
+}
+
+/// One sample: moves the state `x` and its inner products on, and answers.
+///
+/// # Safety
+/// The pointers address the rows of the system and of its state.
+#[inline(always)]
+unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
+    lanes: L,
+    modes: usize,
+    k: *const L::E,
+    x: *mut L::E,
+    u: L::V,
+    products: &mut [L::V; K],
+) -> L::V {
+    let rows = FIXED + EACH * K;
+    let zero = lanes.splat(L::E::ZERO);
+    let mut next = [(zero, zero); K];
+    let mut y = (zero, zero);
+    // SAFETY: as the caller's.
+    unsafe {
+        let left = x.add((modes * 2 + K) * GROUP);
+        for n in 0..modes {
+            let k = k.add(n * rows * GROUP);
+            let (pr, pi) = (x.add(n * 2 * GROUP), x.add((n * 2 + 1) * GROUP));
+            let (xr, xi) = (lanes.load(pr), lanes.load(pi));
+            let (dr, di) = (lanes.load(k), lanes.load(k.add(GROUP)));
+            let mut by_re = lanes.mul(lanes.load(k.add(2 * GROUP)), u);
+            let mut by_im = lanes.mul(lanes.load(k.add(3 * GROUP)), u);
+            for (i, p) in products.iter().enumerate() {
+                let w = k.add((FIXED + EACH * i + 2) * GROUP);
+                by_re = lanes.nfma(lanes.load(w), *p, by_re);
+                by_im = lanes.nfma(lanes.load(w.add(GROUP)), *p, by_im);
+            }
+            by_re = lanes.fma(dr, xr, lanes.nfma(di, xi, by_re));
+            by_im = lanes.fma(dr, xi, lanes.fma(di, xr, by_im));
+            let (lr, li) = (left.add(n * 2 * GROUP), left.add((n * 2 + 1) * GROUP));
+            if L::E::COMPENSATED {
+                by_re = lanes.add(by_re, lanes.load(lr));
+                by_im = lanes.add(by_im, lanes.load(li));
+            }
+            let (mut zr, mut left_re) = lanes.moved(xr, by_re);
+            let (mut zi, mut left_im) = lanes.moved(xi, by_im);
+            if LAST {
+                (zr, zi) = (lanes.flush(zr), lanes.flush(zi));
+                (left_re, left_im) = (lanes.flush(left_re), lanes.flush(left_im));
+            }
+            lanes.store(pr, zr);
+            lanes.store(pi, zi);
+            if L::E::COMPENSATED {
+                lanes.store(lr, left_re);
+                lanes.store(li, left_im);
+            }
+            y = (lanes.fma(lanes.load(k.add(4 * GROUP)), zr, y.0), lanes.nfma(lanes.load(k.add(5 * GROUP)), zi, y.1));
+            for (i, p) in next.iter_mut().enumerate() {
+                let v = k.add((FIXED + EACH * i) * GROUP);
+                *p = (lanes.fma(lanes.load(v), zr, p.0), lanes.nfma(lanes.load(v.add(GROUP)), zi, p.1));
+            }
+        }
+    }
+    for (now, next) in products.iter_mut().zip(next) {
+        *now = lanes.add(next.0, next.1);
+        if LAST {
+            *now = lanes.flush(*now);
+        }
+    }
+    lanes.add(y.0, y.1)
 }
 
 struct Refresh<'a, E> {

@@ -25,6 +25,8 @@ pub trait Elem:
     const TINY: Self;
     /// The least and the greatest n for which 2^n is a normal number.
     const EXPONENTS: (Self, Self);
+    /// Whether recurrences carry what the rounding of their states left over.
+    const COMPENSATED: bool;
     /// `"float32"` or `"float64"`.
     const NAME: &'static str;
     /// Rounds to this precision.
@@ -119,6 +121,13 @@ pub trait Lanes: Copy {
     fn exp2(self, a: Self::V) -> Self::V {
         let (least, greatest) = Self::E::EXPONENTS;
         self.exp2_normal(self.max(self.min(a, self.splat(greatest)), self.splat(least)))
+    }
+
+    /// x + change, and what the rounding of that sum left over (Dekker's fast two-sum).
+    #[inline(always)]
+    fn moved(self, x: Self::V, change: Self::V) -> (Self::V, Self::V) {
+        let next = self.add(x, change);
+        (next, self.sub(change, self.sub(next, x)))
     }
 
     /// a with lanes below [`Elem::TINY`] in magnitude set to zero; NaN stays.
@@ -357,6 +366,7 @@ impl Elem for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const TINY: f32 = 1e-30;
+    const COMPENSATED: bool = true;
     const EXPONENTS: (f32, f32) = (-126.0, 127.0);
     const NAME: &'static str = "float32";
     #[inline(always)]
@@ -377,6 +387,7 @@ impl Elem for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
     const TINY: f64 = 1e-290;
+    const COMPENSATED: bool = false;
     const EXPONENTS: (f64, f64) = (-1022.0, 1023.0);
     const NAME: &'static str = "float64";
     #[inline(always)]

@@ -173,7 +173,7 @@ impl<E: Elem> Lti<E> {
         }
         let anew = (dt != 1.0).then(|| self.system.recurrence::<E>(&self.lanes[group], dt));
         if let Some(anew) = &anew {
-            anew.refresh(isa, state);
+            anew.follow(isa, state);
         }
         let chunked = method == Method::Chunk || method == Method::Auto && self.system.prefers_chunks();
         let chunk = (chunked && rows >= self.chunk_len && anew.is_none())
@@ -197,7 +197,7 @@ impl<E: Elem> Lti<E> {
             t += n;
         }
         if anew.is_some() {
-            self.groups[group].refresh(isa, state);
+            self.groups[group].follow(isa, state);
         }
     }
 

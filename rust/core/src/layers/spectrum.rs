@@ -2,7 +2,7 @@
 
 use crate::discretize::{self, Disc};
 use crate::kernels::diagonal::Spectrum;
-use crate::kernels::{Elem, Isa, padded};
+use crate::kernels::{Elem, Isa};
 use num_complex::Complex64;
 
 /// x\[t\] = Abar x\[t-1\] + v\[t\], with v = Bbar u made before.
@@ -19,14 +19,14 @@ pub struct Mimo<E> {
 impl<E: Elem> Mimo<E> {
     /// The modes `lambda` with step sizes `step` (rate included). `reverse` runs from the last sample to the first.
     pub fn new(lambda: Vec<Complex64>, step: Vec<f64>, disc: Disc, alpha: f64, reverse: bool) -> Self {
-        let pole = |(&l, &dt): (&Complex64, &f64)| discretize::discretize_mode(disc, alpha, l, dt).0;
-        let a: Vec<_> = lambda.iter().zip(&step).map(pole).collect();
-        Self { spectrum: Spectrum::new(&a), lambda, step, disc, alpha, reverse }
+        let pole = |(&l, &dt): (&Complex64, &f64)| discretize::discretize_mode_minus_one(disc, alpha, l, dt);
+        let delta: Vec<_> = lambda.iter().zip(&step).map(pole).collect();
+        Self { spectrum: Spectrum::new(&delta), lambda, step, disc, alpha, reverse }
     }
 
     /// Elements a row: all real parts, then all imaginary ones, each padded.
     pub fn row_len(&self) -> usize {
-        2 * padded(self.lambda.len())
+        self.spectrum.row_len()
     }
 
     /// Elements of state.
@@ -50,8 +50,9 @@ impl<E: Elem> Mimo<E> {
             .zip(&self.step)
             .map(|(&lambda, &step)| {
                 let (_, f) = discretize::discretize_mode(self.disc, self.alpha, lambda, step);
-                let (a, g) = discretize::discretize_mode(self.disc, self.alpha, lambda, step * dt);
-                (a, g / f)
+                let (_, g) = discretize::discretize_mode(self.disc, self.alpha, lambda, step * dt);
+                let delta = discretize::discretize_mode_minus_one(self.disc, self.alpha, lambda, step * dt);
+                (delta, g / f)
             })
             .collect();
         for row in v.chunks_exact_mut(2 * half).take(rows) {

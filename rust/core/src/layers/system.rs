@@ -29,7 +29,7 @@ pub enum Recurrence<E> {
     /// S4D and its like.
     Diagonal(Modes<E>),
     /// S4.
-    LowRank(LowRank<E>, usize),
+    LowRank(LowRank<E>),
     /// LSSL.
     Triangular(Triangular<E>),
 }
@@ -39,7 +39,7 @@ impl<E: Elem> Recurrence<E> {
     pub fn state_len(&self) -> usize {
         match self {
             Recurrence::Diagonal(r) => r.state_len(),
-            Recurrence::LowRank(r, _) => r.state_len(),
+            Recurrence::LowRank(r) => r.state_len(),
             Recurrence::Triangular(r) => r.state_len(),
         }
     }
@@ -47,8 +47,9 @@ impl<E: Elem> Recurrence<E> {
     /// Elements of the state proper; what follows them is derived, by [`Recurrence::refresh`].
     pub fn core_len(&self) -> usize {
         match self {
-            Recurrence::LowRank(_, modes) => modes * 2 * GROUP,
-            other => other.state_len(),
+            Recurrence::Diagonal(r) => r.core_len(),
+            Recurrence::LowRank(r) => r.core_len(),
+            Recurrence::Triangular(r) => r.core_len(),
         }
     }
 
@@ -56,14 +57,20 @@ impl<E: Elem> Recurrence<E> {
     pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         match self {
             Recurrence::Diagonal(r) => r.scan(isa, rows, u, y, state),
-            Recurrence::LowRank(r, _) => r.scan(isa, rows, u, y, state),
+            Recurrence::LowRank(r) => r.scan(isa, rows, u, y, state),
             Recurrence::Triangular(r) => r.scan(isa, rows, u, y, state),
         }
     }
 
-    /// Brings the derived part of a state up to date with its core.
+    /// Brings the derived part of a state up to date with its core, of which nothing is left over.
     pub fn refresh(&self, isa: Isa, state: &mut [E]) {
-        if let Recurrence::LowRank(r, _) = self {
+        state[self.core_len()..].fill(E::ZERO);
+        self.follow(isa, state);
+    }
+
+    /// As [`Recurrence::refresh`], where only the step size is another: what is left over stays.
+    pub fn follow(&self, isa: Isa, state: &mut [E]) {
+        if let Recurrence::LowRank(r) = self {
             r.refresh(isa, state);
         }
     }
@@ -75,7 +82,7 @@ impl Recurrence<f64> {
         match self {
             Recurrence::Diagonal(r) => r.chunk(t),
             Recurrence::Triangular(r) => r.chunk(isa, t),
-            Recurrence::LowRank(..) => self.answers(isa, t),
+            Recurrence::LowRank(_) => self.answers(isa, t),
         }
     }
 
@@ -250,13 +257,14 @@ impl System {
             let lambda = node.a.data[at];
             let step = node.ssm.step(l.channel, i).unwrap_or(1.0) * self.rate;
             let (a, f) = discretize::discretize_mode(node.disc, node.alpha, lambda, step);
+            let delta = |step| discretize::discretize_mode_minus_one(node.disc, node.alpha, lambda, step);
             let read = factor * c.data[(l.output * h + l.channel) * n + i] * node.b.data[at] * f;
             let read = read * a.powu(self.delay.try_into().unwrap_or(u32::MAX));
             if dt == 1.0 {
-                return diagonal::Mode { a, c: read, gain: Complex64::ONE };
+                return diagonal::Mode { delta: delta(step), c: read, gain: Complex64::ONE };
             }
-            let (anew, g) = discretize::discretize_mode(node.disc, node.alpha, lambda, step * dt);
-            diagonal::Mode { a: anew, c: read, gain: g / f }
+            let (_, g) = discretize::discretize_mode(node.disc, node.alpha, lambda, step * dt);
+            diagonal::Mode { delta: delta(step * dt), c: read, gain: g / f }
         };
         Recurrence::Diagonal(Modes::new(n.div_ceil(parts), dt == 1.0, mode))
     }
@@ -284,7 +292,7 @@ impl System {
             let vw = bar.v.iter().zip(&bar.w).map(|(v, w)| (v[i], w[i])).collect();
             Some(dplr::Mode { delta: bar.a_minus_one[i], b: bar.b[i], c: read[i], vw })
         };
-        Recurrence::LowRank(LowRank::new(n, products, mode), n)
+        Recurrence::LowRank(LowRank::new(n, products, mode))
     }
 
     fn triangular_of<E: Elem>(
