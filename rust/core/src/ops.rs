@@ -179,7 +179,7 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
         unsafe {
             let x = px.part(s * w.rows * from, w.rows * from);
             let y = py.at(s * w.rows * to);
-            layer.run(w.isa, w.method, group, w.rows, x, from, y, to, w.state(s, place), w.scratch(worker), w.dt);
+            layer.run(w.isa, w.method, w.phase, group, w.rows, x, from, y, to, w.state(s, place), w.scratch(worker), w.dt);
         }
     };
     let items = groups * w.streams;

@@ -171,6 +171,8 @@ pub(crate) struct Walk<'a, E> {
     pub rows: usize,
     /// Rows of each stream that pooling hears: what follows is padding.
     pub heard: usize,
+    /// Samples that the first stream has met.
+    pub phase: usize,
     pub dt: f64,
 }
 
@@ -405,6 +407,7 @@ impl<E: Elem> Plan<E> {
                     streams: n,
                     rows: now,
                     heard: call.heard.map_or(now, |n| n.saturating_sub(done).min(now)),
+                    phase: (states[0].f64() + states[1].f64()) as usize,
                     dt: call.dt,
                 };
                 let last = done + now == rows;

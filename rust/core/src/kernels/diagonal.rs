@@ -65,9 +65,11 @@ impl<E: Elem> Modes<E> {
     }
 
     /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten.
-    pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
+    ///
+    /// A single sample flushes what is tiny of every [`PHASES`]th mode, from mode `phase` on.
+    pub fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
-        isa.run(Scan { modes: self, rows, u, y, state });
+        isa.run(Scan { modes: self, phase, rows, u, y, state });
     }
 }
 
@@ -105,6 +107,7 @@ impl Modes<f64> {
 
 struct Scan<'a, E> {
     modes: &'a Modes<E>,
+    phase: usize,
     rows: usize,
     u: &'a [E],
     y: &'a mut [E],
@@ -127,6 +130,9 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
                     channels::<L, true>(lanes, modes, rows, k, u, y, x);
                 } else {
                     channels::<L, false>(lanes, modes, rows, k, u, y, x);
+                }
+                if rows == 1 {
+                    flush(lanes, self.phase, modes, x);
                 }
             }
         }
@@ -165,12 +171,23 @@ impl<V: Copy> Held<V> {
     unsafe fn store<L: Lanes<V = V>>(self, lanes: L, x: *mut L::E, far: usize) {
         // SAFETY: as the caller's.
         unsafe {
-            lanes.store(x, lanes.flush(self.re));
-            lanes.store(x.add(GROUP), lanes.flush(self.im));
+            lanes.store(x, self.re);
+            lanes.store(x.add(GROUP), self.im);
             if L::E::COMPENSATED {
-                lanes.store(x.add(far), lanes.flush(self.left_re));
-                lanes.store(x.add(far + GROUP), lanes.flush(self.left_im));
+                lanes.store(x.add(far), self.left_re);
+                lanes.store(x.add(far + GROUP), self.left_im);
             }
+        }
+    }
+
+    /// With what is tiny set to zero.
+    #[inline(always)]
+    fn flushed<L: Lanes<V = V>>(self, lanes: L) -> Self {
+        Self {
+            re: lanes.flush(self.re),
+            im: lanes.flush(self.im),
+            left_re: lanes.flush(self.left_re),
+            left_im: lanes.flush(self.left_im),
         }
     }
 
@@ -192,6 +209,25 @@ impl<V: Copy> Held<V> {
         let (re, left_re) = lanes.moved(re, by_re);
         let (im, left_im) = lanes.moved(im, by_im);
         Self { re, im, left_re, left_im }
+    }
+}
+
+/// Steps after which every mode has been looked at for tiny numbers: they would be slow if they became denormal.
+pub const PHASES: usize = 8;
+
+/// Sets to zero what is tiny of every [`PHASES`]th mode's state.
+///
+/// # Safety
+/// `x` addresses the rows of `modes` modes, and of what is left over.
+#[inline(always)]
+pub(super) unsafe fn flush<L: Lanes>(lanes: L, phase: usize, modes: usize, x: *mut L::E) {
+    let far = modes * 2 * GROUP;
+    for n in (phase % PHASES..modes).step_by(PHASES) {
+        // SAFETY: as the caller's.
+        unsafe {
+            let x = x.add(n * 2 * GROUP);
+            Held::load(lanes, x, far).flushed(lanes).store(lanes, x, far);
+        }
     }
 }
 
@@ -316,7 +352,7 @@ unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
             lanes.store(y.add(t * GROUP), sum);
         }
         for m in 0..M {
-            state[m].store(lanes, x.add(m * 2 * GROUP), far);
+            state[m].flushed(lanes).store(lanes, x.add(m * 2 * GROUP), far);
         }
     }
 }
@@ -392,7 +428,7 @@ impl<E: Elem> Kernel<E> for SpectrumScan<'_, E> {
                     lanes.store(v, x.re);
                     lanes.store(v.add(half), x.im);
                 }
-                x.store(lanes, state, width);
+                x.flushed(lanes).store(lanes, state, width);
             }
         }
     }

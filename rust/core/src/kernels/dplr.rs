@@ -59,16 +59,18 @@ impl<E: Elem> LowRank<E> {
         self.modes * 2 * GROUP
     }
 
-    /// Elements of state: the state proper, its inner products, and what its rounding left over.
+    /// Elements of state: the state proper, what its rounding left over, and its inner products.
     pub fn state_len(&self) -> usize {
         let left = if E::COMPENSATED { self.core_len() } else { 0 };
         self.core_len() + self.products * GROUP + left
     }
 
     /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten.
-    pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
+    ///
+    /// A single sample flushes what is tiny of every [`PHASES`](super::diagonal::PHASES)th mode, from mode `phase` on.
+    pub fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
-        isa.run(Scan { system: self, rows, u, y, state });
+        isa.run(Scan { system: self, phase, rows, u, y, state });
     }
 
     /// Computes the inner products of a state whose modes were set from outside.
@@ -80,6 +82,7 @@ impl<E: Elem> LowRank<E> {
 
 struct Scan<'a, E> {
     system: &'a LowRank<E>,
+    phase: usize,
     rows: usize,
     u: &'a [E],
     y: &'a mut [E],
@@ -101,21 +104,22 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
 #[inline(always)]
 fn scan<L: Lanes, const K: usize>(lanes: L, s: Scan<'_, L::E>) {
     let modes = s.system.modes;
+    let held = if L::E::COMPENSATED { 4 * modes } else { 2 * modes };
     let zero = lanes.splat(L::E::ZERO);
     for lane in (0..GROUP).step_by(L::LANES) {
         // SAFETY: `LowRank::scan` checked the lengths; every pointer stays within its rows of GROUP.
         unsafe {
             let k = s.system.coefficients.as_ptr().add(lane);
             let x = s.state.as_mut_ptr().add(lane);
-            let products = x.add(modes * 2 * GROUP);
+            let products = x.add(held * GROUP);
             let mut now = [zero; K];
             for (i, p) in now.iter_mut().enumerate() {
                 *p = lanes.load(products.add(i * GROUP));
             }
             for t in 0..s.rows {
                 let u = lanes.load(s.u.as_ptr().add(t * GROUP + lane));
-                // Denormals are flushed with the last row: those before it cannot be many.
-                let y = if t + 1 < s.rows {
+                // What is tiny is flushed with the last row: denormals before it cannot be many.
+                let y = if s.rows == 1 || t + 1 < s.rows {
                     row::<L, K, false>(lanes, modes, k, x, u, &mut now)
                 } else {
                     row::<L, K, true>(lanes, modes, k, x, u, &mut now)
@@ -123,7 +127,10 @@ fn scan<L: Lanes, const K: usize>(lanes: L, s: Scan<'_, L::E>) {
                 lanes.store(s.y.as_mut_ptr().add(t * GROUP + lane), y);
             }
             for (i, p) in now.iter().enumerate() {
-                lanes.store(products.add(i * GROUP), *p);
+                lanes.store(products.add(i * GROUP), lanes.flush(*p));
+            }
+            if s.rows == 1 {
+                super::diagonal::flush(lanes, s.phase, modes, x);
             }
         }
     }
@@ -148,7 +155,7 @@ unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
     let mut y = (zero, zero);
     // SAFETY: as the caller's.
     unsafe {
-        let left = x.add((modes * 2 + K) * GROUP);
+        let left = x.add(modes * 2 * GROUP);
         for n in 0..modes {
             let k = k.add(n * rows * GROUP);
             let (pr, pi) = (x.add(n * 2 * GROUP), x.add((n * 2 + 1) * GROUP));
@@ -189,9 +196,6 @@ unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
     }
     for (now, next) in products.iter_mut().zip(next) {
         *now = lanes.add(next.0, next.1);
-        if LAST {
-            *now = lanes.flush(*now);
-        }
     }
     lanes.add(y.0, y.1)
 }
@@ -220,7 +224,8 @@ impl<E: Elem> Kernel<E> for Refresh<'_, E> {
                         let (vr, vi) = (lanes.load(k.add(n * rows * GROUP)), lanes.load(k.add((n * rows + 1) * GROUP)));
                         sum = (lanes.fma(vr, xr, sum.0), lanes.nfma(vi, xi, sum.1));
                     }
-                    lanes.store(x.add((modes * 2 + i) * GROUP), lanes.add(sum.0, sum.1));
+                    let held = if E::COMPENSATED { 4 * modes } else { 2 * modes };
+                    lanes.store(x.add((held + i) * GROUP), lanes.add(sum.0, sum.1));
                 }
             }
         }

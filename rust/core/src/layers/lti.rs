@@ -142,7 +142,7 @@ impl<E: Elem> Lti<E> {
     /// Runs one group over `rows` samples. `x` and `y` are the activations of one stream, `x_stride` and
     /// `y_stride` elements a row; the group reads and writes only its own columns.
     ///
-    /// `dt` multiplies the step size of every sample: then the layer is discretised anew.
+    /// `dt` multiplies the step size of every sample: then the layer is discretised anew. `phase` counts calls.
     ///
     /// # Safety
     /// `y` may be written by several groups at once: it is valid for `rows` rows, and no one else touches this
@@ -152,6 +152,7 @@ impl<E: Elem> Lti<E> {
         &self,
         isa: Isa,
         method: Method,
+        phase: usize,
         group: usize,
         rows: usize,
         x: &[E],
@@ -189,8 +190,8 @@ impl<E: Elem> Lti<E> {
                     chunk.run(isa, chunks, u, z, &mut state[..core], rest);
                     self.groups[group].refresh(isa, state);
                 }
-                (_, Some(anew)) => anew.scan(isa, n, u, z, state),
-                _ => self.groups[group].scan(isa, n, u, z, state),
+                (_, Some(anew)) => anew.scan(isa, phase, n, u, z, state),
+                _ => self.groups[group].scan(isa, phase, n, u, z, state),
             }
             // SAFETY: as the caller's.
             unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
@@ -247,7 +248,7 @@ impl<E: Elem> Lti<E> {
                     self.groups[group].refresh(isa, &mut echo);
                 } else {
                     u[..n * GROUP].fill(E::ZERO);
-                    self.groups[group].scan(isa, n, u, z, &mut echo);
+                    self.groups[group].scan(isa, 0, n, u, z, &mut echo);
                 }
                 for (w, &z) in whole[t * GROUP..].iter_mut().zip(&z[..n * GROUP]) {
                     *w += z;
@@ -258,7 +259,7 @@ impl<E: Elem> Lti<E> {
                 chunk.advance(isa, chunks, u, &mut state[..core], rest);
                 self.groups[group].refresh(isa, state);
             } else {
-                self.groups[group].scan(isa, n, u, z, state);
+                self.groups[group].scan(isa, 0, n, u, z, state);
             }
             z[..n * GROUP].copy_from_slice(&whole[t * GROUP..][..n * GROUP]);
             // SAFETY: as the caller's.
@@ -277,7 +278,7 @@ impl<E: Elem> Lti<E> {
         let mut state = Aligned::<f64>::zeros(recurrence.state_len());
         let mut u = vec![0.0; length * GROUP];
         u[..GROUP].fill(1.0);
-        recurrence.scan(isa, length, &u, &mut kernel, &mut state);
+        recurrence.scan(isa, 0, length, &u, &mut kernel, &mut state);
         let conv = CausalConv::new(length);
         let mut scratch = conv.scratch();
         let lane = |lane: usize| kernel.iter().skip(lane).step_by(GROUP).copied();

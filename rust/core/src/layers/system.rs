@@ -53,11 +53,11 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
-    /// Runs over `rows` rows of `u`, writing `y`.
-    pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
+    /// Runs over `rows` rows of `u`, writing `y`. `phase` counts the samples, for what is done now and then.
+    pub fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         match self {
-            Recurrence::Diagonal(r) => r.scan(isa, rows, u, y, state),
-            Recurrence::LowRank(r) => r.scan(isa, rows, u, y, state),
+            Recurrence::Diagonal(r) => r.scan(isa, phase, rows, u, y, state),
+            Recurrence::LowRank(r) => r.scan(isa, phase, rows, u, y, state),
             Recurrence::Triangular(r) => r.scan(isa, rows, u, y, state),
         }
     }
@@ -95,7 +95,7 @@ impl Recurrence<f64> {
         let mut y = Aligned::<f64>::zeros(t * GROUP);
         let mut state = Aligned::<f64>::zeros(self.state_len());
         for i in 0..t {
-            self.scan(isa, 1, if i == 0 { &one } else { &silence }, &mut y, &mut state);
+            self.scan(isa, 0, 1, if i == 0 { &one } else { &silence }, &mut y, &mut state);
             m.kernel[i * GROUP..][..GROUP].copy_from_slice(&y[..GROUP]);
             for j in 0..n {
                 m.w[(j * t + t - 1 - i) * GROUP..][..GROUP].copy_from_slice(&state[j * GROUP..][..GROUP]);
@@ -106,7 +106,7 @@ impl Recurrence<f64> {
             state.fill(0.0);
             state[j * GROUP..][..GROUP].fill(1.0);
             self.refresh(isa, &mut state);
-            self.scan(isa, t, &silence, &mut y, &mut state);
+            self.scan(isa, 0, t, &silence, &mut y, &mut state);
             for i in 0..t {
                 m.g[(i * n + j) * GROUP..][..GROUP].copy_from_slice(&y[i * GROUP..][..GROUP]);
             }
