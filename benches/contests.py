@@ -258,9 +258,11 @@ METHODS = ("scan", "chunk", "fft")
 
 def grid(quick: bool) -> Iterator[Contest]:
     """The automatic choice of method beside each forced one."""
-    lengths, widths, states = (
-        ((512, 4096), (16, 256, 1024), (64,)) if quick else ((64, 512, 4096, 32_768), (16, 64, 256, 1024), (16, 64, 256))
-    )
+    lengths: tuple[int, ...] = (64, 512, 4096, 32_768)
+    widths: tuple[int, ...] = (16, 64, 256, 1024)
+    states: tuple[int, ...] = (16, 64, 256)
+    if quick:
+        lengths, widths, states = (512, 4096), (16, 256, 1024), (64,)
     for kind, name in (("s4d", "S4D"), ("s4", "S4")):
         for h in widths:
             for n in states:
