@@ -358,6 +358,14 @@ def cases(
     return Case(draw(documents), draw(SEEDS), draw(batches), draw(lengths))
 
 
+def answered(model: Model, u: Array, **said: Any) -> tuple[Array, Array]:
+    """The answers, and the state after them: an empty one of a model that looks ahead."""
+    if model.streamable:
+        y, state = model.forward(u, return_state=True, **said)
+        return y, state
+    return model(u, **said), np.zeros((len(u), 0))
+
+
 def conditioned(case: Case, **said: Any) -> None:
     """Pass over a model whose answers move by more than 3e-7 when its numbers and its input are rounded to float32.
 

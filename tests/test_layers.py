@@ -350,7 +350,7 @@ def test_a_model_knows_its_sizes(document: Document) -> None:
     assert str(model.num_parameters) in lines[-1]
 
 
-@given(linear_layers(causal=False).map(alone))
+@given(linear_layers(causal=False, stepped=True).map(alone))
 def test_what_looks_ahead_says_so(document: Document) -> None:
     model = Model(document)
     assert not model.streamable
@@ -360,6 +360,7 @@ def test_what_looks_ahead_says_so(document: Document) -> None:
         lambda: model(np.zeros((1, 4, model.d_input)), dt=np.full((1, 4), 0.5)),
         lambda: model(np.zeros((1, 4, model.d_input)), resets=np.ones((1, 4), bool)),
         lambda: model(np.zeros((1, 4, model.d_input)), state=np.ones((1, model.state_size))),
+        lambda: model.forward(np.zeros((1, 4, model.d_input)), return_state=True),
     ):
         with pytest.raises(ssmrt.NotStreamable, match=r'layer .*"layer" is bidirectional'):
             call()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from ssmrt import Model
-from strategies import Case, alone, cases, layers, models, selectives
+from strategies import Case, alone, answered, cases, layers, models, selectives
 
 Array = NDArray[Any]
 
@@ -137,9 +137,9 @@ def test_an_empty_chunk_is_nothing(case: Case) -> None:
 @given(cases(EVERY, batches=MANY), st.sampled_from(["auto", "scan", "chunk", "fft"]))
 def test_a_sequence_does_not_hear_its_batch(dtype: Any, case: Case, method: Any) -> None:
     model = Model(case.document, dtype)
-    y, state = model.forward(case.u, method=method, return_state=True)
+    y, state = answered(model, case.u, method=method)
     for b in range(len(case.u)):
-        one, after = model.forward(case.u[b : b + 1], method=method, return_state=True)
+        one, after = answered(model, case.u[b : b + 1], method=method)
         assert_array_equal(one[0], y[b])
         assert_array_equal(after[0], state[b])
 
@@ -175,8 +175,8 @@ def test_a_bad_sequence_spoils_no_other(dtype: Any, case: Case, method: Any) -> 
     model = Model(case.document, dtype)
     bad = int(case.g.integers(0, len(case.u)))
     good = np.arange(len(case.u)) != bad
-    expected, after = model.forward(case.u, method=method, return_state=True)
-    y, state = model.forward(spoilt(case, bad), method=method, return_state=True)
+    expected, after = answered(model, case.u, method=method)
+    y, state = answered(model, spoilt(case, bad), method=method)
     assert_array_equal(y[good], expected[good])
     assert_array_equal(state[good], after[good])
     assert_array_equal(model(case.u, method=method), expected)

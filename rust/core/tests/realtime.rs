@@ -9,7 +9,7 @@ use ssmrt_core::plan::{Input, Plan};
 use ssmrt_core::stream::Stream;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use systems::{Random, Sizes};
 
 /// Counts what the calling thread asks for.
@@ -87,6 +87,10 @@ fn layers() -> Vec<(&'static str, Document)> {
 }
 
 fn stream<E: Elem>(document: &Document, streams: usize) -> Stream<E> {
+    static ALONE: Once = Once::new();
+    // The threads of a large chunk are woken by rayon, whose queue grows now and then.
+    // SAFETY: every test of this file comes here before it reads the environment.
+    ALONE.call_once(|| unsafe { std::env::set_var("SSMRT_NUM_THREADS", "1") });
     Stream::new(Arc::new(Plan::new(document, 1.0, Isa::all()[0]).unwrap()), streams).unwrap()
 }
 
@@ -129,9 +133,6 @@ fn pushes_do_not_allocate<E: Elem>(name: &str, document: &Document) {
 
 #[test]
 fn steps_and_chunks_do_not_allocate() {
-    // Threads of a large chunk are woken by rayon, whose queue grows now and then.
-    // SAFETY: no other test of this file reads the environment.
-    unsafe { std::env::set_var("SSMRT_NUM_THREADS", "1") };
     for (name, document) in layers() {
         steps_do_not_allocate::<f32>(name, &document);
         steps_do_not_allocate::<f64>(name, &document);

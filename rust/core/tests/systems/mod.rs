@@ -56,7 +56,7 @@ fn ssm<T>(r: &mut Random, s: Sizes, c: Array<T>) -> StateSpace<T> {
         dt: Some(r.steps(s.h)),
         c_reverse: None,
         kernel_length: None,
-        head_major: s.m % 2 == 0,
+        head_major: s.m.is_multiple_of(2),
         allow_unstable: false,
     }
 }
