@@ -109,7 +109,6 @@ def issue_shape() -> Iterator[Contest]:
                 ours("ssmrt, model.kernel (float64), 2 threads", "ssmrt-2", "kernel", p),
                 Entry(f"JAX, {way}", "jax", "kernel", p, LOOSE),
                 Entry(f"torch, {way}", "torch", "kernel", p, LOOSE),
-                *([Entry(f"NumPy, {way}", "numpy", "kernel", p, LOOSE)] if kind == "s4d" else []),
             ),
             "kernel",
             ("reference", {**p, "what": "kernel"}),

@@ -1,4 +1,4 @@
-"""NumPy: FFT convolution, kernels and steps as one would write them without any framework; and the references."""
+"""NumPy: FFT convolution and steps as one would write them without any framework; and the references."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def versions() -> dict[str, str]:
 
 def prepare(name: str, p: dict[str, Any], folder: Path) -> Job:
     """The job of a piece of work."""
-    makers = {"fft": _fft, "step": _step, "kernel": _kernel, "reference": _reference, "spotter_reference": _spotter}
+    makers = {"fft": _fft, "step": _step, "reference": _reference, "spotter_reference": _spotter}
     if name not in makers:
         raise Skip(f"NumPy has no {name}")
     return makers[name](p, folder)
@@ -78,16 +78,3 @@ def _step(p: dict[str, Any], folder: Path) -> Job:
         return np.stack([call(v) for v in u])[None]
 
     return Job(call, list(u), output, warm_calls=64)
-
-
-def _kernel(p: dict[str, Any], folder: Path) -> Job:
-    x = work.layer(p["kind"], p["H"], p["N"])
-    if p["kind"] != "s4d":
-        raise Skip("only the Vandermonde kernel is written in NumPy")
-    z, c = (x.A * x.dt[:, None]).astype(np.complex64), work.zoh(x)[1].astype(np.complex64)
-    t = np.arange(p["L"], dtype=np.float32)
-
-    def call(_: None) -> work.Array:
-        return np.stack([2 * (c[h] @ np.exp(z[h][:, None] * t)).real for h in range(len(z))])
-
-    return Job(call, [None], lambda: call(None))
