@@ -48,8 +48,15 @@ class Plan:
 class Stream:
     """Streams of one model, each with its own state. Belongs to one thread at a time."""
 
-    def step(self, u: ArrayLike, *, dt: ArrayLike | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """One sample of each stream: u (batch, d_input) -> y (batch, d_output)."""
+    def step(
+        self,
+        u: ArrayLike,
+        *,
+        dt: ArrayLike | None = None,
+        out: NDArray[Any] | None = None,
+        active: ArrayLike | None = None,
+    ) -> NDArray[Any]:
+        """One sample of each stream, or of those ``active``: u (batch, d_input) -> y (batch, d_output)."""
 
     def push(self, u: ArrayLike, *, dt: ArrayLike | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """A chunk of each stream: u (batch, length, d_input) -> y (batch, length, d_output), any length."""

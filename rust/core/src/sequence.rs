@@ -45,7 +45,7 @@ impl<E: Elem> Plan<E> {
         if plain && (streams < team.size() || length == 1) {
             let mut work = self.take_workspace(rows.max(streams.min(self.block_rows())), team.size());
             let call = Call { streams, rows: length, method, dt: 1.0, answers, heard: None };
-            self.advance(&mut work, team, &call, states, input, output);
+            team.inside(|| self.advance(&mut work, team, &call, states, input, output));
             self.give_back(work);
             return Ok(());
         }

@@ -94,6 +94,64 @@ impl<E: Elem> Stream<E> {
         self.push(input, 1, dt, output)
     }
 
+    /// One sample of the streams `active` (in rising order): `input` (active, d_input), `output` (active, d_output),
+    /// `dt` (active,). The others stay as they are.
+    ///
+    /// # Errors
+    /// As [`Stream::step`].
+    pub fn step_active(
+        &mut self,
+        active: &[usize],
+        input: Input<'_, E>,
+        dt: Option<&[f64]>,
+        output: &mut [E],
+    ) -> Result<()> {
+        let rising = active.windows(2).all(|w| w[0] < w[1]);
+        if !rising || active.last().is_some_and(|&s| s >= self.streams) {
+            return Err(Error::Value(format!(
+                "active: expected rising numbers below {}, found {active:?}",
+                self.streams
+            )));
+        }
+        self.plan.check_input(input)?;
+        self.check_sizes(input, active.len(), dt, output)?;
+        if let Some(dt) = dt {
+            self.plan.check_dt(dt)?;
+        }
+        let (state_len, d_in, d_out) = (self.plan.state_len(), self.plan.d_input(), self.plan.d_output());
+        let call = Call { streams: 1, rows: 1, method: Method::Auto, dt: 1.0, answers: Answers::Each, heard: None };
+        let mut from = 0;
+        while from < active.len() {
+            // Neighbours go together, unless each has its own step size.
+            let run = active[from..].iter().zip(active[from]..).take_while(|(s, next)| *s == next).count();
+            let run = if dt.is_some() { 1 } else { run };
+            let call = Call { streams: run, dt: dt.map_or(1.0, |dt| dt[from]), ..call };
+            let states = &mut self.states[active[from] * state_len..(active[from] + run) * state_len];
+            let output = &mut output[from * d_out..(from + run) * d_out];
+            let input = input.part(from, from + run, d_in);
+            self.plan.advance(&mut self.work, &Team::ALONE, &call, states, input, output);
+            from += run;
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self, input: Input<'_, E>, samples: usize, dt: Option<&[f64]>, output: &[E]) -> Result<()> {
+        let given = match input {
+            Input::Real(x) => x.len(),
+            Input::Tokens(x) => x.len(),
+        };
+        for (name, found, expected) in [
+            ("input", given, samples * self.plan.d_input()),
+            ("output", output.len(), samples * self.plan.d_output()),
+            ("dt", dt.map_or(samples, <[f64]>::len), samples),
+        ] {
+            if found != expected {
+                return Err(Error::Value(format!("{name}: expected {expected} numbers, found {found}")));
+            }
+        }
+        Ok(())
+    }
+
     /// `rows` samples of every stream: `input` (streams, rows, d_input), `output` (streams, rows, d_output),
     /// `dt` (streams, rows). A pooled model answers as if the sequence ended with each sample.
     ///
@@ -101,20 +159,8 @@ impl<E: Elem> Stream<E> {
     /// As [`Stream::step`].
     pub fn push(&mut self, input: Input<'_, E>, rows: usize, dt: Option<&[f64]>, output: &mut [E]) -> Result<()> {
         self.plan.check_input(input)?;
+        self.check_sizes(input, self.streams * rows, dt, output)?;
         let (d_in, d_out) = (self.plan.d_input(), self.plan.d_output());
-        let given = match input {
-            Input::Real(x) => x.len(),
-            Input::Tokens(x) => x.len(),
-        };
-        for (name, found, expected) in [
-            ("input", given, self.streams * rows * d_in),
-            ("output", output.len(), self.streams * rows * d_out),
-            ("dt", dt.map_or(self.streams * rows, <[f64]>::len), self.streams * rows),
-        ] {
-            if found != expected {
-                return Err(Error::Value(format!("{name}: expected {expected} numbers, found {found}")));
-            }
-        }
         let mut call =
             Call { streams: self.streams, rows, method: Method::Auto, dt: 1.0, answers: Answers::Each, heard: None };
         let Some(dt) = dt else {
@@ -124,7 +170,8 @@ impl<E: Elem> Stream<E> {
             if self.work.rows() < wanted || large {
                 self.grow(wanted, team.size());
             }
-            self.plan.advance(&mut self.work, &team, &call, &mut self.states, input, output);
+            let Self { plan, work, states, .. } = self;
+            team.inside(|| plan.advance(work, &team, &call, states, input, output));
             return Ok(());
         };
         self.plan.check_dt(dt)?;

@@ -38,6 +38,14 @@ impl Team {
         self.0.as_ref().map_or(1, |pool| pool.current_num_threads())
     }
 
+    /// Calls `f` on one of the team's threads, so that each of its calls for the others finds them awake.
+    pub fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match &self.0 {
+            Some(pool) => pool.install(f),
+            None => f(),
+        }
+    }
+
     /// Calls `f(worker, item)` for every item below `n`. Calls with the same `worker`, which is below
     /// [`Team::size`], come one after the other.
     pub fn each(&self, n: usize, f: impl Fn(usize, usize) + Sync) {

@@ -1,6 +1,6 @@
 //! Streams as Python sees them: one thread's, states kept inside.
 
-use crate::arrays::{Number, Samples, output, per_sample};
+use crate::arrays::{Number, Samples, contiguous, output, per_sample};
 use crate::errors::raise;
 use crate::plan::{Any, sizes};
 use numpy::{PyArray1, PyArrayMethods};
@@ -44,16 +44,18 @@ impl Stream {
     /// One sample of each stream: u (batch, d_input) -> y (batch, d_output).
     ///
     /// ``dt`` (batch,) multiplies the step size for this sample. ``out`` takes the answer. A pooled model
-    /// answers as if the sequence ended here.
-    #[pyo3(signature = (u, *, dt=None, out=None))]
+    /// answers as if the sequence ended here. ``active`` (rising stream numbers) steps those streams only;
+    /// then ``batch`` above is their number.
+    #[pyo3(signature = (u, *, dt=None, out=None, active=None))]
     fn step<'py>(
         &mut self,
         py: Python<'py>,
         u: &Bound<'py, PyAny>,
         dt: Option<&Bound<'py, PyAny>>,
         out: Option<&Bound<'py, PyAny>>,
+        active: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        on!(&mut self.inner, s => step(py, s, u, dt, out))
+        on!(&mut self.inner, s => step(py, s, u, dt, out, active))
     }
 
     /// A chunk of each stream: u (batch, length, d_input) -> y (batch, length, d_output), any length.
@@ -110,16 +112,26 @@ fn step<'py, E: Number>(
     u: &Bound<'py, PyAny>,
     dt: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
+    active: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
     let (batch, _) = sizes(s.plan(), &u, "batch")?;
-    expect_batch(batch, s.streams())?;
+    let active = match active.filter(|a| !a.is_none()) {
+        Some(active) => Some(stream_numbers(active)?),
+        None => None,
+    };
+    expect_batch(batch, active.as_ref().map_or(s.streams(), Vec::len))?;
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch])?;
     let y = output::<E>(py, out, &[batch, s.plan().d_output()])?;
     {
         let mut answers = y.try_readwrite()?;
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        s.step(u.input()?, dt, answers.as_slice_mut()?).map_err(raise)?;
+        let answers = answers.as_slice_mut()?;
+        match &active {
+            None => s.step(u.input()?, dt, answers),
+            Some(active) => s.step_active(active, u.input()?, dt, answers),
+        }
+        .map_err(raise)?;
     }
     Ok(y.into_any())
 }
@@ -144,6 +156,16 @@ fn push<'py, E: Number>(
         py.detach(|| s.push(input, length, dt, answers)).map_err(raise)?;
     }
     Ok(y.into_any())
+}
+
+fn stream_numbers(active: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    let numbers = contiguous::<i64>("active", active, "iu", "integers")?;
+    let number = |&n: &i64| {
+        usize::try_from(n).map_err(|_| {
+            pyo3::exceptions::PyValueError::new_err(format!("active: expected stream numbers, found {n}"))
+        })
+    };
+    numbers.as_slice()?.iter().map(number).collect()
 }
 
 fn expect_batch(found: usize, expected: usize) -> PyResult<()> {
