@@ -300,10 +300,12 @@ def models(
     pools = draw(st.booleans()) if pooled is None else pooled
     nodes: list[Node] = [Embedding(g.standard_normal((VOCABULARY, h))) if embeds else linear(g, d_in, h)]
     nodes += [draw(blocks(h, causal, stepped, cut, over)) for _ in range(draw(st.integers(1, 2)))]
+    mode: Any = draw(st.sampled_from(["mean", "sum", "last", "first"])) if pools else "none"
     if pools:
-        nodes.append(Pool(draw(st.sampled_from(["mean", "sum", "last", "first"]))))
+        nodes.append(Pool(mode))
     nodes.append(linear(g, h, d_out))
-    if draw(st.booleans()):
+    # Of a long sum these are next to step functions.
+    if mode != "sum" and draw(st.booleans()):
         nodes.append(Activation(draw(st.sampled_from(["softmax", "log_softmax", "tanh"]))))
     return Document(Sequential(tuple(nodes)), 1 if embeds else d_in, d_out)
 
@@ -367,7 +369,7 @@ def answered(model: Model, u: Array, **said: Any) -> tuple[Array, Array]:
 
 
 def conditioned(case: Case, **said: Any) -> None:
-    """Pass over a model whose answers move by more than 3e-7 when its numbers and its input are rounded to float32.
+    """Pass over a model whose answers move by more than 2e-7 when its numbers and its input are rounded to float32.
 
     Gates multiply, norms divide by what may be next to nothing: what no engine of that precision can know is
     no measure of one.
@@ -376,14 +378,17 @@ def conditioned(case: Case, **said: Any) -> None:
 
     def answers(document: Document, u: Array) -> list[Array]:
         model = Model(document, "float64")
-        return [model(u, **said)] + ([model.stream(len(u)).push(u)] if model.streamable and not said else [])
+        every = [model(u, **said)]
+        if model.streamable and said.keys() <= {"rate", "dt"}:
+            every.append(model.stream(len(u), rate=said.get("rate", 1.0)).push(u, dt=said.get("dt")))
+        return every
 
     expected = answers(case.document, case.u)
-    for _ in range(2):
+    for _ in range(3):
         document = replace(case.document, root=rounded(case.document.root, g))
         u = case.u if case.document.tokens else jittered(case.u, g)
         for y, reference in zip(answers(document, u), expected):
-            assume(np.abs(y - reference).max() < 3e-7 * np.abs(reference).max())
+            assume(np.abs(y - reference).max() < 2e-7 * np.abs(reference).max())
 
 
 def jittered(x: Array, g: np.random.Generator) -> Array:
