@@ -59,6 +59,9 @@ struct Lowering<E> {
     team: Team,
 }
 
+/// Samples up to which a cut kernel is summed as it stands; one recurrence less another is as fast from there on.
+const SHORT: usize = 256;
+
 /// Nested sequences as one list.
 fn flatten<'a>(node: &'a Node, nodes: &mut Vec<&'a Node>) {
     match node {
@@ -352,9 +355,11 @@ impl<E: Elem> Lowering<E> {
             let source = |reverse| Ok::<_, Error>(Source::System(make(0, reverse)?, cut));
             return Ok((self.convolution(source(false)?, Some(source(true)?), ssm, x), 1));
         }
+        let short = cut.filter(|&cut| cut <= SHORT);
         let function = curve(next);
-        let alone = ssm.c_reverse.is_none() && ssm.kernel_length.is_none();
+        let alone = ssm.c_reverse.is_none() && (ssm.kernel_length.is_none() || short.is_some());
         let system = make(0, false)?;
+        let system = if let Some(cut) = short { system.windowed(cut) } else { system };
         system.check().map_err(|e| Error::Document(format!("{}: {e}", node.label())))?;
         let y = self.buffer(m * h);
         let fused = if alone { function.unwrap_or(Function::Identity) } else { Function::Identity };
@@ -364,8 +369,10 @@ impl<E: Elem> Lowering<E> {
             let layer = Lti::new(&self.team, make(0, true)?, ssm.head_major, |_, _| 0.0, Function::Identity, Direction::Backward);
             self.lti(layer, x, y, 0);
         }
-        if let Some(cut) = cut {
+        if cut.is_some() {
             self.plan.cut_kernel.get_or_insert_with(|| node.label());
+        }
+        if let Some(cut) = cut.filter(|_| short.is_none()) {
             // The kernel without its tail is the kernel less what the inputs of `cut` samples ago would give.
             let (late, tail) = (self.buffer(h), self.buffer(m * h));
             let state = self.place(cut * padded(h));

@@ -15,6 +15,7 @@ pub mod linear;
 pub mod norm;
 pub mod pointwise;
 pub mod selective;
+pub mod window;
 
 pub use aligned::Aligned;
 pub use lanes::{Elem, Kernel, Lanes};

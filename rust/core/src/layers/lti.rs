@@ -167,7 +167,7 @@ impl<E: Elem> Lti<E> {
         let tile = (TILE * self.chunk_len).max(SCAN_ROWS) * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
         let (z, rest) = rest.split_at_mut(tile);
-        if method == Method::Fft && rows > self.chunk_len && dt == 1.0 {
+        if method == Method::Fft && rows > self.chunk_len && dt == 1.0 && self.system.chunks() {
             // SAFETY: as the caller's.
             unsafe { self.convolve(isa, group, rows, x, x_stride, y, y_stride, state, scratch) };
             return;
@@ -177,7 +177,7 @@ impl<E: Elem> Lti<E> {
             anew.follow(isa, state);
         }
         let chunked = method == Method::Chunk || method == Method::Auto && self.system.prefers_chunks();
-        let chunk = (chunked && rows >= self.chunk_len && anew.is_none())
+        let chunk = (chunked && self.system.chunks() && rows >= self.chunk_len && anew.is_none())
             .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
         let mut t = 0;
         while t < rows {

@@ -7,6 +7,7 @@ use crate::kernels::dense::Triangular;
 use crate::kernels::diagonal::{self, Modes};
 use crate::kernels::dplr::{self, LowRank};
 use crate::kernels::chunk::{ChunkMatrices, Transition};
+use crate::kernels::window::Window;
 use crate::kernels::{Aligned, Elem, GROUP, Isa};
 use num_complex::Complex64;
 
@@ -32,6 +33,8 @@ pub enum Recurrence<E> {
     LowRank(LowRank<E>),
     /// LSSL.
     Triangular(Triangular<E>),
+    /// Any of them, where its kernel is cut off soon.
+    Window(Window<E>),
 }
 
 impl<E: Elem> Recurrence<E> {
@@ -41,6 +44,7 @@ impl<E: Elem> Recurrence<E> {
             Recurrence::Diagonal(r) => r.state_len(),
             Recurrence::LowRank(r) => r.state_len(),
             Recurrence::Triangular(r) => r.state_len(),
+            Recurrence::Window(r) => r.state_len(),
         }
     }
 
@@ -50,6 +54,7 @@ impl<E: Elem> Recurrence<E> {
             Recurrence::Diagonal(r) => r.core_len(),
             Recurrence::LowRank(r) => r.core_len(),
             Recurrence::Triangular(r) => r.core_len(),
+            Recurrence::Window(r) => r.state_len(),
         }
     }
 
@@ -59,6 +64,7 @@ impl<E: Elem> Recurrence<E> {
             Recurrence::Diagonal(r) => r.scan(isa, phase, rows, u, y, state),
             Recurrence::LowRank(r) => r.scan(isa, phase, rows, u, y, state),
             Recurrence::Triangular(r) => r.scan(isa, rows, u, y, state),
+            Recurrence::Window(r) => r.scan(isa, rows, u, y, state),
         }
     }
 
@@ -82,7 +88,7 @@ impl Recurrence<f64> {
         match self {
             Recurrence::Diagonal(r) => r.chunk(t),
             Recurrence::Triangular(r) => r.chunk(isa, t),
-            Recurrence::LowRank(_) => self.answers(isa, t),
+            Recurrence::LowRank(_) | Recurrence::Window(_) => self.answers(isa, t),
         }
     }
 
@@ -127,6 +133,8 @@ pub struct System {
     /// Whether C is to be read as C Abar^delay: the part of a kernel that lies beyond its cut.
     delay: usize,
     reverse: bool,
+    /// Samples after which the kernel is cut off, where those are few.
+    window: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -139,19 +147,19 @@ enum Kind {
 impl System {
     /// S4D and its like. `reverse` reads it by C_reverse; `delay` samples are passed before it is read.
     pub fn diagonal(node: Diagonal, rate: f64, delay: usize, reverse: bool) -> Self {
-        Self { kind: Kind::Diagonal(node), rate, delay, reverse }
+        Self { kind: Kind::Diagonal(node), rate, delay, reverse, window: None }
     }
 
     /// S4.
     pub fn dplr(node: Dplr, rate: f64, delay: usize, reverse: bool) -> Self {
-        Self { kind: Kind::Dplr(node), rate, delay, reverse }
+        Self { kind: Kind::Dplr(node), rate, delay, reverse, window: None }
     }
 
     /// LSSL.
     pub fn dense(node: Dense, rate: f64, delay: usize, reverse: bool) -> Result<Self> {
         let n = node.ssm.modes();
         let schur = node.a.data.chunks_exact(n * n).map(|a| RealSchur::new(a, n)).collect::<Result<_>>()?;
-        Ok(Self { kind: Kind::Dense(node, schur), rate, delay, reverse })
+        Ok(Self { kind: Kind::Dense(node, schur), rate, delay, reverse, window: None })
     }
 
     /// H
@@ -226,6 +234,16 @@ impl System {
         }
     }
 
+    /// The same with its kernel cut off after `taps` samples: then these are all its memory.
+    pub fn windowed(self, taps: usize) -> Self {
+        Self { window: Some(taps), ..self }
+    }
+
+    /// Whether long runs can go through chunk matrices.
+    pub fn chunks(&self) -> bool {
+        self.window.is_none()
+    }
+
     /// Whether long runs go through chunk matrices where the caller does not say. S4's own recurrence is faster:
     /// its matrix over a chunk is full, and does not fit beside the others into the caches.
     pub fn prefers_chunks(&self) -> bool {
@@ -235,6 +253,15 @@ impl System {
     /// The recurrence of a group of lanes with every step size multiplied by `dt`. Its state is the one that the
     /// recurrence at `dt` = 1 has.
     pub fn recurrence<E: Elem>(&self, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {
+        if let Some(taps) = self.window {
+            let whole = Self { window: None, ..self.clone() }.recurrence::<f64>(lanes, dt);
+            let mut impulse = Aligned::<f64>::zeros(taps * GROUP);
+            impulse[..GROUP].fill(1.0);
+            let mut kernel = Aligned::<f64>::zeros(taps * GROUP);
+            let mut state = Aligned::<f64>::zeros(whole.state_len());
+            whole.scan(Isa::Scalar, 0, taps, &impulse, &mut kernel, &mut state);
+            return Recurrence::Window(Window::new(&kernel));
+        }
         match &self.kind {
             Kind::Diagonal(node) => self.modes_of(node, lanes, dt),
             Kind::Dplr(node) => self.low_rank_of(node, lanes, dt),
