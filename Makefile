@@ -33,5 +33,5 @@ stubtest: ## the stub against the extension
 	$(BIN)/python -m mypy.stubtest ssmrt._native
 
 .PHONY: bench
-bench: ## how fast the demo's model runs here
-	$(BIN)/ssmrt bench python/ssmrt/data/spotter.ssm.safetensors
+bench: ## ssmrt beside its peers, as far as they are installed
+	$(BIN)/python benches/compare.py --quick --markdown
