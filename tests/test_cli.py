@@ -147,16 +147,24 @@ def test_info_asks_what_the_file_does_not_say(run: Run) -> None:
     assert "config['prenorm'] is needed" in out
     assert "if upstream's defaults are right" in out
     facts = json.loads(run("info", SILENT, "--json")[1])
-    assert (facts["format"], facts["missing"]["name"], facts["missing"]["default"]) == ("safetensors", "prenorm", False)
-    assert facts["missing"]["choices"] == [False, True]
-    assert facts["assumes_defaults"]
+    (question,) = facts["missing"]
+    assert (facts["format"], facts["arch"], facts["assumes_defaults"]) == ("safetensors", "s4-example", True)
+    assert (question["name"], question["default"], question["choices"]) == ("prenorm", False, [False, True])
+
+
+def test_info_names_a_model_whose_facts_have_no_default(run: Run) -> None:
+    row = next(r for r in json.loads((GOLDEN / "cases.json").read_text()) if r["name"] == "jax/annotated_s4_cls")
+    code, out, _ = run("info", GOLDEN / row["name"] / row["files"][0], "--json")
+    facts = json.loads(out)
+    assert (code, facts["arch"], facts["model"]) == (0, "annotated-s4", None)
+    assert [question["name"] for question in facts["missing"]] == ["classification", "l_max"]
 
 
 def test_info_says_what_the_model_is(run: Run, model: ssmrt.Model) -> None:
     facts = json.loads(run("info", SILENT, "--config", PRENORM, "--json")[1])
     known = facts["model"]
-    assert facts["missing"] is None
-    assert (known["arch"], known["d_input"], known["d_output"]) == ("s4-example", model.d_input, model.d_output)
+    assert facts["missing"] == []
+    assert (facts["arch"], known["d_input"], known["d_output"]) == ("s4-example", model.d_input, model.d_output)
     assert known["num_parameters"] == model.num_parameters == sum(row["num_parameters"] for row in known["layers"])
     assert facts["tensors"]["encoder.weight"]["shape"] == [32, 1]
     out = run("info", SILENT, "--config", PRENORM, "--tensors")[1]

@@ -14,6 +14,7 @@ import numpy as np
 from .. import readers
 from ..document import KIND_OF, Node, branches
 from ..errors import ConfigRequired, NotStreamable, SsmrtError
+from ..families import identify
 from ..load import is_own, load
 from ..model import Model
 from ..readers.checkpoint import Checkpoint
@@ -32,34 +33,36 @@ def run(arguments: argparse.Namespace) -> int:
     path = Path(arguments.model)
     checkpoint = None if is_own(path) else readers.read(path, step=arguments.step)
     facts: dict[str, Any] = {"path": str(path), **_content(checkpoint)}
-    model, question, failure = None, None, None
+    questions: list[ConfigRequired] = []
+    model, failure = None, None
     try:
-        model = _model(arguments)
-    except ConfigRequired as error:
-        question = error
-        try:
-            model = _model(arguments, {})
-        except SsmrtError:
-            # Some fact has no default: then the layers cannot be told.
-            model = None
+        model = _model(arguments, questions)
     except SsmrtError as error:
         failure = error
-    facts["missing"] = None if question is None else _question(question)
+    known = None if checkpoint is None else identify(checkpoint)
+    facts["arch"] = model.document.meta.get("arch") if model else arguments.arch or (known[0] if known else None)
+    facts["missing"] = [_question(question) for question in questions]
     facts["model"] = None if model is None else _describe(model)
-    facts["assumes_defaults"] = model is not None and question is not None
+    facts["assumes_defaults"] = model is not None and bool(questions)
     if arguments.json:
         print(json.dumps(facts))
     else:
-        _print(facts, model, question, arguments.tensors)
+        _print(facts, model, arguments.tensors)
     if failure is not None:
         sys.stdout.flush()
         raise failure
     return 0
 
 
-def _model(arguments: argparse.Namespace, config: dict[str, Any] | None = None) -> Model:
-    given = config_of(arguments) if config is None else config
-    return load(arguments.model, config=given, arch=arguments.arch, step=arguments.step)
+def _model(arguments: argparse.Namespace, questions: list[ConfigRequired]) -> Model | None:
+    """The model, with upstream's defaults for what is missing; None where something missing has no default."""
+    for config in (config_of(arguments), {}):
+        try:
+            return load(arguments.model, config=config, arch=arguments.arch, step=arguments.step)
+        except ConfigRequired as question:
+            if question.name not in [asked.name for asked in questions]:
+                questions.append(question)
+    return None
 
 
 def _content(checkpoint: Checkpoint | None) -> dict[str, Any]:
@@ -88,7 +91,6 @@ def _describe(model: Model) -> dict[str, Any]:
     except NotStreamable as error:
         reason = str(error)
     return {
-        "arch": model.document.meta.get("arch"),
         "d_input": model.d_input,
         "d_output": model.d_output,
         "tokens": model.document.tokens,
@@ -112,28 +114,28 @@ def _layers(node: Node, depth: int) -> list[dict[str, Any]]:
     return [row, *(inner for child in branches(node) for inner in _layers(child, depth + 1))]
 
 
-def _print(facts: dict[str, Any], model: Model | None, question: ConfigRequired | None, tensors: bool) -> None:
+def _print(facts: dict[str, Any], model: Model | None, tensors: bool) -> None:
     rows = [("file", facts["path"]), ("format", facts["format"])]
     if facts["tensors"]:
         rows.append(("tensors", str(len(facts["tensors"]))))
     if facts["config"] is not None:
         rows.append(("config in it", json.dumps(facts["config"])))
+    if facts["arch"] is not None:
+        rows.append(("model", facts["arch"]))
     if model is not None:
         known = facts["model"]
         rows += [
-            ("model", str(known["arch"])),
             ("input", "tokens" if known["tokens"] else f"({model.d_input},) a sample"),
             ("output", f"({model.d_output},)"),
             ("parameters", str(model.num_parameters)),
             ("state", f"{model.state_size} numbers a stream"),
             ("streams", "yes" if model.streamable else f"no: {known['not_streamable']}"),
         ]
-    if question is not None:
-        rows.append(("missing", str(question)))
+    rows += [("missing", question["message"]) for question in facts["missing"]]
     for name, value in rows:
         print(f"{name:<13} {value}")
     if model is not None:
-        print("\nlayers" + (", if upstream's defaults are right" if question is not None else ""))
+        print("\nlayers" + (", if upstream's defaults are right" if facts["missing"] else ""))
         print(model.summary())
     if tensors:
         print("\ntensors")

@@ -62,17 +62,25 @@ def build(checkpoint: Checkpoint, *, config: Mapping[str, Any] | None = None, ar
         raise CheckpointError(
             f"{checkpoint.source}: a {checkpoint.format} file has no names; pass arch=, one of {', '.join(FAMILIES)}"
         )
-    for view in _unwrapped(checkpoint):
-        for name in FAMILIES:
-            family = _family(name)
-            if family.matches(view.tensors):
-                return family.build(view, config)
+    found = identify(checkpoint)
+    if found is not None:
+        name, view = found
+        return _family(name).build(view, config)
     _refuse_known(checkpoint)
     some = ", ".join(list(checkpoint.tensors)[:5]) or "none at all"
     raise CheckpointError(
         f"{checkpoint.source}: expected the tensors of one of {', '.join(FAMILIES)};"
         f" found {len(checkpoint.tensors)} tensors of another model: {some}"
     )
+
+
+def identify(checkpoint: Checkpoint) -> tuple[str, Checkpoint] | None:
+    """The name of the family that a checkpoint is of, and its tensors under that family's names; None: of none."""
+    for view in _unwrapped(checkpoint) if checkpoint.named else ():
+        for name in FAMILIES:
+            if _family(name).matches(view.tensors):
+                return name, view
+    return None
 
 
 def _family(arch: str) -> Family:
