@@ -23,20 +23,25 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from oracle import run
 from ssmrt import Model
+from ssmrt.document import Activation, Conv1d, Diagonal, Document, Dplr, Pool, Residual, Sequential
 from strategies import (
     SHORT,
     Case,
     alone,
     answered,
     cases,
+    complex_normal,
     conditioned,
     diagonals,
     dss,
     layers,
+    linear,
     linear_layers,
     mimos,
     models,
     selectives,
+    spectrum,
+    step_sizes,
     uncut,
 )
 
@@ -344,3 +349,38 @@ def test_every_instruction_set_computes_the_same(isa: str, dtype: Any, case: Cas
         near(model(case.u, method=method), expected, dtype)
     if model.streamable:
         near(pushed(model, case), run(case.document, case.u, streamed=True), dtype)
+
+
+def in_blocks(h: int, n: int) -> Document:
+    """Layers of every kind that remembers, under a pool; wide ones go through in blocks of few samples."""
+    g = np.random.default_rng(0)
+    A, B, C = spectrum(g, h, n), complex_normal(g, h, n), complex_normal(g, 1, h, n)
+    D, dt = g.standard_normal((1, h)), step_sizes(g, h)
+    nodes = (
+        linear(g, 1, h),
+        Residual(Sequential((Diagonal(C, D, dt, A, B), Activation("tanh")))),
+        Residual(Sequential((Diagonal(C, D, dt, A, B, kernel_length=70), Activation("tanh")))),
+        Conv1d(g.standard_normal((h, 4)) / 2),
+        Dplr(C, D, dt, A, 0.3 * complex_normal(g, 2, h, n), B),
+        Pool("mean"),
+        linear(g, h, 3),
+    )
+    return Document(Sequential(nodes), 1, 3)
+
+
+@DTYPES
+@pytest.mark.parametrize(("h", "length"), [(1100, 300), (2, 4500)])
+def test_blocks_are_the_sequence(h: int, length: int, dtype: Any) -> None:
+    document, g = in_blocks(h, 2), np.random.default_rng(1)
+    model, u = Model(document, dtype), g.standard_normal((3, length, 1))
+    assert relative_error(model(u), run(document, u)) < TOLERANCE[dtype]
+    lengths = np.array([length, length // 2 + 1, 1])
+    near(model(u, lengths=lengths), run(document, u, lengths=lengths), dtype)
+    resets = g.random((3, length)) < 4 / length
+    near(model(u, resets=resets, lengths=lengths), run(document, u, resets=resets, lengths=lengths), dtype)
+    stream = model.stream(3)
+    parts = [stream.push(u[:, i:j]) for i, j in itertools.pairwise([0, 1, length // 2, length - 3, length])]
+    near(parts[-1][:, -1], model(u), dtype)
+    one, state = model.forward(u[:, : length // 2], return_state=True)
+    near(one, parts[1][:, -1], dtype)
+    near(np.asarray(model(u[:, length // 2 :], state=state)), model(u), dtype)
