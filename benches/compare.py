@@ -147,7 +147,7 @@ def main() -> int:
     if options.json:
         r["goals"] = [vars(g) for g in goals(r)]
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(r, indent=1) + "\n")
+        options.json.write_text(json.dumps(r, separators=(",", ":")) + "\n")
     text = markdown(r)
     if options.markdown and options.markdown != "-":
         Path(options.markdown).write_text(text)

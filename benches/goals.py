@@ -11,6 +11,9 @@ from contests import METHODS, ONE, TWO
 
 Results = dict[str, Any]
 
+# Cores that other programs may take before a run says nothing about tails.
+QUIET = 0.1
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -21,7 +24,7 @@ class Goal:
     target: str
     measured: float | None
     shown: str
-    met: bool | None
+    met: bool | None  # None: not to be judged from this run
     note: str = ""
 
 
@@ -53,7 +56,7 @@ def figure(r: Results, contest: str, label: str, which: str) -> float:
     return value
 
 
-Row = tuple[str, str, str, Callable[[], tuple[float, str, bool, str]]]
+Row = tuple[str, str, str, Callable[[], tuple[float, str, bool | None, str]]]
 
 
 def _all(r: Results) -> Iterator[Row]:
@@ -200,7 +203,7 @@ def _all(r: Results) -> Iterator[Row]:
     )
 
     def tail(label: str) -> Any:
-        def make() -> tuple[float, str, bool, str]:
+        def make() -> tuple[float, str, bool | None, str]:
             a, b = time("kws_s4d_step", label, "p99.9"), time("kws_s4d_step", label, "p50")
             others = r["contests"]["kws_s4d_step"]["cores_taken_by_others"]
             note = f"{scale(a)} over {scale(b)}; other programs took {others:.2f} cores meanwhile"
@@ -209,7 +212,8 @@ def _all(r: Results) -> Iterator[Row]:
                 note += (
                     f"; a loop in registers of the same length has a p99.9 of {scale(floors[len(floors) // 2])} here"
                 )
-            return a / b, f"{a / b:.3g}x", a / b <= 4, note
+            met = True if a / b <= 4 else None if others > QUIET else False
+            return a / b, f"{a / b:.3g}x", met, note
 
         return make
 

@@ -61,7 +61,7 @@ def _against(lines: dict[str, list[tuple[int, float]]], name: str, unit: str, fa
         )
     first = next(iter(lines.values()))
     x = np.array([p[0] for p in first])
-    axes.plot(x, first[-1][1] * factor * x / x[-1], color="black", linestyle=":", linewidth=1, label="linear")
+    axes.plot(x, first[0][1] * factor * x / x[0], color="black", linestyle=":", linewidth=1, label="linear")
     axes.set(xscale="log", yscale="log", xlabel=name, ylabel=f"time, {unit}")
     axes.set_xscale("log", base=2)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)

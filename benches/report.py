@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contests import METHODS
-from goals import Goal, goals, scale, series
+from goals import QUIET, Goal, goals, scale, series
 
 # Measured once on another machine (Zen 4, 2 cores, torch 2.13, JAX 0.10): for orientation, never part of a ratio.
 RECORDED = [
@@ -56,6 +56,13 @@ def _head(r: dict[str, Any]) -> Iterator[str]:
         f"{r['rounds']} interleaved rounds of {r['seconds']} s an entry. Load average {r['load'][0]} before,"
         f" {r['load'][1]} after; other programs took {mean:.2f} cores on average, {worst:.2f} at worst."
     )
+    if mean > QUIET:
+        yield ""
+        yield (
+            "**The machine was not quiet.** Medians and tails show the queue for the processor, figures on several"
+            " threads are too high, and torch's most of all: its threads spin while they wait for one that was put off."
+            " Ratios to it, and of two threads to one, need a quiet run."
+        )
     yield ""
     yield (
         "Times are minima and medians of all calls; ratios are of minima, and of medians where the goal says so or the"
