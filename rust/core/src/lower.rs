@@ -29,7 +29,8 @@ pub(crate) fn lower<E: Elem>(document: &Document, rate: f64, isa: Isa) -> Result
     flatten(&document.root, &mut nodes);
     let at = nodes.iter().position(|n| matches!(n, Node::Pool(_)));
     let (trunk, head) = nodes.split_at(at.unwrap_or(nodes.len()));
-    let mut x = lowering.chain(trunk, input, false)?;
+    // The input may be the caller's own: nothing is written there.
+    let mut x = lowering.chain(trunk, input, true)?;
     if let [Node::Pool(pool), head @ ..] = head {
         let target = lowering.buffer(x.width);
         let place = lowering.place(Pooling::state_len(x.width));

@@ -53,7 +53,7 @@ impl<E: Elem> Op<E> {
             Op::Embed { table, x, y } => {
                 // SAFETY (here and below): lowering gives every operation distinct buffers for what it reads and
                 // writes, and distinct places in the state.
-                let (x, y) = unsafe { (w.rows_of(*x), w.rows_of(*y)) };
+                let (x, y) = unsafe { (w.rows_in(*x), w.rows_of(*y)) };
                 let stride = table_stride(y.len(), w);
                 for (x, y) in x.chunks_exact(padded(1)).zip(y.chunks_exact_mut(stride)) {
                     let token = x[0].f64() as usize;
@@ -78,7 +78,7 @@ impl<E: Elem> Op<E> {
                 let stride = padded(x.width);
                 for s in 0..w.streams {
                     // SAFETY: as above.
-                    let (x, y, past) = unsafe { (w.rows_of(*x), w.rows_of(*y), w.state(s, *state)) };
+                    let (x, y, past) = unsafe { (w.rows_in(*x), w.rows_of(*y), w.state(s, *state)) };
                     let rows = s * w.rows * stride..(s + 1) * w.rows * stride;
                     conv1d(weight, bias, *taps, stride, past, &x[rows.clone()], &mut y[rows]);
                 }
@@ -95,7 +95,7 @@ impl<E: Elem> Op<E> {
             Op::Convolution { layer, x, y } => {
                 for s in 0..w.streams {
                     // SAFETY: as above.
-                    let (x, y) = unsafe { (w.rows_of(*x), w.rows_of(*y)) };
+                    let (x, y) = unsafe { (w.rows_in(*x), w.rows_of(*y)) };
                     let (i, o) = (x.len() / w.streams, y.len() / w.streams);
                     layer.run(w.isa, w.team, w.rows, &x[s * i..][..i], &mut y[s * o..][..o]);
                 }
@@ -104,7 +104,7 @@ impl<E: Elem> Op<E> {
                 for s in 0..w.streams {
                     // SAFETY: as above.
                     let (x, dt, bc, y, state) = unsafe {
-                        (w.rows_of(*x), w.rows_of(*dt), w.rows_of(*bc), w.rows_of(*y), w.state(s, *state))
+                        (w.rows_in(*x), w.rows_in(*dt), w.rows_in(*bc), w.rows_of(*y), w.state(s, *state))
                     };
                     let part = |v: &[E]| v.len() / w.streams;
                     let (i, j) = (part(x), part(bc));
@@ -116,7 +116,7 @@ impl<E: Elem> Op<E> {
                 for s in 0..w.streams {
                     let met = w.met(s) as usize;
                     // SAFETY: as above.
-                    let (x, y, ring) = unsafe { (w.rows_of(*x), w.rows_of(*y), w.state(s, *state)) };
+                    let (x, y, ring) = unsafe { (w.rows_in(*x), w.rows_of(*y), w.state(s, *state)) };
                     for t in 0..w.rows {
                         let row = (s * w.rows + t) * stride..(s * w.rows + t + 1) * stride;
                         let at = (met + t) % len * stride;
@@ -136,7 +136,7 @@ impl<E: Elem> Op<E> {
             }
             Op::Copy { x, y } => {
                 // SAFETY: as above.
-                let (x, y) = unsafe { (w.rows_of(*x), w.rows_of(*y)) };
+                let (x, y) = unsafe { (w.rows_in(*x), w.rows_of(*y)) };
                 y.copy_from_slice(x);
             }
         }
@@ -154,13 +154,16 @@ fn by_rows<E: Elem>(w: &Walk<'_, E>, x: Buffer, y: Buffer, cost: usize, f: impl 
     let parts = (rows * cost / GRAIN).clamp(1, w.team.size().min(rows.max(1)));
     let (from, to) = (padded(x.width), padded(y.width));
     // SAFETY: as in `Op::run`; the parts do not overlap.
-    let (px, py) = unsafe { (Shared(w.rows_of(x).as_mut_ptr()), Shared(w.rows_of(y).as_mut_ptr())) };
+    let (px, py) = unsafe { (Shared(w.rows_in(x).as_ptr().cast_mut()), Shared(w.rows_of(y).as_mut_ptr())) };
     let part = |_: usize, p: usize| {
         let (a, b) = (rows * p / parts, rows * (p + 1) / parts);
         // What works in place has no second slice.
         let read = if x.id == y.id { 0 } else { b - a };
         // SAFETY: as above.
-        unsafe { f(b - a, px.part(a * from, read * from), py.part(a * to, (b - a) * to)) };
+        unsafe {
+            let x = std::slice::from_raw_parts(px.at(a * from), read * from);
+            f(b - a, x, py.part(a * to, (b - a) * to));
+        }
     };
     if parts == 1 { part(0, 0) } else { w.team.each(parts, part) }
 }
@@ -169,7 +172,7 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
     let groups = layer.groups();
     let (from, to) = (padded(x.width), padded(y.width));
     // SAFETY: as in `Op::run`; the items write different columns or streams.
-    let (px, py) = unsafe { (Shared(w.rows_of(x).as_mut_ptr()), Shared(w.rows_of(y).as_mut_ptr())) };
+    let (px, py) = unsafe { (Shared(w.rows_in(x).as_ptr().cast_mut()), Shared(w.rows_of(y).as_mut_ptr())) };
     let len = layer.group_state_len();
     // Group by group, so that its coefficients are read once for all streams.
     let item = |worker: usize, i: usize| {
@@ -177,7 +180,7 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
         let place = Place { from: state.from + group * len, len };
         // SAFETY: as above.
         unsafe {
-            let x = px.part(s * w.rows * from, w.rows * from);
+            let x = std::slice::from_raw_parts(px.at(s * w.rows * from), w.rows * from);
             let y = py.at(s * w.rows * to);
             layer.run(w.isa, w.method, w.phase, group, w.rows, x, from, y, to, w.state(s, place), w.scratch(worker), w.dt);
         }

@@ -161,6 +161,9 @@ pub(crate) struct Walk<'a, E> {
     pub method: Method,
     pub team: &'a Team,
     pub buffers: Shared<E>,
+    /// The buffers that are the caller's own rows, and where these stand.
+    pub input: Option<(usize, Shared<E>)>,
+    pub output: Option<(usize, Shared<E>)>,
     pub capacity: usize,
     pub offsets: &'a [usize],
     pub scratch: Shared<E>,
@@ -177,14 +180,32 @@ pub(crate) struct Walk<'a, E> {
 }
 
 impl<E: Elem> Walk<'_, E> {
-    /// The rows of a buffer, all streams'.
+    /// Where a buffer's rows stand: the caller's own, where its input or output has whole rows.
+    fn base(&self, buffer: Buffer) -> *mut E {
+        match (self.input, self.output) {
+            (Some((id, at)), _) if id == buffer.id => at.0,
+            (_, Some((id, at))) if id == buffer.id => at.0,
+            // SAFETY: the workspace has `capacity` rows of every buffer.
+            _ => unsafe { self.buffers.at(self.offsets[buffer.id] * self.capacity) },
+        }
+    }
+
+    /// The rows of a buffer, all streams', to read.
+    ///
+    /// # Safety
+    /// No one writes them while the slice is alive.
+    pub unsafe fn rows_in<'b>(&self, buffer: Buffer) -> &'b [E] {
+        // SAFETY: there are so many rows at the base; the caller answers for aliasing.
+        unsafe { std::slice::from_raw_parts(self.base(buffer), self.streams * self.rows * padded(buffer.width)) }
+    }
+
+    /// The rows of a buffer, all streams', to write. No plan writes its input.
     ///
     /// # Safety
     /// No other slice of the same rows is alive, but of columns that no one else touches.
     pub unsafe fn rows_of<'b>(&self, buffer: Buffer) -> &'b mut [E] {
-        let width = padded(buffer.width);
-        // SAFETY: the workspace has `capacity` rows of every buffer; the caller answers for aliasing.
-        unsafe { self.buffers.part(self.offsets[buffer.id] * self.capacity, self.streams * self.rows * width) }
+        // SAFETY: there are so many rows at the base; the caller answers for aliasing.
+        unsafe { std::slice::from_raw_parts_mut(self.base(buffer), self.streams * self.rows * padded(buffer.width)) }
     }
 
     /// The part of stream `s`'s state at a place.
@@ -393,7 +414,21 @@ impl<E: Elem> Plan<E> {
             let mut done = 0;
             while done < rows {
                 let now = block.min(rows - done);
+                let at = first * rows + done;
+                // Rows of whole groups, one stream's or all of them: read and written where they are.
+                let whole = n == 1 || now == rows;
+                let given = match input {
+                    Input::Real(x) if whole && d_in % GROUP == 0 => {
+                        Some((self.input.id, Shared(x[at * d_in..(at + n * now) * d_in].as_ptr().cast_mut())))
+                    }
+                    _ => None,
+                };
+                let straight = whole && answers == Answers::Each && self.pool.is_none() && d_out % GROUP == 0;
+                let taken = (straight && self.output.id != self.input.id)
+                    .then(|| (self.output.id, Shared(output[at * d_out..(at + n * now) * d_out].as_mut_ptr())));
                 let walk = Walk {
+                    input: given,
+                    output: taken,
                     isa: self.isa,
                     method,
                     team,
@@ -411,12 +446,13 @@ impl<E: Elem> Plan<E> {
                     dt: call.dt,
                 };
                 let last = done + now == rows;
-                for s in 0..n {
+                for s in 0..if given.is_some() { 0 } else { n } {
                     let from = (first + s) * rows + done;
                     self.read(&walk, s, input.part(from, from + now, d_in));
                 }
                 self.walk(&walk, answers, last);
                 match answers {
+                    Answers::Each if taken.is_some() => {}
                     Answers::Each => {
                         for s in 0..n {
                             let at = ((first + s) * rows + done) * d_out;
@@ -460,7 +496,7 @@ impl<E: Elem> Plan<E> {
         let each = answers == Answers::Each;
         // SAFETY: source and target are different buffers; the state is this stream's.
         let (x, state) = unsafe {
-            let all = walk.rows_of(pool.source);
+            let all = walk.rows_in(pool.source);
             let at = Place { from: pool.state, len: Pooling::state_len(pool.source.width) };
             (&all[s * walk.rows * stride..][..walk.rows * stride], walk.state(s, at))
         };
@@ -520,7 +556,7 @@ impl<E: Elem> Plan<E> {
     fn write(&self, walk: &Walk<'_, E>, from: usize, rows: usize, output: &mut [E]) {
         let (width, stride) = (self.output.width, padded(self.output.width));
         // SAFETY: nothing else holds the rows.
-        let all = unsafe { walk.buffers.part(walk.offsets[self.output.id] * walk.capacity, (from + rows) * stride) };
+        let all = unsafe { std::slice::from_raw_parts(walk.base(self.output), (from + rows) * stride) };
         for (y, row) in output.chunks_exact_mut(width).zip(all[from * stride..].chunks_exact(stride)) {
             y.copy_from_slice(&row[..width]);
         }

@@ -27,6 +27,44 @@ pub unsafe fn unpack<E: Elem>(isa: Isa, n: usize, packed: &[E], y: *mut E, step:
     isa.run(Unpack { n, packed: packed.as_ptr(), y, step });
 }
 
+/// Writes `n` packed rows with the direct path added, z + d u, to the group's columns.
+///
+/// # Safety
+/// As [`unpack`].
+pub unsafe fn unpack_with_skip<E: Elem>(isa: Isa, n: usize, d: &[E], u: &[E], z: &[E], y: *mut E, step: isize) {
+    assert!(d.len() >= GROUP && u.len() >= n * GROUP && z.len() >= n * GROUP);
+    isa.run(UnpackWithSkip { n, d, u, z, y, step });
+}
+
+struct UnpackWithSkip<'a, E> {
+    n: usize,
+    d: &'a [E],
+    u: &'a [E],
+    z: &'a [E],
+    y: *mut E,
+    step: isize,
+}
+
+impl<E: Elem> Kernel<E> for UnpackWithSkip<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        for lane in (0..GROUP).step_by(L::LANES) {
+            // SAFETY: the lengths were checked; the caller answers for the rows of `y`.
+            unsafe {
+                let d = lanes.load(self.d.as_ptr().add(lane));
+                for i in 0..self.n {
+                    let at = i * GROUP + lane;
+                    let z = lanes.load(self.z.as_ptr().add(at));
+                    let v = lanes.fma(d, lanes.load(self.u.as_ptr().add(at)), z);
+                    lanes.store(self.y.offset(i as isize * self.step).add(lane), v);
+                }
+            }
+        }
+    }
+}
+
 struct Pack<E> {
     n: usize,
     x: *const E,

@@ -326,7 +326,16 @@ impl<E: Elem> Lti<E> {
         y: *mut E,
         stride: usize,
     ) {
-        columns::add_skip(isa, n, &self.skip[group * GROUP..], u, z);
+        let skip = &self.skip[group * GROUP..];
+        if self.parts == 1 && self.function == Function::Identity && self.direction == Direction::Forward {
+            // SAFETY: as below.
+            unsafe {
+                let y = y.add(t * stride + group * GROUP);
+                columns::unpack_with_skip(isa, n, skip, u, z, y, stride as isize);
+            }
+            return;
+        }
+        columns::add_skip(isa, n, skip, u, z);
         if self.parts > 1 {
             for z in z.chunks_exact_mut(GROUP).take(n) {
                 for part in 1..self.parts {
