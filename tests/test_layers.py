@@ -145,10 +145,11 @@ def test_a_cut_kernel_keeps_its_digits(cut: int, real: float) -> None:
     u = np.stack([g.standard_normal((length, h)), np.ones((length, h))])
     expected = ssmrt.ops.causal_conv(u.swapaxes(1, 2), model.kernel(0, cut)[0]).swapaxes(1, 2)
     # A long cut is one recurrence less another, and what never decays keeps the rounding of both.
-    assert relative_error(model(u), expected) < (5e-6 if cut > 256 and real == 0 else 2e-6)
+    bound = 5e-6 if cut > 256 and real == 0 else 2e-6
+    assert relative_error(model(u), expected) < bound
     stream = model.stream(2)
     y = np.concatenate([stream.push(u[:, t : t + 500]) for t in range(0, length, 500)], 1)
-    assert relative_error(y, expected) < 2e-6
+    assert relative_error(y, expected) < bound
 
 
 @given(cases(diagonals(stepped=True).map(uncut).map(alone)))

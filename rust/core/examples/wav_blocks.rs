@@ -37,7 +37,10 @@ fn main() -> Result<(), Failure> {
     let spent = start.elapsed();
     let seconds = samples.len() as f64 / f64::from(rate);
     println!("{seconds:.2} s of audio in {spent:.2?}, {:.0} times faster than it plays", seconds / spent.as_secs_f64());
-    println!("blocks of {block} samples: worst {worst:.1?}, of {:.1} ms that each lasts", block as f64 / f64::from(rate) * 1e3);
+    println!(
+        "blocks of {block} samples: worst {worst:.1?}, of {:.1} ms that each lasts",
+        block as f64 / f64::from(rate) * 1e3
+    );
     println!("the last answer: {last:.3?}");
     Ok(())
 }

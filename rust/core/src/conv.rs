@@ -1,8 +1,8 @@
 //! Causal convolution by FFT, in float64 for either engine: a transform mixes the loud with the faint.
 
+use crate::threads::{Shared, Team};
 use num_complex::Complex64;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
-use crate::threads::{Shared, Team};
 use std::sync::Arc;
 
 /// y\[t\] = sum over j <= t of k\[j\] u\[t-j\], for sequences and kernels up to a length.

@@ -27,9 +27,9 @@ pub fn kernel(
 ) -> Result<([usize; 3], Vec<f64>)> {
     let mut layers = Vec::new();
     collect(&document.root, &mut layers);
-    let node = layers.get(layer).ok_or_else(|| {
-        Error::Value(format!("layer: expected a number below {}, found {layer}", layers.len()))
-    })?;
+    let node = layers
+        .get(layer)
+        .ok_or_else(|| Error::Value(format!("layer: expected a number below {}, found {layer}", layers.len())))?;
     type Make<'a> = Box<dyn Fn(bool) -> Result<Source> + 'a>;
     let (h, m, cut, reverse, make): (_, _, _, _, Make<'_>) = match node {
         Node::Diagonal(d) if d.disc == Disc::Dss => {

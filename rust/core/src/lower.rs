@@ -1,9 +1,7 @@
 //! From the Document's tree to a plan's list of operations: buffers, places in the state, fused neighbours.
 
-use crate::document::{
-    Diagonal, DiagonalMimo, Document, Factor, Function as Named, Node, NormKind, StateSpace,
-};
 use crate::discretize::{self, Disc};
+use crate::document::{Diagonal, DiagonalMimo, Document, Factor, Function as Named, Node, NormKind, StateSpace};
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Epilogue, Linear};
 use crate::kernels::norm::{self, Norm, Residual};
@@ -22,7 +20,15 @@ use num_complex::Complex64;
 
 /// Plans a Document.
 pub(crate) fn lower<E: Elem>(document: &Document, rate: f64, isa: Isa) -> Result<Plan<E>> {
-    let mut lowering = Lowering { plan: Plan::assemble(isa), entries: Vec::new(), widths: Vec::new(), free: Vec::new(), rate, padding_seen: None, team: Team::all()? };
+    let mut lowering = Lowering {
+        plan: Plan::assemble(isa),
+        entries: Vec::new(),
+        widths: Vec::new(),
+        free: Vec::new(),
+        rate,
+        padding_seen: None,
+        team: Team::all()?,
+    };
     let input = lowering.buffer(document.d_input);
     lowering.plan.input = input;
     let mut nodes = Vec::new();
@@ -210,9 +216,8 @@ impl<E: Elem> Lowering<E> {
                 let (d, taps) = (c.weight.shape[0], c.weight.shape[1]);
                 let y = self.buffer(d);
                 let state = self.place((taps - 1) * padded(d));
-                let weight = (0..taps)
-                    .flat_map(|k| row::<E>((0..d).map(|i| c.weight.data[i * taps + k])).to_vec())
-                    .collect();
+                let weight =
+                    (0..taps).flat_map(|k| row::<E>((0..d).map(|i| c.weight.data[i * taps + k])).to_vec()).collect();
                 let bias = row((0..d).map(|i| c.bias.as_ref().map_or(0.0, |b| b[i])));
                 self.push(Op::Conv1d { weight, bias, taps, state, x, y });
                 Ok((y, 1))
@@ -367,7 +372,14 @@ impl<E: Elem> Lowering<E> {
         let layer = Lti::new(&self.team, system, ssm.head_major, skip, fused, Direction::Forward);
         self.lti(layer, x, y, 0);
         if ssm.c_reverse.is_some() {
-            let layer = Lti::new(&self.team, make(0, true)?, ssm.head_major, |_, _| 0.0, Function::Identity, Direction::Backward);
+            let layer = Lti::new(
+                &self.team,
+                make(0, true)?,
+                ssm.head_major,
+                |_, _| 0.0,
+                Function::Identity,
+                Direction::Backward,
+            );
             self.lti(layer, x, y, 0);
         }
         if cut.is_some() {
@@ -378,7 +390,14 @@ impl<E: Elem> Lowering<E> {
             let (late, tail) = (self.buffer(h), self.buffer(m * h));
             let state = self.place(cut * padded(h));
             self.push(Op::Delay { len: cut, state, x, y: late });
-            let layer = Lti::new(&self.team, make(cut, false)?, ssm.head_major, |_, _| 0.0, Function::Identity, Direction::Forward);
+            let layer = Lti::new(
+                &self.team,
+                make(cut, false)?,
+                ssm.head_major,
+                |_, _| 0.0,
+                Function::Identity,
+                Direction::Forward,
+            );
             self.lti(layer, late, tail, cut as u64);
             let op = Op::Residual { layer: Residual::new(m * h, -1.0, &[1.0], None), x: tail, y };
             self.entries.push(Entry { op, after: cut as u64 });
@@ -465,4 +484,3 @@ impl<E: Elem> Lowering<E> {
         self.free.push(v);
     }
 }
-

@@ -21,26 +21,95 @@ pub struct Place {
 /// An operation on buffers. Where it has one buffer it works in place.
 #[derive(Debug)]
 pub(crate) enum Op<E> {
-    Embed { table: Aligned<E>, x: Buffer, y: Buffer },
-    Linear { layer: Linear<E>, x: Buffer, y: Buffer },
-    Norm { layer: Norm<E>, x: Buffer, y: Buffer },
-    Pointwise { function: Function, x: Buffer },
-    Softmax { log: bool, size: usize, x: Buffer },
-    Glu { gate: Function, x: Buffer, y: Buffer },
-    Conv1d { weight: Aligned<E>, bias: Aligned<E>, taps: usize, state: Place, x: Buffer, y: Buffer },
-    Lti { layer: Box<Lti<E>>, state: Place, x: Buffer, y: Buffer },
-    Mimo { layer: Mimo<E>, state: Place, x: Buffer },
-    Convolution { layer: Convolution<E>, x: Buffer, y: Buffer },
-    Selective { layer: Selective<E>, state: Place, x: Buffer, dt: Buffer, bc: Buffer, y: Buffer },
+    Embed {
+        table: Aligned<E>,
+        x: Buffer,
+        y: Buffer,
+    },
+    Linear {
+        layer: Linear<E>,
+        x: Buffer,
+        y: Buffer,
+    },
+    Norm {
+        layer: Norm<E>,
+        x: Buffer,
+        y: Buffer,
+    },
+    Pointwise {
+        function: Function,
+        x: Buffer,
+    },
+    Softmax {
+        log: bool,
+        size: usize,
+        x: Buffer,
+    },
+    Glu {
+        gate: Function,
+        x: Buffer,
+        y: Buffer,
+    },
+    Conv1d {
+        weight: Aligned<E>,
+        bias: Aligned<E>,
+        taps: usize,
+        state: Place,
+        x: Buffer,
+        y: Buffer,
+    },
+    Lti {
+        layer: Box<Lti<E>>,
+        state: Place,
+        x: Buffer,
+        y: Buffer,
+    },
+    Mimo {
+        layer: Mimo<E>,
+        state: Place,
+        x: Buffer,
+    },
+    Convolution {
+        layer: Convolution<E>,
+        x: Buffer,
+        y: Buffer,
+    },
+    Selective {
+        layer: Selective<E>,
+        state: Place,
+        x: Buffer,
+        dt: Buffer,
+        bc: Buffer,
+        y: Buffer,
+    },
     /// y = x as it was `len` samples ago, zero before that.
-    Delay { len: usize, state: Place, x: Buffer, y: Buffer },
+    Delay {
+        len: usize,
+        state: Place,
+        x: Buffer,
+        y: Buffer,
+    },
     /// y = norm(alpha x + beta y)
-    Residual { layer: Residual<E>, x: Buffer, y: Buffer },
+    Residual {
+        layer: Residual<E>,
+        x: Buffer,
+        y: Buffer,
+    },
     /// y = norm(alpha y + beta x)
-    Add { layer: Residual<E>, x: Buffer, y: Buffer },
+    Add {
+        layer: Residual<E>,
+        x: Buffer,
+        y: Buffer,
+    },
     /// y = x y
-    Multiply { x: Buffer, y: Buffer },
-    Copy { x: Buffer, y: Buffer },
+    Multiply {
+        x: Buffer,
+        y: Buffer,
+    },
+    Copy {
+        x: Buffer,
+        y: Buffer,
+    },
 }
 
 /// Multiply-adds that are worth waking another thread for.
@@ -60,7 +129,9 @@ impl<E: Elem> Op<E> {
                     y.copy_from_slice(&table[token * stride..][..stride]);
                 }
             }
-            Op::Linear { layer, x, y } => by_rows(w, *x, *y, layer.d_in() * x.width.max(layer.d_out()), |rows, x, y| layer.run(w.isa, rows, x, y)),
+            Op::Linear { layer, x, y } => {
+                by_rows(w, *x, *y, layer.d_in() * x.width.max(layer.d_out()), |rows, x, y| layer.run(w.isa, rows, x, y))
+            }
             Op::Norm { layer, x, y } => by_rows(w, *x, *y, 8 * x.width, |rows, x, y| layer.run(w.isa, rows, x, y)),
             Op::Pointwise { function, x } => {
                 let width = padded(x.width);
@@ -103,12 +174,20 @@ impl<E: Elem> Op<E> {
             Op::Selective { layer, state, x, dt, bc, y } => {
                 for s in 0..w.streams {
                     // SAFETY: as above.
-                    let (x, dt, bc, y, state) = unsafe {
-                        (w.rows_in(*x), w.rows_in(*dt), w.rows_in(*bc), w.rows_of(*y), w.state(s, *state))
-                    };
+                    let (x, dt, bc, y, state) =
+                        unsafe { (w.rows_in(*x), w.rows_in(*dt), w.rows_in(*bc), w.rows_of(*y), w.state(s, *state)) };
                     let part = |v: &[E]| v.len() / w.streams;
                     let (i, j) = (part(x), part(bc));
-                    layer.run(w.isa, w.rows, w.dt, &x[s * i..][..i], &dt[s * i..][..i], &bc[s * j..][..j], state, &mut y[s * i..][..i]);
+                    layer.run(
+                        w.isa,
+                        w.rows,
+                        w.dt,
+                        &x[s * i..][..i],
+                        &dt[s * i..][..i],
+                        &bc[s * j..][..j],
+                        state,
+                        &mut y[s * i..][..i],
+                    );
                 }
             }
             Op::Delay { len, state, x, y } => {
@@ -182,7 +261,20 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
         unsafe {
             let x = std::slice::from_raw_parts(px.at(s * w.rows * from), w.rows * from);
             let y = py.at(s * w.rows * to);
-            layer.run(w.isa, w.method, w.phase, group, w.rows, x, from, y, to, w.state(s, place), w.scratch(worker), w.dt);
+            layer.run(
+                w.isa,
+                w.method,
+                w.phase,
+                group,
+                w.rows,
+                x,
+                from,
+                y,
+                to,
+                w.state(s, place),
+                w.scratch(worker),
+                w.dt,
+            );
         }
     };
     let items = groups * w.streams;

@@ -387,7 +387,6 @@ impl<E: Elem> Plan<E> {
         }
     }
 
-
     /// Runs `streams` streams over `rows` samples each, blocks of `rows` at most as the workspace has.
     ///
     /// `input` holds stream after stream; `output` takes `streams` rows (of [`Answers::Last`]) or

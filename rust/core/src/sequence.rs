@@ -54,9 +54,8 @@ impl<E: Elem> Plan<E> {
         let (states_of, output_of) = (Shared(states.as_mut_ptr()), Shared(output.as_mut_ptr()));
         team.each(streams, |_, s| {
             // SAFETY: the parts of different sequences do not overlap.
-            let (state, output) = unsafe {
-                (states_of.part(s * self.state_len(), self.state_len()), output_of.part(s * out, out))
-            };
+            let (state, output) =
+                unsafe { (states_of.part(s * self.state_len(), self.state_len()), output_of.part(s * out, out)) };
             let mut work = self.take_workspace(rows, 1);
             let input = input.part(s * length, (s + 1) * length, d_in);
             let end = timing.lengths.map_or(length, |l| l[s]);
@@ -73,7 +72,8 @@ impl<E: Elem> Plan<E> {
                 let answers = if answers == Answers::Last && to < walked { Answers::Nothing } else { answers };
                 let call =
                     Call { streams: 1, rows: to - from, method, dt, answers, heard: Some(end.saturating_sub(from)) };
-                let output = if answers == Answers::Each { &mut output[from * width..to * width] } else { &mut *output };
+                let output =
+                    if answers == Answers::Each { &mut output[from * width..to * width] } else { &mut *output };
                 self.advance(&mut work, &Team::ALONE, &call, state, input.part(from, to, d_in), output);
             }
             if answers == Answers::Each {

@@ -21,9 +21,8 @@ pub fn kernel<'py>(
 ) -> PyResult<Bound<'py, PyArray3<f64>>> {
     let document = Document::parse(document).map_err(raise)?;
     let isa = Isa::choose().map_err(raise)?;
-    let (shape, data) = py
-        .detach(|| core_kernel::kernel(&document, layer, length, rate, isa, &Team::all()?))
-        .map_err(raise)?;
+    let (shape, data) =
+        py.detach(|| core_kernel::kernel(&document, layer, length, rate, isa, &Team::all()?)).map_err(raise)?;
     PyArray1::from_vec(py, data).reshape(shape)
 }
 
@@ -105,8 +104,6 @@ pub fn krylov<'py>(
     }
     let (matrix, vector) = (a.as_slice()?, b.as_slice()?);
     let isa = Isa::choose().map_err(raise)?;
-    let data = py
-        .detach(|| core_kernel::krylov(isa, &Team::all()?, s, n, matrix, vector, length))
-        .map_err(raise)?;
+    let data = py.detach(|| core_kernel::krylov(isa, &Team::all()?, s, n, matrix, vector, length)).map_err(raise)?;
     PyArray1::from_vec(py, data).reshape([s, n, length])
 }

@@ -140,9 +140,7 @@ fn method_of(name: &str) -> PyResult<Method> {
         "scan" => Ok(Method::Scan),
         "chunk" => Ok(Method::Chunk),
         "fft" => Ok(Method::Fft),
-        _ => Err(PyValueError::new_err(format!(
-            "method: expected 'auto', 'scan', 'chunk' or 'fft', found {name:?}"
-        ))),
+        _ => Err(PyValueError::new_err(format!("method: expected 'auto', 'scan', 'chunk' or 'fft', found {name:?}"))),
     }
 }
 
@@ -189,9 +187,8 @@ fn forward<'py, E: Number>(
             l.as_slice()?
                 .iter()
                 .map(|&n| {
-                    usize::try_from(n).map_err(|_| {
-                        PyValueError::new_err(format!("lengths: expected 1 to {length}, found {n}"))
-                    })
+                    usize::try_from(n)
+                        .map_err(|_| PyValueError::new_err(format!("lengths: expected 1 to {length}, found {n}")))
                 })
                 .collect::<PyResult<Vec<_>>>()?,
         ),

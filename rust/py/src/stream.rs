@@ -161,9 +161,8 @@ fn push<'py, E: Number>(
 fn stream_numbers(active: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     let numbers = contiguous::<i64>("active", active, "iu", "integers")?;
     let number = |&n: &i64| {
-        usize::try_from(n).map_err(|_| {
-            pyo3::exceptions::PyValueError::new_err(format!("active: expected stream numbers, found {n}"))
-        })
+        usize::try_from(n)
+            .map_err(|_| pyo3::exceptions::PyValueError::new_err(format!("active: expected stream numbers, found {n}")))
     };
     numbers.as_slice()?.iter().map(number).collect()
 }

@@ -26,7 +26,10 @@ impl<E: Elem> Triangular<E> {
         let entries = (0..n).flat_map(|i| (i.max(1) - 1..n).map(move |j| (i, j)));
         Self {
             n,
-            delta: entries.flat_map(|(i, j)| lanes.clone().map(move |l| (l, i, j))).map(|(l, i, j)| E::of(delta(l, i, j))).collect(),
+            delta: entries
+                .flat_map(|(i, j)| lanes.clone().map(move |l| (l, i, j)))
+                .map(|(l, i, j)| E::of(delta(l, i, j)))
+                .collect(),
             b: (0..n).flat_map(|i| (0..GROUP).map(move |l| (l, i))).map(|(l, i)| E::of(b(l, i))).collect(),
             c: (0..n).flat_map(|i| (0..GROUP).map(move |l| (l, i))).map(|(l, i)| E::of(c(l, i))).collect(),
         }
@@ -125,7 +128,8 @@ impl Kernel<f64> for Powers<'_> {
                     for j in 0..n {
                         let mut sum = lanes.splat(0.0);
                         for i in 0..(j + 2).min(n) {
-                            sum = lanes.fma(lanes.load(from.add(i * GROUP)), lanes.load(a.add((i * n + j) * GROUP)), sum);
+                            sum =
+                                lanes.fma(lanes.load(from.add(i * GROUP)), lanes.load(a.add((i * n + j) * GROUP)), sum);
                         }
                         lanes.store(to.add(j * GROUP), sum);
                     }

@@ -299,12 +299,8 @@ unsafe fn one_row<L: Lanes, const UNIT: bool>(
         let mut sums = [lanes.splat(L::E::ZERO); 4];
         for n in 0..modes {
             let (k, x) = (k.add(n * ROWS * GROUP), x.add(n * 2 * GROUP));
-            let pole = [
-                lanes.load(k),
-                lanes.load(k.add(GROUP)),
-                lanes.load(k.add(2 * GROUP)),
-                lanes.load(k.add(3 * GROUP)),
-            ];
+            let pole =
+                [lanes.load(k), lanes.load(k.add(GROUP)), lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP))];
             let next = Held::load(lanes, x, far).advance(lanes, pole, seen::<L, UNIT>(lanes, k, u));
             next.store(lanes, x, far);
             let i = n % 2 * 2;

@@ -36,17 +36,7 @@ impl<E: Elem> Selective<E> {
 
     /// `x`, `dt` and `y` are rows of padded(d), `bc` rows of padded(2 N): B, then C. `scale` multiplies dt.
     #[allow(clippy::too_many_arguments)]
-    pub fn run(
-        &self,
-        isa: Isa,
-        rows: usize,
-        scale: f64,
-        x: &[E],
-        dt: &[E],
-        bc: &[E],
-        state: &mut [E],
-        y: &mut [E],
-    ) {
+    pub fn run(&self, isa: Isa, rows: usize, scale: f64, x: &[E], dt: &[E], bc: &[E], state: &mut [E], y: &mut [E]) {
         let len = rows * padded(self.channels);
         assert!(x.len() >= len && dt.len() >= len && y.len() >= len && state.len() == self.state_len());
         assert!(bc.len() >= rows * padded(2 * self.n));

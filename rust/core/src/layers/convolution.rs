@@ -64,7 +64,8 @@ fn dss_kernels(node: &Diagonal, rate: f64, length: usize) -> Vec<f64> {
             let a = node.a.data[at];
             let z = a * (node.ssm.step(channel, i).unwrap_or(1.0) * rate);
             let x = a * ((z * length as f64).exp() - 1.0);
-            let scale = node.ssm.c.data[v * n + i] * node.b.data[at]
+            let scale = node.ssm.c.data[v * n + i]
+                * node.b.data[at]
                 * discretize::discretize_mode_minus_one(crate::discretize::Disc::Zoh, 0.5, z, 1.0)
                 * (x.conj() / (x.norm_sqr() + EPSILON));
             for (l, k) in kernel.iter_mut().enumerate() {

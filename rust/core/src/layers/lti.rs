@@ -227,7 +227,8 @@ impl<E: Elem> Lti<E> {
         for (lane, kernel) in spectra.kernels.iter().enumerate() {
             let Some(l) = self.lanes[group][lane] else { continue };
             let row = |i: usize| if self.direction == Direction::Forward { i } else { rows - 1 - i };
-            let answers = spectra.conv.run((0..rows).map(|i| x[row(i) * x_stride + l.channel].f64()), kernel, &mut work);
+            let answers =
+                spectra.conv.run((0..rows).map(|i| x[row(i) * x_stride + l.channel].f64()), kernel, &mut work);
             for (z, &answer) in whole.chunks_exact_mut(GROUP).zip(answers) {
                 z[lane] = E::of(answer);
             }

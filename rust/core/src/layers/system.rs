@@ -3,10 +3,10 @@
 use crate::discretize::{self, DplrBar, RealSchur};
 use crate::document::{ComplexArray, Dense, Diagonal, Dplr};
 use crate::error::{Error, Result};
+use crate::kernels::chunk::{ChunkMatrices, Transition};
 use crate::kernels::dense::Triangular;
 use crate::kernels::diagonal::{self, Modes};
 use crate::kernels::dplr::{self, LowRank};
-use crate::kernels::chunk::{ChunkMatrices, Transition};
 use crate::kernels::window::Window;
 use crate::kernels::{Aligned, Elem, GROUP, Isa};
 use num_complex::Complex64;
