@@ -12,8 +12,8 @@ $(BIN)/python:
 
 .PHONY: dev
 dev: $(BIN)/python ## environment with all extras, extension built into the source tree
-	$(BIN)/pip install --quiet 'maturin>=1.16,<2' && $(BIN)/pip uninstall --quiet --yes ssmrt
-	. $(BIN)/activate && maturin develop --release --extras lint
+	$(BIN)/pip install --quiet '.[lint]' 'maturin>=1.16,<2' && $(BIN)/pip uninstall --quiet --yes ssmrt
+	. $(BIN)/activate && maturin develop --release
 
 .PHONY: test
 test: ## pytest and cargo test
