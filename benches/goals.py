@@ -163,16 +163,14 @@ def _all(r: Results) -> Iterator[Row]:
     )
 
     def memory() -> tuple[float, str, bool, str]:
-        m = r.get("memory", {})
-        if "beside" not in m:
-            raise Missing(m.get("skip", "left out of this run"))
-        mb = m["beside"] / 2**20
-        return (
-            mb,
-            f"{mb:.1f} MB",
-            mb <= 32,
-            f"S4D, H=256, L=65 536: input {m['input'] >> 20} MB, output {m['output'] >> 20} MB",
-        )
+        runs = {kind: m for kind, m in r.get("memory", {}).items() if "beside" in m}
+        if not runs:
+            raise Missing(next((m["skip"] for m in r.get("memory", {}).values()), "left out of this run"))
+        mb = {kind: m["beside"] / 2**20 for kind, m in runs.items()}
+        worst = max(mb.values())
+        note = "H=256, N=64, L=65 536, input and output 64 MB each: "
+        note += ", ".join(f"{kind} {x:.1f} MB" for kind, x in mb.items())
+        return worst, f"{worst:.1f} MB", worst <= 32, note
 
     yield "issue 3", "memory of a sequence beside its input and output", "<= 32 MB", memory
 

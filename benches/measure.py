@@ -163,6 +163,14 @@ class Bench:
             self.engines[name] = Engine(name, self.pythons.get(module, sys.executable), self.folder, self.extra)
         return self.engines[name]
 
+    def alone(self, name: str, do: str, params: dict[str, Any]) -> dict[str, Any]:
+        """One request to a new process."""
+        engine = Engine(name, self.pythons.get(ENGINES[name][0], sys.executable), self.folder, self.extra)
+        try:
+            return engine.ask(do, params=params)
+        finally:
+            engine.close()
+
     def versions(self) -> dict[str, dict[str, str]]:
         """Of every engine that is here."""
         out = {}
