@@ -64,11 +64,11 @@ impl CausalConv {
     ) -> &'a [f64] {
         self.transform(u, scratch);
         for (z, k) in scratch.spectrum.iter_mut().zip(&kernel.0) {
-            *z = *z * *k;
+            *z *= *k;
         }
         // Rounding leaves imaginary parts where a real sequence has none; the inverse would refuse them.
         scratch.spectrum[0].im = 0.0;
-        if self.len % 2 == 0 {
+        if self.len.is_multiple_of(2) {
             scratch.spectrum[self.len / 2].im = 0.0;
         }
         self.inverse
@@ -133,10 +133,10 @@ mod tests {
     fn fast_sizes_are_smooth_and_enough() {
         for n in 2..3000 {
             let size = fast_size(n);
-            assert!(size >= n && size % 2 == 0);
+            assert!(size >= n && size.is_multiple_of(2));
             let mut rest = size;
             for p in [2, 3, 5] {
-                while rest % p == 0 {
+                while rest.is_multiple_of(p) {
                     rest /= p;
                 }
             }

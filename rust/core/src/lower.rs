@@ -416,7 +416,7 @@ impl<E: Elem> Lowering<E> {
         let h = ssm.channels();
         let y = self.buffer(ssm.outputs() * h);
         let layer = Convolution::new(forward, backward, ssm.head_major, |i, j| ssm.d.data[i * h + j]);
-        self.push(Op::Convolution { layer, x, y });
+        self.push(Op::Convolution { layer: Box::new(layer), x, y });
         y
     }
 

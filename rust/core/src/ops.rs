@@ -70,7 +70,7 @@ pub(crate) enum Op<E> {
         x: Buffer,
     },
     Convolution {
-        layer: Convolution<E>,
+        layer: Box<Convolution<E>>,
         x: Buffer,
         y: Buffer,
     },
@@ -120,8 +120,8 @@ impl<E: Elem> Op<E> {
     pub fn run(&self, w: &Walk<'_, E>) {
         match self {
             Op::Embed { table, x, y } => {
-                // SAFETY (here and below): lowering gives every operation distinct buffers for what it reads and
-                // writes, and distinct places in the state.
+                // SAFETY: here and below, lowering gives every operation distinct buffers for what it reads and writes,
+                // and distinct places in the state.
                 let (x, y) = unsafe { (w.rows_in(*x), w.rows_of(*y)) };
                 let stride = table_stride(y.len(), w);
                 for (x, y) in x.chunks_exact(padded(1)).zip(y.chunks_exact_mut(stride)) {

@@ -113,10 +113,10 @@ impl<E: Elem> Plan<E> {
         if whole && (dt.is_some() || resets.is_some_and(|r| r.contains(&true))) {
             return self.streamable();
         }
-        if let Some(lengths) = lengths {
-            if let Some(l) = lengths.iter().find(|&&l| l == 0 || l > call.length) {
-                return Err(Error::Value(format!("lengths: expected 1 to {}, found {l}", call.length)));
-            }
+        if let Some(lengths) = lengths
+            && let Some(l) = lengths.iter().find(|&&l| l == 0 || l > call.length)
+        {
+            return Err(Error::Value(format!("lengths: expected 1 to {}, found {l}", call.length)));
         }
         Ok(())
     }

@@ -46,10 +46,10 @@ pub fn contiguous<'py, T: Element>(
     kinds: &str,
     expected: &str,
 ) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
-    if let Ok(array) = value.cast::<PyArrayDyn<T>>() {
-        if array.is_c_contiguous() {
-            return Ok(array.try_readonly()?);
-        }
+    if let Ok(array) = value.cast::<PyArrayDyn<T>>()
+        && array.is_c_contiguous()
+    {
+        return Ok(array.try_readonly()?);
     }
     let py = value.py();
     let array = array(value)?;

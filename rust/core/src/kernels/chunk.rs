@@ -68,7 +68,7 @@ impl<E: Elem> Chunk<E> {
         let of = |v: &[f64]| v.iter().map(|&x| E::of(x)).collect::<Aligned<E>>();
         let t = kernel.len() / GROUP;
         let n = g.len() / GROUP / t;
-        assert!(t % ROWS == 0 && n % ROWS == 0 && w.len() == g.len());
+        assert!(t.is_multiple_of(ROWS) && n.is_multiple_of(ROWS) && w.len() == g.len());
         Self {
             t,
             n,
@@ -84,7 +84,7 @@ impl<E: Elem> Chunk<E> {
     }
 
     /// Samples a chunk.
-    pub fn len(&self) -> usize {
+    pub fn samples(&self) -> usize {
         self.t
     }
 

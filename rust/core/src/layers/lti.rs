@@ -181,7 +181,7 @@ impl<E: Elem> Lti<E> {
             .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
         let mut t = 0;
         while t < rows {
-            let chunks = chunk.map_or(0, |c| ((rows - t) / c.len()).min(TILE));
+            let chunks = chunk.map_or(0, |c| ((rows - t) / c.samples()).min(TILE));
             let n = if chunks > 0 { chunks * self.chunk_len } else { (rows - t).min(SCAN_ROWS) };
             self.pack(isa, group, t, n, rows, x, x_stride, u);
             match (chunk, &anew) {
@@ -241,8 +241,8 @@ impl<E: Elem> Lti<E> {
         let core = self.groups[group].core_len();
         let mut t = 0;
         while t < rows {
-            let chunks = ((rows - t) / chunk.len()).min(TILE);
-            let n = if chunks > 0 { chunks * chunk.len() } else { (rows - t).min(SCAN_ROWS) };
+            let chunks = ((rows - t) / chunk.samples()).min(TILE);
+            let n = if chunks > 0 { chunks * chunk.samples() } else { (rows - t).min(SCAN_ROWS) };
             if !silent {
                 if chunks > 0 {
                     chunk.echo(isa, chunks, z, &mut echo[..core], rest);
@@ -341,7 +341,7 @@ impl<E: Elem> Lti<E> {
             for z in z.chunks_exact_mut(GROUP).take(n) {
                 for part in 1..self.parts {
                     for v in 0..self.outputs {
-                        z[v] = z[v] + z[part * self.outputs + v];
+                        z[v] += z[part * self.outputs + v];
                     }
                 }
             }
@@ -395,8 +395,8 @@ impl Lti<f64> {
         let mut scratch = Aligned::zeros(chunk.scratch_len());
         let width = (self.outputs - group * GROUP).min(GROUP);
         // Few enough rows to stay in the first level of cache until they are turned.
-        let block = (256 / chunk.len()).clamp(1, TILE);
-        let mut y = Aligned::<f64>::zeros(block * chunk.len() * GROUP);
+        let block = (256 / chunk.samples()).clamp(1, TILE);
+        let mut y = Aligned::<f64>::zeros(block * chunk.samples() * GROUP);
         let mut t = 0;
         while t < length {
             let chunks = if t == 0 {
@@ -406,7 +406,7 @@ impl Lti<f64> {
                 chunk.echo(isa, block, &mut y, &mut state, &mut scratch);
                 block
             };
-            let n = (chunks * chunk.len()).min(length - t);
+            let n = (chunks * chunk.samples()).min(length - t);
             for l in 0..width {
                 // SAFETY: no other group has these outputs.
                 let kernel = unsafe { out.part((group * GROUP + l) * length + t, n) };
