@@ -8,7 +8,7 @@ use crate::threads::Team;
 use std::sync::Arc;
 
 /// Multiply-adds of a chunk for which threads are worth their waking.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 1 << 25;
 
 /// Some streams of one model, each with its own state.
 #[derive(Debug)]
