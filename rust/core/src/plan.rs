@@ -243,7 +243,7 @@ pub(crate) fn split<E: Elem>(x: f64) -> (E, E) {
 /// Elements of activations that a block of rows may take: about what a core's second cache holds.
 const BLOCK_ELEMENTS: usize = 192 * 1024;
 /// Rows a block has at most, and at least.
-const BLOCK_ROWS: (usize, usize) = (128, 2048);
+const BLOCK_ROWS: (usize, usize) = (512, 2048);
 
 impl<E: Elem> Plan<E> {
     /// Plans `document` for a rate, which multiplies every step size.
