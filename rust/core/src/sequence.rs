@@ -61,9 +61,6 @@ impl<E: Elem> Plan<E> {
             let end = timing.lengths.map_or(length, |l| l[s]);
             let walked = if self.padding_seen { length } else { end };
             let width = self.d_output();
-            if answers == Answers::Each {
-                output[end * width..].fill(E::ZERO);
-            }
             for segment in segments(&timing, s, length, walked) {
                 let Segment { from, to, dt, reset } = segment;
                 if reset {

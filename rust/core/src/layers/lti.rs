@@ -118,11 +118,6 @@ impl<E: Elem> Lti<E> {
         self.groups.len()
     }
 
-    /// Columns of the output that a group writes.
-    pub fn width(&self) -> usize {
-        self.outputs
-    }
-
     /// Elements of state of one group.
     pub fn group_state_len(&self) -> usize {
         self.groups[0].state_len()
