@@ -408,6 +408,7 @@ impl<E: Elem> Lowering<E> {
 
     fn lti(&mut self, layer: Lti<E>, x: Buffer, y: Buffer, after: u64) {
         self.plan.scratch_len = self.plan.scratch_len.max(layer.scratch_len());
+        self.plan.tile_rows = self.plan.tile_rows.max(layer.tile_rows());
         let state = self.place(layer.state_len());
         self.entries.push(Entry { op: Op::Lti { layer: Box::new(layer), state, x, y }, after });
     }

@@ -66,6 +66,8 @@ pub struct Plan<E> {
     pub(crate) row_len: usize,
     pub(crate) state_len: usize,
     pub(crate) scratch_len: usize,
+    /// Rows for which a layer reads its matrices once.
+    pub(crate) tile_rows: usize,
     pub(crate) not_causal: Option<NotCausal>,
     pub(crate) padding_seen: bool,
     pub(crate) no_step_size: Option<String>,
@@ -242,7 +244,7 @@ pub(crate) fn split<E: Elem>(x: f64) -> (E, E) {
 
 /// Elements of activations that a block of rows may take: about what a core's second cache holds.
 const BLOCK_ELEMENTS: usize = 192 * 1024;
-/// Rows a block has at most, and at least.
+/// Rows a block has at least, and at most: a wide layer's matrices are read for so many.
 const BLOCK_ROWS: (usize, usize) = (512, 2048);
 
 impl<E: Elem> Plan<E> {
@@ -274,6 +276,7 @@ impl<E: Elem> Plan<E> {
             row_len: 0,
             state_len: HEAD,
             scratch_len: 0,
+            tile_rows: 0,
             not_causal: None,
             padding_seen: false,
             no_step_size: None,
@@ -332,7 +335,7 @@ impl<E: Elem> Plan<E> {
 
     /// Rows that a block of a long sequence has.
     pub fn block_rows(&self) -> usize {
-        (BLOCK_ELEMENTS / self.row_len.max(1)).next_power_of_two().clamp(BLOCK_ROWS.0, BLOCK_ROWS.1)
+        (BLOCK_ELEMENTS / self.row_len.max(1)).next_power_of_two().clamp(BLOCK_ROWS.0, BLOCK_ROWS.1).max(self.tile_rows)
     }
 
     /// What tells this plan from others: model, rate and precision.

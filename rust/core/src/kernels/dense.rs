@@ -77,7 +77,7 @@ impl Triangular<f64> {
             std::mem::swap(&mut a, &mut square);
             have *= 2;
         }
-        m.transition = Transition::Triangular(a);
+        m.transition = Transition::Matrix(a.to_vec());
         m
     }
 }

@@ -78,7 +78,7 @@ impl Modes<f64> {
     pub fn chunk(&self, t: usize) -> ChunkMatrices {
         let n = self.modes * 2;
         let mut m = ChunkMatrices::zeros(t, n);
-        let mut poles = Aligned::zeros(n * GROUP);
+        let mut poles = vec![0.0; n * GROUP];
         for mode in 0..self.modes {
             let row = |i: usize| &self.coefficients[(mode * ROWS + i) * GROUP..][..GROUP];
             for lane in 0..GROUP {

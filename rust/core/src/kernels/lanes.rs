@@ -101,6 +101,24 @@ pub trait Lanes: Copy {
     /// Runs a kernel as a function of its own, so that no register of the caller's loops is taken by its constants.
     fn call<K: Kernel<Self::E>>(self, kernel: K) -> K::Output;
 
+    /// What a function says of each lane's number.
+    #[inline(always)]
+    fn from_fn(self, f: impl Fn(usize) -> Self::E) -> Self::V {
+        let mut v = self.splat(Self::E::ZERO);
+        let p = (&raw mut v).cast::<Self::E>();
+        for i in 0..Self::LANES {
+            // SAFETY: a vector is LANES plain elements.
+            unsafe { *p.add(i) = f(i) };
+        }
+        v
+    }
+    /// The lanes moved by `by` places, the last ones to the front.
+    #[inline(always)]
+    fn rotate(self, a: Self::V, by: usize) -> Self::V {
+        let p = (&raw const a).cast::<Self::E>();
+        // SAFETY: a vector is LANES plain elements.
+        self.from_fn(|i| unsafe { *p.add((i + Self::LANES - by) % Self::LANES) })
+    }
     /// sum c_k a^k, fused.
     #[inline(always)]
     fn poly<const N: usize>(self, a: Self::V, c: &[Self::E; N]) -> Self::V {
@@ -148,7 +166,7 @@ pub struct F64<S>(S);
 
 macro_rules! common {
     ($elem:ty, $vs:ident, $lanes:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fma:ident,
-     $nfma:ident, $abs:ident, $max:ident, $min:ident, $sqrt:ident, $gt:ident, $select:ident, $sum:ident) => {
+     $nfma:ident, $abs:ident, $max:ident, $min:ident, $sqrt:ident, $gt:ident, $select:ident, $sum:ident, $rotate:ident) => {
         type E = $elem;
         type V = S::$vs;
         const LANES: usize = S::$lanes;
@@ -218,6 +236,10 @@ macro_rules! common {
             self.0.$sum(a)
         }
         #[inline(always)]
+        fn rotate(self, a: S::$vs, by: usize) -> S::$vs {
+            self.0.$rotate(a, by)
+        }
+        #[inline(always)]
         fn call<K: Kernel<$elem>>(self, kernel: K) -> K::Output {
             outlined(self.0, kernel)
         }
@@ -252,7 +274,8 @@ impl<S: Simd> Lanes for F32<S> {
         sqrt_f32s,
         greater_than_f32s,
         select_f32s,
-        reduce_sum_f32s
+        reduce_sum_f32s,
+        rotate_right_f32s
     );
 
     #[inline(always)]
@@ -296,7 +319,8 @@ impl<S: Simd> Lanes for F64<S> {
         sqrt_f64s,
         greater_than_f64s,
         select_f64s,
-        reduce_sum_f64s
+        reduce_sum_f64s,
+        rotate_right_f64s
     );
 
     #[inline(always)]

@@ -15,6 +15,7 @@ pub mod linear;
 pub mod norm;
 pub mod pointwise;
 pub mod selective;
+mod turn;
 pub mod window;
 
 pub use aligned::Aligned;

@@ -6,7 +6,7 @@
 
 use super::system::{Lane, Recurrence, System};
 use crate::conv::{CausalConv, Spectrum};
-use crate::kernels::chunk::{Chunk, TILE};
+use crate::kernels::chunk::{Chunk, Shape};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, columns, padded};
 use crate::threads::{Shared, Team};
@@ -57,7 +57,7 @@ pub struct Lti<E> {
     in_order: bool,
     groups: Vec<Recurrence<E>>,
     chunks: Vec<OnceLock<Chunk<E>>>,
-    chunk_len: usize,
+    shape: Shape,
     spectra: Vec<Mutex<Option<Arc<Spectra>>>>,
     skip: Aligned<E>,
     function: Function,
@@ -98,7 +98,7 @@ impl<E: Elem> Lti<E> {
             .collect();
         let groups = team.map(lanes.len(), |g| system.recurrence(&lanes[g], 1.0));
         Self {
-            chunk_len: system.chunk_len(),
+            shape: system.chunk_shape(),
             chunks: lanes.iter().map(|_| OnceLock::new()).collect(),
             spectra: lanes.iter().map(|_| Mutex::new(None)).collect(),
             in_order: m == 1 && parts == 1,
@@ -128,10 +128,14 @@ impl<E: Elem> Lti<E> {
         self.groups() * self.group_state_len()
     }
 
+    /// Rows that are packed at once.
+    pub fn tile_rows(&self) -> usize {
+        self.shape.rows().max(SCAN_ROWS)
+    }
+
     /// Elements of scratch that [`Lti::run`] needs.
     pub fn scratch_len(&self) -> usize {
-        let rows = (TILE * self.chunk_len).max(SCAN_ROWS);
-        rows * GROUP * 2 + (TILE + 1) * self.group_state_len()
+        self.tile_rows() * GROUP * 2 + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
     }
 
     /// Runs one group over `rows` samples. `x` and `y` are the activations of one stream, `x_stride` and
@@ -159,10 +163,10 @@ impl<E: Elem> Lti<E> {
         dt: f64,
     ) {
         assert!(x.len() >= rows * x_stride && x_stride >= padded(self.system.channels()));
-        let tile = (TILE * self.chunk_len).max(SCAN_ROWS) * GROUP;
+        let tile = self.tile_rows() * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
         let (z, rest) = rest.split_at_mut(tile);
-        if method == Method::Fft && rows > self.chunk_len && dt == 1.0 && self.system.chunks() {
+        if method == Method::Fft && rows > self.shape.samples && dt == 1.0 && self.system.chunks() {
             // SAFETY: as the caller's.
             unsafe { self.convolve(isa, group, rows, x, x_stride, y, y_stride, state, scratch) };
             return;
@@ -171,25 +175,37 @@ impl<E: Elem> Lti<E> {
         if let Some(anew) = &anew {
             anew.follow(isa, state);
         }
-        let chunked = method == Method::Chunk || method == Method::Auto && self.system.prefers_chunks();
-        let chunk = (chunked && self.system.chunks() && rows >= self.chunk_len && anew.is_none())
+        let chunk = (method != Method::Scan && self.system.chunks() && rows >= self.shape.samples && anew.is_none())
             .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
         let mut t = 0;
         while t < rows {
-            let chunks = chunk.map_or(0, |c| ((rows - t) / c.samples()).min(TILE));
-            let n = if chunks > 0 { chunks * self.chunk_len } else { (rows - t).min(SCAN_ROWS) };
-            self.pack(isa, group, t, n, rows, x, x_stride, u);
-            match (chunk, &anew) {
-                (Some(chunk), _) if chunks > 0 => {
-                    let core = self.groups[group].core_len();
-                    chunk.run(isa, chunks, u, z, &mut state[..core], rest);
-                    self.groups[group].refresh(isa, state);
+            let chunks = chunk.map_or(0, |_| ((rows - t) / self.shape.samples).min(self.shape.tile));
+            let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
+            if let (Some(chunk), true) = (chunk, chunks > 0) {
+                let from = if self.in_order {
+                    self.columns(group, t, rows, x, x_stride)
+                } else {
+                    self.pack(isa, group, t, n, rows, x, x_stride, u);
+                    (u.as_ptr(), GROUP as isize)
+                };
+                // SAFETY: as the caller's; the rows are within `rows` and padded to whole groups.
+                let column = unsafe { y.add(t * y_stride + group * GROUP) };
+                let to = if self.straight() { (column, y_stride as isize) } else { (z.as_mut_ptr(), GROUP as isize) };
+                let core = self.groups[group].core_len();
+                // SAFETY: as above.
+                unsafe { chunk.run(isa, chunks, from, to, &mut state[..core], rest) };
+                self.groups[group].refresh(isa, state);
+                if !self.straight() {
+                    // SAFETY: as above.
+                    unsafe { self.finish(isa, group, t, n, rows, z, y, y_stride) };
                 }
-                (_, Some(anew)) => anew.scan(isa, phase, n, u, z, state),
-                _ => self.groups[group].scan(isa, phase, n, u, z, state),
+            } else {
+                self.pack(isa, group, t, n, rows, x, x_stride, u);
+                let recurrence = anew.as_ref().unwrap_or(&self.groups[group]);
+                recurrence.scan(isa, phase, n, u, z, state);
+                // SAFETY: as above.
+                unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
             }
-            // SAFETY: as the caller's.
-            unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
             t += n;
         }
         if anew.is_some() {
@@ -215,8 +231,8 @@ impl<E: Elem> Lti<E> {
         scratch: &mut [E],
     ) {
         let spectra = self.spectra(isa, group, rows);
-        let (u, rest) = scratch.split_at_mut((TILE * self.chunk_len).max(SCAN_ROWS) * GROUP);
-        let (z, rest) = rest.split_at_mut((TILE * self.chunk_len).max(SCAN_ROWS) * GROUP);
+        let (u, rest) = scratch.split_at_mut(self.tile_rows() * GROUP);
+        let (z, rest) = rest.split_at_mut(self.tile_rows() * GROUP);
         let mut whole = vec![E::ZERO; rows * GROUP];
         let mut work = spectra.conv.scratch();
         for (lane, kernel) in spectra.kernels.iter().enumerate() {
@@ -236,8 +252,8 @@ impl<E: Elem> Lti<E> {
         let core = self.groups[group].core_len();
         let mut t = 0;
         while t < rows {
-            let chunks = ((rows - t) / chunk.samples()).min(TILE);
-            let n = if chunks > 0 { chunks * chunk.samples() } else { (rows - t).min(SCAN_ROWS) };
+            let chunks = ((rows - t) / self.shape.samples).min(self.shape.tile);
+            let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
             if !silent {
                 if chunks > 0 {
                     chunk.echo(isa, chunks, z, &mut echo[..core], rest);
@@ -284,19 +300,28 @@ impl<E: Elem> Lti<E> {
         spectra
     }
 
-    /// The inputs of `n` samples from `t` on, in the layer's order, a lane each.
-    #[allow(clippy::too_many_arguments)]
-    fn pack(&self, isa: Isa, group: usize, t: usize, n: usize, rows: usize, x: &[E], stride: usize, u: &mut [E]) {
+    /// Where a group's own columns of the input stand, from sample `t` on in the layer's order, and how far the next.
+    fn columns(&self, group: usize, t: usize, rows: usize, x: &[E], stride: usize) -> (*const E, isize) {
         let (first, step) = match self.direction {
             Direction::Forward => (t, stride as isize),
             Direction::Backward => (rows - 1 - t, -(stride as isize)),
         };
+        (x[first * stride + group * GROUP..].as_ptr(), step)
+    }
+
+    /// The inputs of `n` samples from `t` on, in the layer's order, a lane each.
+    #[allow(clippy::too_many_arguments)]
+    fn pack(&self, isa: Isa, group: usize, t: usize, n: usize, rows: usize, x: &[E], stride: usize, u: &mut [E]) {
         if self.in_order {
-            let x = &x[first * stride + group * GROUP..];
+            let (x, step) = self.columns(group, t, rows, x, stride);
             // SAFETY: `x` has `rows` whole rows, and the group's columns are within each.
-            unsafe { columns::pack(isa, n, x.as_ptr(), step, u) };
+            unsafe { columns::pack(isa, n, x, step, u) };
             return;
         }
+        let (first, step) = match self.direction {
+            Direction::Forward => (t, stride as isize),
+            Direction::Backward => (rows - 1 - t, -(stride as isize)),
+        };
         for (i, u) in u.chunks_exact_mut(GROUP).take(n).enumerate() {
             let x = &x[(first as isize * stride as isize + i as isize * step) as usize..];
             for (u, lane) in u.iter_mut().zip(&self.lanes[group]) {
@@ -305,7 +330,12 @@ impl<E: Elem> Lti<E> {
         }
     }
 
-    /// Adds the direct path, sums the parts, applies the function and writes this group's columns.
+    /// Whether answers go to this group's columns as they are.
+    fn straight(&self) -> bool {
+        self.parts == 1 && self.function == Function::Identity && self.direction == Direction::Forward
+    }
+
+    /// Adds the direct path, and finishes the answers.
     ///
     /// # Safety
     /// As [`Lti::run`].
@@ -323,15 +353,34 @@ impl<E: Elem> Lti<E> {
         stride: usize,
     ) {
         let skip = &self.skip[group * GROUP..];
-        if self.parts == 1 && self.function == Function::Identity && self.direction == Direction::Forward {
-            // SAFETY: as below.
-            unsafe {
+        // SAFETY: as the caller's.
+        unsafe {
+            if self.straight() {
                 let y = y.add(t * stride + group * GROUP);
                 columns::unpack_with_skip(isa, n, skip, u, z, y, stride as isize);
+            } else {
+                columns::add_skip(isa, n, skip, u, z);
+                self.finish(isa, group, t, n, rows, z, y, stride);
             }
-            return;
         }
-        columns::add_skip(isa, n, skip, u, z);
+    }
+
+    /// Sums the parts, applies the function and writes this group's columns.
+    ///
+    /// # Safety
+    /// As [`Lti::run`].
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn finish(
+        &self,
+        isa: Isa,
+        group: usize,
+        t: usize,
+        n: usize,
+        rows: usize,
+        z: &mut [E],
+        y: *mut E,
+        stride: usize,
+    ) {
         if self.parts > 1 {
             for z in z.chunks_exact_mut(GROUP).take(n) {
                 for part in 1..self.parts {
@@ -364,10 +413,14 @@ impl<E: Elem> Lti<E> {
         }
     }
 
-    /// The chunk matrices, in float64.
+    /// The chunk matrices, measured in float64, with the direct path in them.
     fn measure(&self, isa: Isa, group: usize) -> Chunk<E> {
         let recurrence = self.system.recurrence::<f64>(&self.lanes[group], 1.0);
-        Chunk::new(&recurrence.chunk(isa, self.chunk_len))
+        let mut matrices = recurrence.chunk(isa, self.shape.samples);
+        for (k, d) in matrices.kernel.iter_mut().zip(&self.skip[group * GROUP..][..GROUP]) {
+            *k += d.f64();
+        }
+        Chunk::new(&matrices, self.shape.tile)
     }
 }
 
@@ -384,24 +437,24 @@ pub fn kernels_of(system: &System, isa: Isa, team: &Team, length: usize) -> Vec<
 impl Lti<f64> {
     /// Writes the answers of one group's outputs to an impulse: `length` numbers an output.
     fn impulse(&self, isa: Isa, group: usize, length: usize, out: &Shared<f64>) {
-        let chunk = Chunk::<f64>::new(&self.groups[group].chunk(isa, self.chunk_len));
+        // Few enough rows to stay in the first level of cache until they are turned.
+        let shape = Shape { tile: 256 / self.shape.samples, ..self.shape };
+        let chunk = Chunk::<f64>::new(&self.groups[group].chunk(isa, shape.samples), shape.tile);
         let core = self.groups[group].core_len();
         let mut state = Aligned::zeros(core);
-        let mut scratch = Aligned::zeros(chunk.scratch_len());
+        let mut scratch = Aligned::zeros(Chunk::<f64>::scratch_len(shape, core / GROUP));
         let width = (self.outputs - group * GROUP).min(GROUP);
-        // Few enough rows to stay in the first level of cache until they are turned.
-        let block = (256 / chunk.samples()).clamp(1, TILE);
-        let mut y = Aligned::<f64>::zeros(block * chunk.samples() * GROUP);
+        let mut y = Aligned::<f64>::zeros(shape.rows() * GROUP);
         let mut t = 0;
         while t < length {
             let chunks = if t == 0 {
                 chunk.impulse(&mut y, &mut state);
                 1
             } else {
-                chunk.echo(isa, block, &mut y, &mut state, &mut scratch);
-                block
+                chunk.echo(isa, shape.tile, &mut y, &mut state, &mut scratch);
+                shape.tile
             };
-            let n = (chunks * chunk.samples()).min(length - t);
+            let n = (chunks * shape.samples).min(length - t);
             for l in 0..width {
                 // SAFETY: no other group has these outputs.
                 let kernel = unsafe { out.part((group * GROUP + l) * length + t, n) };

@@ -3,7 +3,7 @@
 use crate::discretize::{self, DplrBar, RealSchur};
 use crate::document::{ComplexArray, Dense, Diagonal, Dplr};
 use crate::error::{Error, Result};
-use crate::kernels::chunk::{ChunkMatrices, Transition};
+use crate::kernels::chunk::{ChunkMatrices, Shape, Transition};
 use crate::kernels::dense::Triangular;
 use crate::kernels::diagonal::{self, Modes};
 use crate::kernels::dplr::{self, LowRank};
@@ -107,7 +107,7 @@ impl Recurrence<f64> {
                 m.w[(j * t + t - 1 - i) * GROUP..][..GROUP].copy_from_slice(&state[j * GROUP..][..GROUP]);
             }
         }
-        let mut matrix = Aligned::<f64>::zeros(n * n * GROUP);
+        let mut matrix = vec![0.0; n * n * GROUP];
         for j in 0..n {
             state.fill(0.0);
             state[j * GROUP..][..GROUP].fill(1.0);
@@ -226,11 +226,12 @@ impl System {
         matches!(self.kind, Kind::Diagonal(_))
     }
 
-    /// Samples a chunk: where the state moves by a matrix, that product is shared by more samples.
-    pub fn chunk_len(&self) -> usize {
+    /// How chunks are cut: where the state moves by a matrix, that product is shared by more samples, and the matrices
+    /// are so many that they come from afar.
+    pub fn chunk_shape(&self) -> Shape {
         match self.kind {
-            Kind::Diagonal(_) => 32,
-            Kind::Dplr(_) | Kind::Dense(..) => 64,
+            Kind::Diagonal(_) => Shape { samples: 32, tile: 16 },
+            Kind::Dplr(_) | Kind::Dense(..) => Shape { samples: 64, tile: 64 },
         }
     }
 
@@ -242,12 +243,6 @@ impl System {
     /// Whether long runs can go through chunk matrices.
     pub fn chunks(&self) -> bool {
         self.window.is_none()
-    }
-
-    /// Whether long runs go through chunk matrices where the caller does not say. S4's own recurrence is faster:
-    /// its matrix over a chunk is full, and does not fit beside the others into the caches.
-    pub fn prefers_chunks(&self) -> bool {
-        !matches!(self.kind, Kind::Dplr(_))
     }
 
     /// The recurrence of a group of lanes with every step size multiplied by `dt`. Its state is the one that the

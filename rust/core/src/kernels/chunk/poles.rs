@@ -1,25 +1,12 @@
-//! Any linear time-invariant layer in chunks of T samples, as four small matrix products:
-//! Y = K U + G X with K lower triangular Toeplitz, and X' = A^T X + W U.
-//!
-//! Every entry is a row of [`GROUP`] channels. The state is rounded once a chunk instead of once a sample, and
-//! the products reuse each coefficient for all chunks of a tile.
+//! Chunk matrices of systems whose state moves by complex poles. Lanes are channels: every entry is a row of
+//! [`GROUP`] channels.
 
-use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
-
-/// How the state moves over a whole chunk.
-#[derive(Clone, Debug)]
-pub enum Transition<E> {
-    /// Complex poles (re, im): 2 rows a mode.
-    Poles(Aligned<E>),
-    /// A matrix, N x N rows.
-    Matrix(Aligned<E>),
-    /// A matrix that is zero below its first subdiagonal, N x N rows.
-    Triangular(Aligned<E>),
-}
+use super::{ChunkMatrices, In, Out, Shape};
+use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, columns};
 
 /// The four matrices of one group of channels.
 #[derive(Clone, Debug)]
-pub struct Chunk<E> {
+pub struct Poles<E> {
     t: usize,
     n: usize,
     /// (T,)
@@ -28,84 +15,53 @@ pub struct Chunk<E> {
     g: Aligned<E>,
     /// (N, T)
     w: Aligned<E>,
-    transition: Transition<E>,
+    /// (re, im) a mode
+    poles: Aligned<E>,
 }
 
 /// Output rows of a register tile.
 const ROWS: usize = 2;
 
-/// Chunks that a tile holds at most: each coefficient is read once for so many products.
-pub const TILE: usize = 16;
-
-/// The matrices in float64, each entry a row of GROUP.
-#[derive(Clone, Debug)]
-pub struct ChunkMatrices {
-    /// (T,)
-    pub kernel: Vec<f64>,
-    /// (T, N)
-    pub g: Vec<f64>,
-    /// (N, T), for the last sample of the chunk last.
-    pub w: Vec<f64>,
-    /// How the state moves.
-    pub transition: Transition<f64>,
-}
-
-impl ChunkMatrices {
-    /// Zeros, for T samples and N numbers of state.
-    pub fn zeros(t: usize, n: usize) -> Self {
-        Self {
-            kernel: vec![0.0; t * GROUP],
-            g: vec![0.0; t * n * GROUP],
-            w: vec![0.0; t * n * GROUP],
-            transition: Transition::Poles(Aligned::default()),
-        }
-    }
-}
-
-impl<E: Elem> Chunk<E> {
-    /// In engine precision.
-    pub fn new(ChunkMatrices { kernel, g, w, transition }: &ChunkMatrices) -> Self {
+impl<E: Elem> Poles<E> {
+    /// In engine precision, for the poles (re, im), 2 rows a mode.
+    pub fn new(m: &ChunkMatrices, poles: &[f64]) -> Self {
         let of = |v: &[f64]| v.iter().map(|&x| E::of(x)).collect::<Aligned<E>>();
-        let t = kernel.len() / GROUP;
-        let n = g.len() / GROUP / t;
-        assert!(t.is_multiple_of(ROWS) && n.is_multiple_of(ROWS) && w.len() == g.len());
-        Self {
-            t,
-            n,
-            kernel: of(kernel),
-            g: of(g),
-            w: of(w),
-            transition: match transition {
-                Transition::Poles(a) => Transition::Poles(of(a)),
-                Transition::Matrix(a) => Transition::Matrix(of(a)),
-                Transition::Triangular(a) => Transition::Triangular(of(a)),
-            },
-        }
+        let (t, n) = (m.samples(), m.states());
+        assert!(t.is_multiple_of(ROWS) && n.is_multiple_of(ROWS) && m.w.len() == m.g.len());
+        Self { t, n, kernel: of(&m.kernel), g: of(&m.g), w: of(&m.w), poles: of(poles) }
     }
 
-    /// Samples a chunk.
-    pub fn samples(&self) -> usize {
-        self.t
+    /// Elements of scratch: the samples of a tile, and the states before each chunk and after the last.
+    pub fn scratch_len(shape: Shape, n: usize) -> usize {
+        (shape.rows() + (shape.tile + 1) * n) * GROUP
     }
 
-    /// Elements of scratch that [`Chunk::run`] needs: the states before each chunk of a tile, and after the last.
-    pub fn scratch_len(&self) -> usize {
-        (TILE + 1) * self.n * GROUP
-    }
-
-    /// `chunks` (at most [`TILE`]) chunks of `u` and `y`, rows of GROUP; `state` N rows, moved on.
-    pub fn run(&self, isa: Isa, chunks: usize, u: &[E], y: &mut [E], state: &mut [E], scratch: &mut [E]) {
-        let rows = chunks * self.t * GROUP;
-        assert!(chunks <= TILE && u.len() >= rows && y.len() >= rows);
-        assert!(state.len() == self.n * GROUP && scratch.len() >= self.scratch_len());
-        isa.run(Run { chunk: self, chunks, u, y, state, x: scratch });
-    }
-
-    /// As [`Chunk::run`], without input: what the state still says.
-    pub fn echo(&self, isa: Isa, chunks: usize, y: &mut [E], state: &mut [E], scratch: &mut [E]) {
-        assert!(chunks <= TILE && y.len() >= chunks * self.t * GROUP);
-        assert!(state.len() == self.n * GROUP && scratch.len() >= self.scratch_len());
-        isa.run(Run { chunk: self, chunks, u: &[], y, state, x: scratch });
+    /// As [`Chunk`](super::Chunk) says.
+    ///
+    /// # Safety
+    /// All rows are valid.
+    pub unsafe fn run(
+        &self,
+        isa: Isa,
+        chunks: usize,
+        u: Option<In<E>>,
+        y: Option<Out<E>>,
+        state: &mut [E],
+        scratch: &mut [E],
+    ) {
+        let rows = chunks * self.t;
+        let (packed, x) = scratch.split_at_mut(rows * GROUP);
+        assert!(state.len() == self.n * GROUP && x.len() >= (chunks + 1) * self.n * GROUP);
+        let u = u.map(|(u, step)| {
+            if step == GROUP as isize {
+                return u;
+            }
+            // Rows that stand apart by a power of two would share few sets of the cache.
+            // SAFETY: as the caller's.
+            unsafe { columns::pack(isa, rows, u, step, packed) };
+            packed.as_ptr()
+        });
+        isa.run(Run { chunk: self, chunks, u, y, state, x });
     }
 
     /// The answers to an impulse over one chunk, and the state after it.
@@ -115,20 +71,13 @@ impl<E: Elem> Chunk<E> {
             state.copy_from_slice(&w[..GROUP]);
         }
     }
-
-    /// As [`Chunk::run`], moving the state on without answers.
-    pub fn advance(&self, isa: Isa, chunks: usize, u: &[E], state: &mut [E], scratch: &mut [E]) {
-        assert!(chunks <= TILE && u.len() >= chunks * self.t * GROUP);
-        assert!(state.len() == self.n * GROUP && scratch.len() >= self.scratch_len());
-        isa.run(Run { chunk: self, chunks, u, y: &mut [], state, x: scratch });
-    }
 }
 
 struct Run<'a, E> {
-    chunk: &'a Chunk<E>,
+    chunk: &'a Poles<E>,
     chunks: usize,
-    u: &'a [E],
-    y: &'a mut [E],
+    u: Option<*const E>,
+    y: Option<Out<E>>,
     state: &'a mut [E],
     x: &'a mut [E],
 }
@@ -139,7 +88,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E = E>>(mut self, lanes: L) {
         for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: `Chunk::run` checked the lengths; every pointer stays within its rows of GROUP.
+            // SAFETY: `Poles::run` checked the lengths; every pointer stays within its rows of GROUP.
             unsafe {
                 if L::REGISTERS >= 32 {
                     tile::<L, 8>(lanes, &mut self, lane);
@@ -154,20 +103,19 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 }
 
 /// # Safety
-/// The lengths that `Chunk::run` checks; `lane + LANES <= GROUP`.
+/// The lengths that `Poles::run` checks; `lane + LANES <= GROUP`.
 #[inline(always)]
 unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lane: usize) {
-    let Chunk { t, n, .. } = *s.chunk;
+    let Poles { t, n, .. } = *s.chunk;
     // SAFETY: as the caller's.
     unsafe {
-        let u = s.u.as_ptr().add(lane);
-        let y = s.y.as_mut_ptr().add(lane);
+        let silent = s.u.is_none();
+        let u = s.u.map_or(std::ptr::null(), |u| u.add(lane));
         let x = s.x.as_mut_ptr().add(lane);
         let kernel = s.chunk.kernel.as_ptr().add(lane);
         let g = s.chunk.g.as_ptr().add(lane);
         let w = s.chunk.w.as_ptr().add(lane);
 
-        let silent = s.u.is_empty();
         if silent {
             let after = x.add(n * GROUP);
             for i in 0..s.chunks * n {
@@ -188,17 +136,10 @@ unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lan
         }
         for c in 0..s.chunks {
             let (from, to) = (x.add(c * n * GROUP), x.add((c + 1) * n * GROUP));
-            match &s.chunk.transition {
-                Transition::Poles(a) => poles(lanes, n, a.as_ptr().add(lane), from, to),
-                Transition::Matrix(a) => matrix(lanes, n, a.as_ptr().add(lane), from, to, |_| 0),
-                Transition::Triangular(a) => {
-                    matrix(lanes, n, a.as_ptr().add(lane), from, to, |i| i.saturating_sub(1));
-                }
-            }
+            poles(lanes, n, s.chunk.poles.as_ptr().add(lane), from, to);
         }
-        if s.y.is_empty() {
-            return;
-        }
+        let Some((y, y_step)) = s.y else { return };
+        let y = y.add(lane);
         over_chunks::<WIDE>(s.chunks, |c, wide| {
             for i in (0..t).step_by(ROWS) {
                 let answer = Answer {
@@ -211,7 +152,8 @@ unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lan
                     u: u.add(c * t * GROUP),
                     u_step: t,
                     x: x.add(c * n * GROUP),
-                    y: y.add((c * t + i) * GROUP),
+                    y: y.offset((c * t + i) as isize * y_step),
+                    y_step,
                 };
                 each_width::<WIDE>(wide, answer);
             }
@@ -302,6 +244,7 @@ struct Answer<L: Lanes> {
     u_step: usize,
     x: *const L::E,
     y: *mut L::E,
+    y_step: isize,
 }
 
 impl<L: Lanes> Tiled for Answer<L> {
@@ -338,7 +281,7 @@ impl<L: Lanes> Tiled for Answer<L> {
             }
             for (i, row) in sums.iter().enumerate() {
                 for (c, &sum) in row.iter().enumerate() {
-                    lanes.store(self.y.add((c * self.u_step + i) * GROUP), sum);
+                    lanes.store(self.y.offset((c * self.u_step + i) as isize * self.y_step), sum);
                 }
             }
         }
@@ -360,50 +303,6 @@ unsafe fn poles<L: Lanes>(lanes: L, n: usize, a: *const L::E, from: *const L::E,
             let im = lanes.fma(ar, xi, lanes.fma(ai, xr, at(to, 1)));
             lanes.store(to.add(i * GROUP), lanes.flush(re));
             lanes.store(to.add((i + 1) * GROUP), lanes.flush(im));
-        }
-    }
-}
-
-/// to += a from, a (N, N); rows from i on are zero before column `first(i)`.
-///
-/// # Safety
-/// The pointers address N, and a N x N, rows of GROUP.
-#[inline(always)]
-unsafe fn matrix<L: Lanes>(
-    lanes: L,
-    n: usize,
-    a: *const L::E,
-    from: *const L::E,
-    to: *mut L::E,
-    first: impl Fn(usize) -> usize,
-) {
-    const TALL: usize = 8;
-    // SAFETY: as the caller's.
-    unsafe {
-        let mut i = 0;
-        while i < n {
-            let tall = TALL.min(n - i);
-            let mut sums = [lanes.splat(L::E::ZERO); TALL];
-            if tall == TALL {
-                for j in first(i)..n {
-                    let x = lanes.load(from.add(j * GROUP));
-                    for (k, sum) in sums.iter_mut().enumerate() {
-                        *sum = lanes.fma(lanes.load(a.add(((i + k) * n + j) * GROUP)), x, *sum);
-                    }
-                }
-            } else {
-                for j in first(i)..n {
-                    let x = lanes.load(from.add(j * GROUP));
-                    for (k, sum) in sums.iter_mut().enumerate().take(tall) {
-                        *sum = lanes.fma(lanes.load(a.add(((i + k) * n + j) * GROUP)), x, *sum);
-                    }
-                }
-            }
-            for (k, &sum) in sums.iter().enumerate().take(tall) {
-                let p = to.add((i + k) * GROUP);
-                lanes.store(p, lanes.flush(lanes.add(lanes.load(p), sum)));
-            }
-            i += tall;
         }
     }
 }
