@@ -335,7 +335,7 @@ impl<E: Elem> Plan<E> {
 
     /// Rows that a block of a long sequence has.
     pub fn block_rows(&self) -> usize {
-        (BLOCK_ELEMENTS / self.row_len.max(1)).next_power_of_two().clamp(BLOCK_ROWS.0, BLOCK_ROWS.1).max(self.tile_rows)
+        (BLOCK_ELEMENTS / self.row_len.max(1)).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1).next_multiple_of(self.tile_rows.max(1))
     }
 
     /// What tells this plan from others: model, rate and precision.

@@ -111,14 +111,15 @@ pub fn per_sample<'py, T: Element>(
     Ok(Some(array))
 }
 
-/// The array to answer into: `out`, checked, or a new one.
+/// The array to answer into: `out`, checked, or a new one, of which every element must be written.
 pub fn output<'py, E: Number>(
     py: Python<'py>,
     out: Option<&Bound<'py, PyAny>>,
     shape: &[usize],
 ) -> PyResult<Bound<'py, PyArrayDyn<E>>> {
     let Some(out) = out.filter(|v| !v.is_none()) else {
-        return Ok(PyArrayDyn::zeros(py, shape, false));
+        // SAFETY: whoever asks for it writes all of it, and nobody reads it before.
+        return Ok(unsafe { PyArrayDyn::new(py, shape, false) });
     };
     let wrong = |found: String| {
         PyTypeError::new_err(format!("out: expected a writeable C-contiguous {} array, found {found}", E::NAME))

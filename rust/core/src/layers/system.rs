@@ -230,8 +230,8 @@ impl System {
     /// are so many that they come from afar.
     pub fn chunk_shape(&self) -> Shape {
         match self.kind {
-            Kind::Diagonal(_) => Shape { samples: 32, tile: 16 },
-            Kind::Dplr(_) | Kind::Dense(..) => Shape { samples: 64, tile: 64 },
+            Kind::Diagonal(_) => Shape { samples: 32, tile: 18 },
+            Kind::Dplr(_) | Kind::Dense(..) => Shape { samples: 64, tile: 66 },
         }
     }
 

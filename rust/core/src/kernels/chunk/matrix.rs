@@ -20,9 +20,6 @@ pub struct Matrix<E> {
     entries: Aligned<E>,
 }
 
-/// Chunks of a register tile, where there are so many.
-const WIDE: usize = 6;
-
 /// Elements that a lane's samples take: the lanes begin in different sets of the cache.
 const fn lane_step(rows: usize) -> usize {
     rows + GROUP
@@ -182,26 +179,8 @@ macro_rules! by_rows {
                 v /= 2;
             }
             let $row = end - v * <$lanes>::LANES;
-            by_rows!(@match v, $v, $body, 1 2 4);
+            compiled_for!(v, $v, $body, 1 2 4);
             end = $row;
-        }
-    }};
-    (@match $n:expr, $name:ident, $body:expr, $($k:literal)*) => {
-        match $n {
-            $($k => { const $name: usize = $k; $body })*
-            _ => unreachable!(),
-        }
-    };
-}
-
-/// Runs a body for all `chunks`, C at once.
-macro_rules! by_chunks {
-    ($chunks:expr, |$chunk:ident, $c:ident| $body:expr) => {{
-        let mut $chunk = 0;
-        while $chunk < $chunks {
-            let c = WIDE.min($chunks - $chunk);
-            by_rows!(@match c, $c, $body, 1 2 3 4 5 6);
-            $chunk += c;
         }
     }};
 }

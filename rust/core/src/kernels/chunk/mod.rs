@@ -4,12 +4,37 @@
 //! The state is rounded once a chunk instead of once a sample, and the products reuse each coefficient for all
 //! chunks of a tile.
 
+/// Runs a body with a number as a constant, where that is one of some.
+macro_rules! compiled_for {
+    ($n:expr, $name:ident, $body:expr, $($k:literal)*) => {
+        match $n {
+            $($k => { const $name: usize = $k; $body })*
+            _ => unreachable!(),
+        }
+    };
+}
+
+/// Runs a body for all `chunks`, C at once.
+macro_rules! by_chunks {
+    ($chunks:expr, |$chunk:ident, $c:ident| $body:expr) => {{
+        let mut $chunk = 0;
+        while $chunk < $chunks {
+            let wide = $crate::kernels::chunk::WIDE.min($chunks - $chunk);
+            compiled_for!(wide, $c, $body, 1 2 3 4 5 6);
+            $chunk += wide;
+        }
+    }};
+}
+
 mod matrix;
 mod poles;
 
 use super::{Elem, GROUP, Isa};
 use matrix::Matrix;
 use poles::Poles;
+
+/// Chunks of a register tile, where there are so many.
+const WIDE: usize = 6;
 
 /// How a run of samples is cut up.
 #[derive(Clone, Copy, Debug)]

@@ -13,27 +13,39 @@ pub struct Poles<E> {
     kernel: Aligned<E>,
     /// (T, N)
     g: Aligned<E>,
-    /// (N, T)
+    /// (N, T), and zeros up to whole tiles.
     w: Aligned<E>,
     /// (re, im) a mode
     poles: Aligned<E>,
 }
 
-/// Output rows of a register tile.
-const ROWS: usize = 2;
+/// Rows of a register tile, where the machine has registers for them.
+const TALL: usize = 4;
+
+/// `n` numbers of state, up to whole tiles.
+const fn whole(n: usize) -> usize {
+    n.next_multiple_of(TALL)
+}
 
 impl<E: Elem> Poles<E> {
     /// In engine precision, for the poles (re, im), 2 rows a mode.
     pub fn new(m: &ChunkMatrices, poles: &[f64]) -> Self {
-        let of = |v: &[f64]| v.iter().map(|&x| E::of(x)).collect::<Aligned<E>>();
+        let of = |v: &[f64], len: usize| v.iter().copied().chain(std::iter::repeat(0.0)).take(len).map(E::of).collect();
         let (t, n) = (m.samples(), m.states());
-        assert!(t.is_multiple_of(ROWS) && n.is_multiple_of(ROWS) && m.w.len() == m.g.len());
-        Self { t, n, kernel: of(&m.kernel), g: of(&m.g), w: of(&m.w), poles: of(poles) }
+        assert!(t.is_multiple_of(TALL) && n.is_multiple_of(2) && m.w.len() == m.g.len());
+        Self {
+            t,
+            n,
+            kernel: of(&m.kernel, m.kernel.len()),
+            g: of(&m.g, m.g.len()),
+            w: of(&m.w, whole(n) * t * GROUP),
+            poles: of(poles, poles.len()),
+        }
     }
 
     /// Elements of scratch: the samples of a tile, and the states before each chunk and after the last.
     pub fn scratch_len(shape: Shape, n: usize) -> usize {
-        (shape.rows() + (shape.tile + 1) * n) * GROUP
+        (shape.rows() + (shape.tile + 1) * whole(n)) * GROUP
     }
 
     /// As [`Chunk`](super::Chunk) says.
@@ -51,7 +63,7 @@ impl<E: Elem> Poles<E> {
     ) {
         let rows = chunks * self.t;
         let (packed, x) = scratch.split_at_mut(rows * GROUP);
-        assert!(state.len() == self.n * GROUP && x.len() >= (chunks + 1) * self.n * GROUP);
+        assert!(state.len() == self.n * GROUP && x.len() >= (chunks + 1) * whole(self.n) * GROUP);
         let u = u.map(|(u, step)| {
             if step == GROUP as isize {
                 return u;
@@ -61,7 +73,7 @@ impl<E: Elem> Poles<E> {
             unsafe { columns::pack(isa, rows, u, step, packed) };
             packed.as_ptr()
         });
-        isa.run(Run { chunk: self, chunks, u, y, state, x });
+        isa.run(Run { poles: self, chunks, u, y, state, x });
     }
 
     /// The answers to an impulse over one chunk, and the state after it.
@@ -74,7 +86,7 @@ impl<E: Elem> Poles<E> {
 }
 
 struct Run<'a, E> {
-    chunk: &'a Poles<E>,
+    poles: &'a Poles<E>,
     chunks: usize,
     u: Option<*const E>,
     y: Option<Out<E>>,
@@ -86,223 +98,188 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes<E = E>>(mut self, lanes: L) {
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let Self { poles: m, chunks, u, y, state, x } = self;
+        x[..state.len()].copy_from_slice(state);
         for lane in (0..GROUP).step_by(L::LANES) {
             // SAFETY: `Poles::run` checked the lengths; every pointer stays within its rows of GROUP.
             unsafe {
-                if L::REGISTERS >= 32 {
-                    tile::<L, 8>(lanes, &mut self, lane);
-                } else {
-                    tile::<L, 4>(lanes, &mut self, lane);
-                }
-            }
-        }
-        let end = self.chunks * self.chunk.n * GROUP;
-        self.state.copy_from_slice(&self.x[end..end + self.chunk.n * GROUP]);
-    }
-}
-
-/// # Safety
-/// The lengths that `Poles::run` checks; `lane + LANES <= GROUP`.
-#[inline(always)]
-unsafe fn tile<L: Lanes, const WIDE: usize>(lanes: L, s: &mut Run<'_, L::E>, lane: usize) {
-    let Poles { t, n, .. } = *s.chunk;
-    // SAFETY: as the caller's.
-    unsafe {
-        let silent = s.u.is_none();
-        let u = s.u.map_or(std::ptr::null(), |u| u.add(lane));
-        let x = s.x.as_mut_ptr().add(lane);
-        let kernel = s.chunk.kernel.as_ptr().add(lane);
-        let g = s.chunk.g.as_ptr().add(lane);
-        let w = s.chunk.w.as_ptr().add(lane);
-
-        if silent {
-            let after = x.add(n * GROUP);
-            for i in 0..s.chunks * n {
-                lanes.store(after.add(i * GROUP), lanes.splat(L::E::ZERO));
-            }
-        }
-        // W U of chunk c, where the state after it will stand.
-        over_chunks::<WIDE>(if silent { 0 } else { s.chunks }, |c, wide| {
-            for i in (0..n).step_by(ROWS) {
-                let w = w.add(i * t * GROUP);
-                let (u, x) = (u.add(c * t * GROUP), x.add(((c + 1) * n + i) * GROUP));
-                each_width::<WIDE>(wide, Product { lanes, t, u_step: t, w, u, out: x, out_step: n });
-            }
-        });
-        for i in 0..n {
-            let from = s.state.as_ptr().add(i * GROUP + lane);
-            lanes.store(x.add(i * GROUP), lanes.load(from));
-        }
-        for c in 0..s.chunks {
-            let (from, to) = (x.add(c * n * GROUP), x.add((c + 1) * n * GROUP));
-            poles(lanes, n, s.chunk.poles.as_ptr().add(lane), from, to);
-        }
-        let Some((y, y_step)) = s.y else { return };
-        let y = y.add(lane);
-        over_chunks::<WIDE>(s.chunks, |c, wide| {
-            for i in (0..t).step_by(ROWS) {
-                let answer = Answer {
+                let vector = Vector {
                     lanes,
-                    i,
-                    silent,
-                    n,
-                    kernel,
-                    g: g.add(i * n * GROUP),
-                    u: u.add(c * t * GROUP),
-                    u_step: t,
-                    x: x.add(c * n * GROUP),
-                    y: y.offset((c * t + i) as isize * y_step),
-                    y_step,
+                    t: m.t,
+                    n: m.n,
+                    kernel: m.kernel.as_ptr().add(lane),
+                    g: m.g.as_ptr().add(lane),
+                    w: m.w.as_ptr().add(lane),
+                    poles: m.poles.as_ptr().add(lane),
+                    u: u.map(|u| u.add(lane)),
+                    x: x.as_mut_ptr().add(lane),
                 };
-                each_width::<WIDE>(wide, answer);
+                let y = y.map(|(y, step)| (y.add(lane), step));
+                if L::REGISTERS >= 32 { vector.run::<TALL>(chunks, y) } else { vector.run::<2>(chunks, y) }
             }
-        });
-    }
-}
-
-/// Calls `f(first chunk, how many)` until all chunks are served, WIDE at a time and then in powers of two.
-#[inline(always)]
-fn over_chunks<const WIDE: usize>(chunks: usize, mut f: impl FnMut(usize, usize)) {
-    let mut c = 0;
-    let mut wide = WIDE;
-    while c < chunks {
-        while wide > chunks - c {
-            wide /= 2;
         }
-        f(c, wide);
-        c += wide;
+        state.copy_from_slice(&x[chunks * whole(m.n) * GROUP..][..state.len()]);
     }
 }
 
-/// A product whose register tile is compiled for a number of chunks.
-trait Tiled {
-    /// # Safety
-    /// C chunks stand behind the pointers.
-    unsafe fn tile<const C: usize>(self);
-}
-
-/// # Safety
-/// `wide` chunks stand behind the pointers.
-#[inline(always)]
-unsafe fn each_width<const WIDE: usize>(wide: usize, product: impl Tiled) {
-    // SAFETY: as the caller's.
-    unsafe {
-        match wide {
-            8 if WIDE >= 8 => product.tile::<8>(),
-            4 => product.tile::<4>(),
-            2 => product.tile::<2>(),
-            _ => product.tile::<1>(),
-        }
-    }
-}
-
-/// out[i, c] = sum_j w[i, j] u[c, j] for ROWS rows i.
-struct Product<L: Lanes> {
+/// One vector of channels: its matrices, its samples and its states before each chunk.
+struct Vector<L: Lanes> {
     lanes: L,
     t: usize,
-    w: *const L::E,
-    u: *const L::E,
-    u_step: usize,
-    out: *mut L::E,
-    out_step: usize,
-}
-
-impl<L: Lanes> Tiled for Product<L> {
-    #[inline(always)]
-    unsafe fn tile<const C: usize>(self) {
-        let lanes = self.lanes;
-        let mut sums = [[lanes.splat(L::E::ZERO); C]; ROWS];
-        // SAFETY: as the caller's.
-        unsafe {
-            for j in 0..self.t {
-                let (k0, k1) = (lanes.load(self.w.add(j * GROUP)), lanes.load(self.w.add((self.t + j) * GROUP)));
-                for c in 0..C {
-                    let u = lanes.load(self.u.add((c * self.u_step + j) * GROUP));
-                    sums[0][c] = lanes.fma(k0, u, sums[0][c]);
-                    sums[1][c] = lanes.fma(k1, u, sums[1][c]);
-                }
-            }
-            for (i, row) in sums.iter().enumerate() {
-                for (c, &sum) in row.iter().enumerate() {
-                    lanes.store(self.out.add((c * self.out_step + i) * GROUP), sum);
-                }
-            }
-        }
-    }
-}
-
-/// y[i, c] = sum_j kernel[i - j] u[c, j] + sum_m g[i, m] x[c, m] for ROWS rows from i on.
-struct Answer<L: Lanes> {
-    lanes: L,
-    i: usize,
-    silent: bool,
     n: usize,
     kernel: *const L::E,
     g: *const L::E,
-    u: *const L::E,
-    u_step: usize,
-    x: *const L::E,
-    y: *mut L::E,
-    y_step: isize,
+    w: *const L::E,
+    poles: *const L::E,
+    u: Option<*const L::E>,
+    x: *mut L::E,
 }
 
-impl<L: Lanes> Tiled for Answer<L> {
+impl<L: Lanes> Vector<L> {
+    /// In tiles of R rows.
+    ///
+    /// # Safety
+    /// The pointers address what `Run` has checked.
     #[inline(always)]
-    unsafe fn tile<const C: usize>(self) {
-        let lanes = self.lanes;
-        let mut sums = [[lanes.splat(L::E::ZERO); C]; ROWS];
+    unsafe fn run<const R: usize>(&self, chunks: usize, y: Option<Out<L::E>>) {
+        let (lanes, n) = (self.lanes, whole(self.n));
         // SAFETY: as the caller's.
         unsafe {
-            let input = |c: usize, j: usize| lanes.load(self.u.add((c * self.u_step + j) * GROUP));
-            if !self.silent {
-                for j in 0..=self.i {
-                    let lag = self.kernel.add((self.i - j) * GROUP);
-                    let (k0, k1) = (lanes.load(lag), lanes.load(lag.add(GROUP)));
-                    for c in 0..C {
-                        let u = input(c, j);
-                        sums[0][c] = lanes.fma(k0, u, sums[0][c]);
-                        sums[1][c] = lanes.fma(k1, u, sums[1][c]);
+            match self.u {
+                // All rows of few chunks, whose samples stay in the first cache.
+                Some(u) => by_chunks!(chunks, |chunk, C| for i in (0..n).step_by(R) {
+                    self.inputs::<R, C>(i, chunk, u);
+                }),
+                None => {
+                    for i in n..(chunks + 1) * n {
+                        lanes.store(self.x.add(i * GROUP), lanes.splat(L::E::ZERO));
                     }
                 }
-                // The last input is heard by the second row only: no zero is multiplied with what may be NaN.
-                let k0 = lanes.load(self.kernel);
-                for c in 0..C {
-                    sums[1][c] = lanes.fma(k0, input(c, self.i + 1), sums[1][c]);
-                }
             }
-            for m in 0..self.n {
-                let (g0, g1) = (lanes.load(self.g.add(m * GROUP)), lanes.load(self.g.add((self.n + m) * GROUP)));
-                for c in 0..C {
-                    let x = lanes.load(self.x.add((c * self.n + m) * GROUP));
-                    sums[0][c] = lanes.fma(g0, x, sums[0][c]);
-                    sums[1][c] = lanes.fma(g1, x, sums[1][c]);
-                }
+            for chunk in 0..chunks {
+                self.follow(chunk);
             }
-            for (i, row) in sums.iter().enumerate() {
-                for (c, &sum) in row.iter().enumerate() {
-                    lanes.store(self.y.offset((c * self.u_step + i) as isize * self.y_step), sum);
+            if let Some(y) = y {
+                by_chunks!(chunks, |chunk, C| for i in (0..self.t).step_by(R) {
+                    self.answers::<R, C>(i, chunk, y);
+                });
+            }
+        }
+    }
+
+    /// W U for rows and chunks, where the states after them will stand.
+    #[inline(always)]
+    unsafe fn inputs<const R: usize, const C: usize>(&self, row: usize, chunk: usize, u: *const L::E) {
+        let (lanes, t, n) = (self.lanes, self.t, whole(self.n));
+        let mut sums = [[lanes.splat(L::E::ZERO); R]; C];
+        // SAFETY: as the caller's.
+        unsafe {
+            let (w, u) = (self.w.add(row * t * GROUP), u.add(chunk * t * GROUP));
+            sums = self.multiply(t, (w, t * GROUP), (u, t * GROUP), sums);
+            let to = self.x.add(((chunk + 1) * n + row) * GROUP);
+            for (c, sums) in sums.iter().enumerate() {
+                for (r, &sum) in sums.iter().enumerate() {
+                    lanes.store(to.add((c * n + r) * GROUP), sum);
                 }
             }
         }
     }
-}
 
-/// to += a from, complex mode by mode.
-///
-/// # Safety
-/// The pointers address N rows of GROUP.
-#[inline(always)]
-unsafe fn poles<L: Lanes>(lanes: L, n: usize, a: *const L::E, from: *const L::E, to: *mut L::E) {
-    // SAFETY: as the caller's.
-    unsafe {
-        for i in (0..n).step_by(2) {
-            let at = |p: *const L::E, k: usize| lanes.load(p.add((i + k) * GROUP));
-            let (ar, ai, xr, xi) = (at(a, 0), at(a, 1), at(from, 0), at(from, 1));
-            let re = lanes.fma(ar, xr, lanes.nfma(ai, xi, at(to, 0)));
-            let im = lanes.fma(ar, xi, lanes.fma(ai, xr, at(to, 1)));
-            lanes.store(to.add(i * GROUP), lanes.flush(re));
-            lanes.store(to.add((i + 1) * GROUP), lanes.flush(im));
+    /// Adds the state before a chunk, moved on, to the one after it.
+    #[inline(always)]
+    unsafe fn follow(&self, chunk: usize) {
+        let (lanes, n) = (self.lanes, whole(self.n));
+        // SAFETY: as the caller's.
+        unsafe {
+            let (from, to) = (self.x.add(chunk * n * GROUP), self.x.add((chunk + 1) * n * GROUP));
+            for i in (0..self.n).step_by(2) {
+                let at = |p: *const L::E, k: usize| lanes.load(p.add((i + k) * GROUP));
+                let (ar, ai, xr, xi) = (at(self.poles, 0), at(self.poles, 1), at(from, 0), at(from, 1));
+                let re = lanes.fma(ar, xr, lanes.nfma(ai, xi, at(to, 0)));
+                let im = lanes.fma(ar, xi, lanes.fma(ai, xr, at(to, 1)));
+                lanes.store(to.add(i * GROUP), lanes.flush(re));
+                lanes.store(to.add((i + 1) * GROUP), lanes.flush(im));
+            }
         }
+    }
+
+    /// K U + G X for rows and chunks.
+    #[inline(always)]
+    unsafe fn answers<const R: usize, const C: usize>(&self, row: usize, chunk: usize, (y, step): Out<L::E>) {
+        let Self { lanes, t, n, .. } = *self;
+        let mut sums = [[lanes.splat(L::E::ZERO); R]; C];
+        // SAFETY: as the caller's.
+        unsafe {
+            if let Some(u) = self.u {
+                let u = u.add(chunk * t * GROUP);
+                for j in 0..=row {
+                    let mut lags = [lanes.splat(L::E::ZERO); R];
+                    for (r, lag) in lags.iter_mut().enumerate() {
+                        *lag = lanes.load(self.kernel.add((row - j + r) * GROUP));
+                    }
+                    sums = self.add(lags, (u.add(j * GROUP), t * GROUP), sums);
+                }
+                // The samples from here on are heard by later rows only: no zero is multiplied with what may be NaN.
+                for j in 1..R {
+                    for (c, sums) in sums.iter_mut().enumerate() {
+                        let u = lanes.load(u.add((c * t + row + j) * GROUP));
+                        for (r, sum) in sums.iter_mut().enumerate() {
+                            if r >= j {
+                                *sum = lanes.fma(lanes.load(self.kernel.add((r - j) * GROUP)), u, *sum);
+                            }
+                        }
+                    }
+                }
+            }
+            let x = self.x.add(chunk * whole(n) * GROUP);
+            sums = self.multiply(n, (self.g.add(row * n * GROUP), n * GROUP), (x, whole(n) * GROUP), sums);
+            for (c, sums) in sums.iter().enumerate() {
+                for (r, &sum) in sums.iter().enumerate() {
+                    lanes.store(y.offset(((chunk + c) * t + row + r) as isize * step), sum);
+                }
+            }
+        }
+    }
+
+    /// sums\[c\]\[r\] += sum_j m\[r, j\] z\[c, j\] for `columns` columns, each matrix with its step from row to row.
+    #[inline(always)]
+    unsafe fn multiply<const R: usize, const C: usize>(
+        &self,
+        columns: usize,
+        (m, m_step): (*const L::E, usize),
+        (z, z_step): (*const L::E, usize),
+        mut sums: [[L::V; R]; C],
+    ) -> [[L::V; R]; C] {
+        let lanes = self.lanes;
+        for j in 0..columns {
+            let mut column = [lanes.splat(L::E::ZERO); R];
+            // SAFETY: as the caller's.
+            unsafe {
+                for (r, entry) in column.iter_mut().enumerate() {
+                    *entry = lanes.load(m.add(r * m_step + j * GROUP));
+                }
+                sums = self.add(column, (z.add(j * GROUP), z_step), sums);
+            }
+        }
+        sums
+    }
+
+    /// sums\[c\]\[r\] += column\[r\] z\[c\]
+    #[inline(always)]
+    unsafe fn add<const R: usize, const C: usize>(
+        &self,
+        column: [L::V; R],
+        (z, z_step): (*const L::E, usize),
+        mut sums: [[L::V; R]; C],
+    ) -> [[L::V; R]; C] {
+        for (c, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: as the caller's.
+            let z = unsafe { self.lanes.load(z.add(c * z_step)) };
+            for (sum, entry) in sums.iter_mut().zip(column) {
+                *sum = self.lanes.fma(entry, z, *sum);
+            }
+        }
+        sums
     }
 }
