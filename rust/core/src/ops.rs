@@ -4,7 +4,7 @@ use crate::kernels::linear::Linear;
 use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::selective::Selective;
-use crate::kernels::{Aligned, Elem, padded};
+use crate::kernels::{Aligned, Elem, GROUP, padded};
 use crate::layers::convolution::Convolution;
 use crate::layers::lti::Lti;
 use crate::layers::spectrum::Mimo;
@@ -253,6 +253,10 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
     // SAFETY: as in `Op::run`; the items write different columns or streams.
     let (px, py) = unsafe { (Shared(w.rows_in(x).as_ptr().cast_mut()), Shared(w.rows_of(y).as_mut_ptr())) };
     let len = layer.group_state_len();
+    if w.rows == 1 && w.dt == 1.0 && layer.steps_in_place() {
+        step_lti(w, layer, state, x, y);
+        return;
+    }
     // Group by group, so that its coefficients are read once for all streams.
     let item = |worker: usize, i: usize| {
         let (group, s) = (i / w.streams, i % w.streams);
@@ -283,6 +287,28 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
     } else {
         w.team.each(items, item);
     }
+}
+
+/// One sample of each stream. The team, where there is one, shares groups and runs of streams.
+fn step_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y: Buffer) {
+    let (from, to) = (padded(x.width), padded(y.width));
+    // SAFETY: as in `Op::run`; the items write different columns or streams.
+    let (px, py) = unsafe { (Shared(w.rows_in(x).as_ptr().cast_mut()), Shared(w.rows_of(y).as_mut_ptr())) };
+    let len = layer.group_state_len();
+    let runs = w.team.size().min(w.streams);
+    w.team.each(layer.groups() * runs, |_, item| {
+        let (group, run) = (item / runs, item % runs);
+        let place = Place { from: state.from + group * len, len };
+        for s in w.streams * run / runs..w.streams * (run + 1) / runs {
+            // SAFETY: as above.
+            unsafe {
+                let (x, y) = (px.at(s * from + group * GROUP), py.at(s * to + group * GROUP));
+                let (x, y) = (std::slice::from_raw_parts(x, GROUP), std::slice::from_raw_parts_mut(y, GROUP));
+                layer.step(w.isa, w.phase, group, x, y, w.state(s, place));
+            }
+        }
+    });
+    by_rows(w, x, y, 16 * y.width, |rows, x, y| layer.finish_step(w.isa, rows, x, y));
 }
 
 /// `past` holds the last taps - 1 samples, the oldest first.

@@ -7,7 +7,7 @@ use crate::plan::{Answers, Call, HEAD, Input, Plan, Workspace};
 use crate::threads::Team;
 use std::sync::Arc;
 
-/// Multiply-adds of a chunk for which threads are worth their waking.
+/// Multiply-adds of a call for which threads are worth their waking: never those of a sample of a few streams.
 const LARGE: usize = 1 << 25;
 
 /// Some streams of one model, each with its own state.
@@ -164,7 +164,7 @@ impl<E: Elem> Stream<E> {
         let mut call =
             Call { streams: self.streams, rows, method: Method::Auto, dt: 1.0, answers: Answers::Each, heard: None };
         let Some(dt) = dt else {
-            let large = rows > 1 && rows * self.streams * self.plan.cost() >= LARGE;
+            let large = rows * self.streams * self.plan.cost() >= LARGE;
             let team = if large { Team::all()? } else { Team::ALONE };
             let wanted = if rows == 1 { self.streams } else { self.streams * rows }.min(self.plan.block_rows());
             if self.work.rows() < wanted || large {

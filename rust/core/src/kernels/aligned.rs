@@ -1,4 +1,4 @@
-//! Vectors that start on a cache line, so that no load of a row straddles two.
+//! Vectors that start on a cache line, so that no load of a row straddles two; large ones ask for large pages.
 
 use super::{Elem, GROUP};
 use crate::error::{Error, Result};
@@ -21,19 +21,42 @@ impl<E: Elem> Aligned<E> {
     /// # Errors
     /// [`Error::Value`] where that is more memory than there is.
     pub fn try_zeros(what: &str, count: usize, len: usize) -> Result<Self> {
-        let failed = || Error::Value(format!("{what}: expected what fits into memory, found {count}"));
-        let len = count.checked_mul(len).filter(|n| n.checked_mul(size_of::<E>()).is_some()).ok_or_else(failed)?;
-        let mut probe: Vec<Line<E>> = Vec::new();
-        probe.try_reserve_exact(len.div_ceil(GROUP)).map_err(|_| failed())?;
-        drop(probe);
-        Ok(Self::zeros(len))
+        let zeros = count.checked_mul(len).filter(|n| n.checked_mul(size_of::<E>()).is_some()).and_then(Self::reserved);
+        zeros.ok_or_else(|| Error::Value(format!("{what}: expected what fits into memory, found {count}")))
     }
 
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
-        Self { lines: vec![Line::default(); len.div_ceil(GROUP)], len }
+        Self::reserved(len).expect("memory for a model's own arrays")
+    }
+
+    fn reserved(len: usize) -> Option<Self> {
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(len.div_ceil(GROUP)).ok()?;
+        prefer_large_pages(&mut lines);
+        lines.resize(len.div_ceil(GROUP), Line::default());
+        Some(Self { lines, len })
     }
 }
+
+/// Asks for large pages before the memory is touched: what is read from end to end with every sample spends much of
+/// its time on finding pages otherwise.
+#[cfg(target_os = "linux")]
+fn prefer_large_pages<T>(memory: &mut Vec<T>) {
+    const PAGE: usize = 4096;
+    const LARGE: usize = 1 << 22;
+    let bytes = memory.capacity() * size_of::<T>();
+    if bytes >= LARGE {
+        let start = memory.as_mut_ptr().cast::<u8>();
+        let skipped = start.align_offset(PAGE);
+        // SAFETY: whole pages within memory that is this vector's own; the advice changes none of its contents.
+        // Where it is not taken, the pages are small.
+        unsafe { libc::madvise(start.add(skipped).cast(), (bytes - skipped) / PAGE * PAGE, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn prefer_large_pages<T>(_: &mut Vec<T>) {}
 
 impl<E: Elem> FromIterator<E> for Aligned<E> {
     fn from_iter<I: IntoIterator<Item = E>>(items: I) -> Self {

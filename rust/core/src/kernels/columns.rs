@@ -19,6 +19,12 @@ pub fn add_skip<E: Elem>(isa: Isa, n: usize, d: &[E], u: &[E], z: &mut [E]) {
     isa.run(AddSkip { n, d, u, z, to: (z, GROUP as isize) });
 }
 
+/// Adds the direct path to rows of whole groups: y += d x, d a row.
+pub fn add_skip_rows<E: Elem>(isa: Isa, rows: usize, d: &[E], x: &[E], y: &mut [E]) {
+    assert!(d.len().is_multiple_of(GROUP) && x.len() >= rows * d.len() && y.len() >= rows * d.len());
+    isa.run(AddSkipRows { rows, d, x, y });
+}
+
 /// Writes `n` packed rows to the group's columns, as [`pack`] reads them.
 ///
 /// # Safety
@@ -83,6 +89,33 @@ impl<E: Elem> Kernel<E> for AddSkip<'_, E> {
                     let at = i * GROUP + lane;
                     let v = lanes.fma(d, lanes.load(self.u.as_ptr().add(at)), lanes.load(self.z.add(at)));
                     lanes.store(self.to.0.offset(i as isize * self.to.1).add(lane), v);
+                }
+            }
+        }
+    }
+}
+
+/// y + d x for rows as long as d, in place.
+struct AddSkipRows<'a, E> {
+    rows: usize,
+    d: &'a [E],
+    x: &'a [E],
+    y: &'a mut [E],
+}
+
+impl<E: Elem> Kernel<E> for AddSkipRows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let width = self.d.len();
+        for row in 0..self.rows {
+            for i in (0..width).step_by(L::LANES) {
+                // SAFETY: `add_skip_rows` checked the lengths.
+                unsafe {
+                    let y = self.y.as_mut_ptr().add(row * width + i);
+                    let x = lanes.load(self.x.as_ptr().add(row * width + i));
+                    lanes.store(y, lanes.fma(lanes.load(self.d.as_ptr().add(i)), x, lanes.load(y)));
                 }
             }
         }

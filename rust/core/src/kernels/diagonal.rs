@@ -9,8 +9,10 @@ use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 use num_complex::Complex64;
 
 /// Rows of [`GROUP`] a mode takes in [`Modes`]: delta_re, delta_im, their low parts, c_re, c_im, and the gain of the
-/// input.
-const ROWS: usize = 8;
+/// input where that is not 1.
+const fn rows_of(unit_gain: bool) -> usize {
+    if unit_gain { 6 } else { 8 }
+}
 
 /// The modes of one group of channels: x' = a x + gain u, y = sum Re(c x).
 #[derive(Clone, Debug)]
@@ -40,14 +42,15 @@ fn pair<E: Elem>(z: Complex64) -> [f64; 4] {
 impl<E: Elem> Modes<E> {
     /// `modes` modes a lane; `mode(lane, n)` gives each.
     pub fn new(modes: usize, unit_gain: bool, mode: impl Fn(usize, usize) -> Mode) -> Self {
-        let mut coefficients = Aligned::zeros(modes * ROWS * GROUP);
+        let rows = rows_of(unit_gain);
+        let mut coefficients = Aligned::zeros(modes * rows * GROUP);
         for n in 0..modes {
             for lane in 0..GROUP {
                 let m = mode(lane, n);
                 let [hr, hi, lr, li] = pair::<E>(m.delta);
                 let values = [hr, hi, lr, li, m.c.re, m.c.im, m.gain.re, m.gain.im];
-                for (row, value) in values.into_iter().enumerate() {
-                    coefficients[(n * ROWS + row) * GROUP + lane] = E::of(value);
+                for (row, value) in values.into_iter().enumerate().take(rows) {
+                    coefficients[(n * rows + row) * GROUP + lane] = E::of(value);
                 }
             }
         }
@@ -80,7 +83,7 @@ impl Modes<f64> {
         let mut m = ChunkMatrices::zeros(t, n);
         let mut poles = vec![0.0; n * GROUP];
         for mode in 0..self.modes {
-            let row = |i: usize| &self.coefficients[(mode * ROWS + i) * GROUP..][..GROUP];
+            let row = |i: usize| &self.coefficients[(mode * rows_of(self.unit_gain) + i) * GROUP..][..GROUP];
             for lane in 0..GROUP {
                 let a = Complex64::new(1.0 + row(0)[lane], row(1)[lane]);
                 let c = Complex64::new(row(4)[lane], row(5)[lane]);
@@ -257,12 +260,12 @@ unsafe fn channels<L: Lanes, const UNIT: bool>(
         // Two modes at once hide the latency of the dependent operations, where registers hold them.
         if L::REGISTERS >= 32 {
             while n + 2 <= modes {
-                block::<L, UNIT, 2>(lanes, rows, far, k.add(n * ROWS * GROUP), u, y, x.add(n * 2 * GROUP));
+                block::<L, UNIT, 2>(lanes, rows, far, k.add(n * rows_of(UNIT) * GROUP), u, y, x.add(n * 2 * GROUP));
                 n += 2;
             }
         }
         while n < modes {
-            block::<L, UNIT, 1>(lanes, rows, far, k.add(n * ROWS * GROUP), u, y, x.add(n * 2 * GROUP));
+            block::<L, UNIT, 1>(lanes, rows, far, k.add(n * rows_of(UNIT) * GROUP), u, y, x.add(n * 2 * GROUP));
             n += 1;
         }
     }
@@ -296,18 +299,43 @@ unsafe fn one_row<L: Lanes, const UNIT: bool>(
     // SAFETY: as the caller's.
     unsafe {
         let u = lanes.load(u);
-        let mut sums = [lanes.splat(L::E::ZERO); 4];
-        for n in 0..modes {
-            let (k, x) = (k.add(n * ROWS * GROUP), x.add(n * 2 * GROUP));
-            let pole =
-                [lanes.load(k), lanes.load(k.add(GROUP)), lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP))];
-            let next = Held::load(lanes, x, far).advance(lanes, pole, seen::<L, UNIT>(lanes, k, u));
-            next.store(lanes, x, far);
-            let i = n % 2 * 2;
-            sums[i] = lanes.fma(lanes.load(k.add(4 * GROUP)), next.re, sums[i]);
-            sums[i + 1] = lanes.nfma(lanes.load(k.add(5 * GROUP)), next.im, sums[i + 1]);
+        let zero = lanes.splat(L::E::ZERO);
+        // Two chains of sums, each in registers.
+        let (mut even, mut odd) = ((zero, zero), (zero, zero));
+        for n in (0..modes / 2 * 2).step_by(2) {
+            even = one_mode::<L, UNIT>(lanes, n, far, k, u, x, even);
+            odd = one_mode::<L, UNIT>(lanes, n + 1, far, k, u, x, odd);
         }
-        lanes.store(y, lanes.add(lanes.add(sums[0], sums[1]), lanes.add(sums[2], sums[3])));
+        if !modes.is_multiple_of(2) {
+            even = one_mode::<L, UNIT>(lanes, modes - 1, far, k, u, x, even);
+        }
+        lanes.store(y, lanes.add(lanes.add(even.0, even.1), lanes.add(odd.0, odd.1)));
+    }
+}
+
+/// Moves mode `n` on, and adds what it says to `sums`.
+///
+/// # Safety
+/// As [`channels`].
+#[inline(always)]
+unsafe fn one_mode<L: Lanes, const UNIT: bool>(
+    lanes: L,
+    n: usize,
+    far: usize,
+    k: *const L::E,
+    u: L::V,
+    x: *mut L::E,
+    sums: (L::V, L::V),
+) -> (L::V, L::V) {
+    // SAFETY: as the caller's.
+    unsafe {
+        let (k, x) = (k.add(n * rows_of(UNIT) * GROUP), x.add(n * 2 * GROUP));
+        let pole =
+            [lanes.load(k), lanes.load(k.add(GROUP)), lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP))];
+        let next = Held::load(lanes, x, far).advance(lanes, pole, seen::<L, UNIT>(lanes, k, u));
+        next.store(lanes, x, far);
+        let (c_re, c_im) = (lanes.load(k.add(4 * GROUP)), lanes.load(k.add(5 * GROUP)));
+        (lanes.fma(c_re, next.re, sums.0), lanes.nfma(c_im, next.im, sums.1))
     }
 }
 
@@ -330,7 +358,7 @@ unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
         let mut c = [(zero, zero); M];
         let mut state = [Held { re: zero, im: zero, left_re: zero, left_im: zero }; M];
         for m in 0..M {
-            let k = k.add(m * ROWS * GROUP);
+            let k = k.add(m * rows_of(UNIT) * GROUP);
             for (i, pole) in pole[m].iter_mut().enumerate() {
                 *pole = lanes.load(k.add(i * GROUP));
             }
@@ -341,7 +369,7 @@ unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
             let input = lanes.load(u.add(t * GROUP));
             let mut sum = lanes.load(y.add(t * GROUP));
             for m in 0..M {
-                let u = seen::<L, UNIT>(lanes, k.add(m * ROWS * GROUP), input);
+                let u = seen::<L, UNIT>(lanes, k.add(m * rows_of(UNIT) * GROUP), input);
                 state[m] = state[m].advance(lanes, pole[m], u);
                 sum = lanes.fma(c[m].0, state[m].re, lanes.nfma(c[m].1, state[m].im, sum));
             }

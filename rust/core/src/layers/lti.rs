@@ -138,6 +138,22 @@ impl<E: Elem> Lti<E> {
         self.tile_rows() * GROUP * 2 + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
     }
 
+    /// Whether lanes, inputs and outputs are the same channels: then a sample needs no packing.
+    pub fn steps_in_place(&self) -> bool {
+        self.in_order && self.direction == Direction::Forward
+    }
+
+    /// Moves one group on by a sample, from its columns of `x` into those of `y`. Then [`Lti::finish_step`] is due.
+    pub fn step(&self, isa: Isa, phase: usize, group: usize, x: &[E], y: &mut [E], state: &mut [E]) {
+        self.groups[group].scan(isa, phase, 1, x, y, state);
+    }
+
+    /// Adds the direct path to a sample of each of `streams` streams, and applies the function.
+    pub fn finish_step(&self, isa: Isa, streams: usize, x: &[E], y: &mut [E]) {
+        columns::add_skip_rows(isa, streams, &self.skip, x, y);
+        pointwise::run(isa, self.function, streams, self.skip.len(), y);
+    }
+
     /// Runs one group over `rows` samples. `x` and `y` are the activations of one stream, `x_stride` and
     /// `y_stride` elements a row; the group reads and writes only its own columns.
     ///
