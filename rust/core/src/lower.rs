@@ -12,8 +12,8 @@ use crate::layers::convolution::{Convolution, Source};
 use crate::layers::lti::{Direction, Lti};
 use crate::layers::spectrum::Mimo;
 use crate::layers::system::System;
-use crate::ops::{Op, Place};
-use crate::plan::{Buffer, Entry, NotCausal, Plan, Pooling};
+use crate::ops::{Op, Place, Stage};
+use crate::plan::{Buffer, NotCausal, Plan, Pooling};
 use crate::stability::check_stable;
 use crate::threads::Team;
 use num_complex::Complex64;
@@ -22,7 +22,7 @@ use num_complex::Complex64;
 pub(crate) fn lower<E: Elem>(document: &Document, rate: f64, isa: Isa) -> Result<Plan<E>> {
     let mut lowering = Lowering {
         plan: Plan::assemble(isa),
-        entries: Vec::new(),
+        ops: Vec::new(),
         widths: Vec::new(),
         free: Vec::new(),
         rate,
@@ -41,11 +41,11 @@ pub(crate) fn lower<E: Elem>(document: &Document, rate: f64, isa: Isa) -> Result
         let target = lowering.buffer(x.width);
         let place = lowering.place(Pooling::state_len(x.width));
         lowering.plan.pool = Some(Pooling { mode: pool.mode, source: x, target, state: place.from });
-        lowering.plan.trunk = std::mem::take(&mut lowering.entries);
+        lowering.plan.trunk = Stage::stages(lowering.ops.drain(..));
         x = lowering.chain(head, target, false)?;
-        lowering.plan.head = lowering.entries;
+        lowering.plan.head = Stage::stages(lowering.ops);
     } else {
-        lowering.plan.trunk = lowering.entries;
+        lowering.plan.trunk = Stage::stages(lowering.ops);
     }
     let mut plan = lowering.plan;
     plan.output = x;
@@ -58,7 +58,8 @@ pub(crate) fn lower<E: Elem>(document: &Document, rate: f64, isa: Isa) -> Result
 
 struct Lowering<E> {
     plan: Plan<E>,
-    entries: Vec<Entry<E>>,
+    /// Each with the samples that a stream must have met before it has any effect.
+    ops: Vec<(Op<E>, u64)>,
     widths: Vec<usize>,
     free: Vec<Buffer>,
     rate: f64,
@@ -138,7 +139,7 @@ impl<E: Elem> Lowering<E> {
     }
 
     fn push(&mut self, op: Op<E>) {
-        self.entries.push(Entry { op, after: 0 });
+        self.ops.push((op, 0));
     }
 
     /// Runs `nodes` one after the other from `x` on. With `keep`, `x` is still needed afterwards.
@@ -400,7 +401,7 @@ impl<E: Elem> Lowering<E> {
             );
             self.lti(layer, late, tail, cut as u64);
             let op = Op::Residual { layer: Residual::new(m * h, -1.0, &[1.0], None), x: tail, y };
-            self.entries.push(Entry { op, after: cut as u64 });
+            self.ops.push((op, cut as u64));
             self.free.extend([late, tail]);
         }
         Ok((y, if alone && function.is_some() { 2 } else { 1 }))
@@ -410,7 +411,7 @@ impl<E: Elem> Lowering<E> {
         self.plan.scratch_len = self.plan.scratch_len.max(layer.scratch_len());
         self.plan.tile_rows = self.plan.tile_rows.max(layer.tile_rows());
         let state = self.place(layer.state_len());
-        self.entries.push(Entry { op: Op::Lti { layer: Box::new(layer), state, x, y }, after });
+        self.ops.push((Op::Lti { layer: Box::new(layer), state, x, y }, after));
     }
 
     fn convolution<T>(&mut self, forward: Source, backward: Option<Source>, ssm: &StateSpace<T>, x: Buffer) -> Buffer {

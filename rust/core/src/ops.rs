@@ -115,36 +115,112 @@ pub(crate) enum Op<E> {
 /// Multiply-adds that are worth waking another thread for.
 const GRAIN: usize = 1 << 16;
 
+/// Rows that go through all operations of a [`Stage::Rows`] before the next ones: their activations stay near.
+const TILE_ROWS: usize = 96;
+
+/// Operations that run between two meetings of the team.
+#[derive(Debug)]
+pub(crate) enum Stage<E> {
+    /// One that needs the rows before, or shares itself out.
+    Whole {
+        op: Op<E>,
+        /// Samples a stream must have met before it has any effect.
+        after: u64,
+    },
+    /// Some that compute every row by itself.
+    Rows {
+        ops: Vec<Op<E>>,
+        /// Multiply-adds a row, roughly.
+        cost: usize,
+    },
+}
+
+impl<E: Elem> Stage<E> {
+    /// Operations as stages, each with the samples after which it is heard.
+    pub fn stages(ops: impl IntoIterator<Item = (Op<E>, u64)>) -> Vec<Stage<E>> {
+        let mut stages = Vec::new();
+        for (op, after) in ops {
+            match (op.row_cost().filter(|_| after == 0), stages.last_mut()) {
+                (Some(more), Some(Stage::Rows { ops, cost })) => {
+                    ops.push(op);
+                    *cost += more;
+                }
+                (Some(cost), _) => stages.push(Stage::Rows { ops: vec![op], cost }),
+                (None, _) => stages.push(Stage::Whole { op, after }),
+            }
+        }
+        stages
+    }
+
+    /// Runs it over all rows of all streams of a walk, of which one has met `met` samples and none more.
+    pub fn run(&self, w: &Walk<'_, E>, met: u64) {
+        match self {
+            Stage::Whole { op, after } if *after == 0 || met + w.rows as u64 > *after => op.run(w),
+            Stage::Whole { .. } => {}
+            Stage::Rows { ops, cost } => by_rows(w, *cost, |from, to| {
+                for first in (from..to).step_by(TILE_ROWS) {
+                    for op in ops {
+                        // SAFETY: these rows are no one else's.
+                        unsafe { op.rows(w, first, TILE_ROWS.min(to - first)) };
+                    }
+                }
+            }),
+        }
+    }
+}
+
 impl<E: Elem> Op<E> {
-    /// Runs it over all rows of all streams of a walk.
-    pub fn run(&self, w: &Walk<'_, E>) {
+    /// Multiply-adds a row, roughly, of an operation that computes every row by itself.
+    fn row_cost(&self) -> Option<usize> {
+        match self {
+            Op::Linear { layer, x, .. } => Some(layer.d_in() * x.width.max(layer.d_out())),
+            Op::Norm { x, .. } => Some(8 * x.width),
+            Op::Pointwise { x, .. } | Op::Residual { x, .. } | Op::Add { x, .. } | Op::Softmax { x, .. } => {
+                Some(16 * x.width)
+            }
+            Op::Glu { y, .. } => Some(16 * y.width),
+            Op::Embed { y, .. } | Op::Multiply { y, .. } | Op::Copy { y, .. } => Some(y.width),
+            Op::Conv1d { .. }
+            | Op::Lti { .. }
+            | Op::Mimo { .. }
+            | Op::Convolution { .. }
+            | Op::Selective { .. }
+            | Op::Delay { .. } => None,
+        }
+    }
+
+    /// Runs it over `n` rows from `first` on, of all streams' rows.
+    ///
+    /// # Safety
+    /// It has a [`Op::row_cost`], and no one else touches these rows.
+    unsafe fn rows(&self, w: &Walk<'_, E>, first: usize, n: usize) {
+        // SAFETY: the caller's; lowering gives every operation distinct buffers for what it reads and writes.
+        let read = |buffer: Buffer| unsafe { w.part_in(buffer, first, n) };
+        // SAFETY: as above.
+        let write = |buffer: Buffer| unsafe { w.part_of(buffer, first, n) };
         match self {
             Op::Embed { table, x, y } => {
-                // SAFETY: here and below, lowering gives every operation distinct buffers for what it reads and writes,
-                // and distinct places in the state.
-                let (x, y) = unsafe { (w.rows_in(*x), w.rows_of(*y)) };
-                let stride = table_stride(y.len(), w);
-                for (x, y) in x.chunks_exact(padded(1)).zip(y.chunks_exact_mut(stride)) {
-                    let token = x[0].f64() as usize;
-                    y.copy_from_slice(&table[token * stride..][..stride]);
+                let stride = padded(y.width);
+                for (x, y) in read(*x).chunks_exact(padded(1)).zip(write(*y).chunks_exact_mut(stride)) {
+                    y.copy_from_slice(&table[x[0].f64() as usize * stride..][..stride]);
                 }
             }
-            Op::Linear { layer, x, y } => {
-                by_rows(w, *x, *y, layer.d_in() * x.width.max(layer.d_out()), |rows, x, y| layer.run(w.isa, rows, x, y))
-            }
-            Op::Norm { layer, x, y } => by_rows(w, *x, *y, 8 * x.width, |rows, x, y| layer.run(w.isa, rows, x, y)),
-            Op::Pointwise { function, x } => {
-                let width = padded(x.width);
-                by_rows(w, *x, *x, 16 * width, |rows, _, x| pointwise::run(w.isa, *function, rows, width, x));
-            }
-            Op::Softmax { log, size, x } => {
-                // SAFETY: as above.
-                let x_rows = unsafe { w.rows_of(*x) };
-                pointwise::softmax(*log, w.streams * w.rows, x.width, *size, x_rows);
-            }
-            Op::Glu { gate, x, y } => {
-                by_rows(w, *x, *y, 16 * y.width, |rows, x, z| pointwise::glu(w.isa, *gate, rows, y.width, x, z));
-            }
+            Op::Linear { layer, x, y } => layer.run(w.isa, n, read(*x), write(*y)),
+            Op::Norm { layer, x, y } => layer.run(w.isa, n, read(*x), write(*y)),
+            Op::Pointwise { function, x } => pointwise::run(w.isa, *function, n, padded(x.width), write(*x)),
+            Op::Softmax { log, size, x } => pointwise::softmax(*log, n, x.width, *size, write(*x)),
+            Op::Glu { gate, x, y } => pointwise::glu(w.isa, *gate, n, y.width, read(*x), write(*y)),
+            Op::Residual { layer, x, y } => layer.run_on_branch(w.isa, n, read(*x), write(*y)),
+            Op::Add { layer, x, y } => layer.run_on_skip(w.isa, n, write(*y), read(*x)),
+            Op::Multiply { x, y } => norm::mul_in_place(w.isa, n, x.width, read(*x), write(*y)),
+            Op::Copy { x, y } => write(*y).copy_from_slice(read(*x)),
+            _ => unreachable!("an operation that needs other rows"),
+        }
+    }
+
+    /// Runs it over all rows of all streams of a walk.
+    fn run(&self, w: &Walk<'_, E>) {
+        match self {
             Op::Conv1d { weight, bias, taps, state, x, y } => {
                 let stride = padded(x.width);
                 for s in 0..w.streams {
@@ -204,47 +280,18 @@ impl<E: Elem> Op<E> {
                     }
                 }
             }
-            Op::Residual { layer, x, y } => {
-                by_rows(w, *x, *y, 16 * x.width, |rows, x, y| layer.run_on_branch(w.isa, rows, x, y));
-            }
-            Op::Add { layer, x, y } => {
-                by_rows(w, *x, *y, 16 * x.width, |rows, x, y| layer.run_on_skip(w.isa, rows, y, x));
-            }
-            Op::Multiply { x, y } => {
-                by_rows(w, *x, *y, x.width, |rows, a, b| norm::mul_in_place(w.isa, rows, x.width, a, b));
-            }
-            Op::Copy { x, y } => {
-                // SAFETY: as above.
-                let (x, y) = unsafe { (w.rows_in(*x), w.rows_of(*y)) };
-                y.copy_from_slice(x);
-            }
+            // SAFETY: the walk is this operation's alone.
+            _ => unsafe { self.rows(w, 0, w.streams * w.rows) },
         }
     }
 }
 
-fn table_stride<E: Elem>(len: usize, w: &Walk<'_, E>) -> usize {
-    len / (w.streams * w.rows)
-}
-
-/// Shares the rows of x and y (which may be the same) out to the team. Every row is computed by itself, so that
-/// the answer does not depend on how they are shared.
-fn by_rows<E: Elem>(w: &Walk<'_, E>, x: Buffer, y: Buffer, cost: usize, f: impl Fn(usize, &[E], &mut [E]) + Sync) {
+/// Shares rows out to the team, as runs from and to. Every row is computed by itself, so that the answer does not
+/// depend on how they are shared.
+fn by_rows<E: Elem>(w: &Walk<'_, E>, cost: usize, f: impl Fn(usize, usize) + Sync) {
     let rows = w.streams * w.rows;
     let parts = (rows * cost / GRAIN).clamp(1, w.team.size().min(rows.max(1)));
-    let (from, to) = (padded(x.width), padded(y.width));
-    // SAFETY: as in `Op::run`; the parts do not overlap.
-    let (px, py) = unsafe { (Shared(w.rows_in(x).as_ptr().cast_mut()), Shared(w.rows_of(y).as_mut_ptr())) };
-    let part = |_: usize, p: usize| {
-        let (a, b) = (rows * p / parts, rows * (p + 1) / parts);
-        // What works in place has no second slice.
-        let read = if x.id == y.id { 0 } else { b - a };
-        // SAFETY: as above.
-        unsafe {
-            let x = std::slice::from_raw_parts(px.at(a * from), read * from);
-            f(b - a, x, py.part(a * to, (b - a) * to));
-        }
-    };
-    if parts == 1 { part(0, 0) } else { w.team.each(parts, part) }
+    w.team.each(parts, |_, p| f(rows * p / parts, rows * (p + 1) / parts));
 }
 
 fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y: Buffer) {
@@ -308,7 +355,11 @@ fn step_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y
             }
         }
     });
-    by_rows(w, x, y, 16 * y.width, |rows, x, y| layer.finish_step(w.isa, rows, x, y));
+    by_rows(w, 16 * y.width, |a, b| {
+        // SAFETY: as above.
+        let (x, y) = unsafe { (w.part_in(x, a, b - a), w.part_of(y, a, b - a)) };
+        layer.finish_step(w.isa, b - a, x, y);
+    });
 }
 
 /// `past` holds the last taps - 1 samples, the oldest first.

@@ -5,10 +5,10 @@
 
 use crate::document::{Document, PoolMode};
 use crate::error::{Error, Result};
-use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
+use crate::kernels::{Aligned, Elem, GROUP, Isa, padded, pooling};
 use crate::layers::lti::Method;
 use crate::lower;
-use crate::ops::{Op, Place};
+use crate::ops::{Place, Stage};
 use crate::threads::{Shared, Team};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,13 +20,6 @@ pub(crate) const HEAD: usize = GROUP;
 pub struct Buffer {
     pub(crate) id: usize,
     pub(crate) width: usize,
-}
-
-/// An operation, and the samples a stream must have met before it has any effect.
-#[derive(Debug)]
-pub(crate) struct Entry<E> {
-    pub op: Op<E>,
-    pub after: u64,
 }
 
 /// What pooling keeps: a float64 sum (high, low) a channel, or the first sample.
@@ -56,9 +49,9 @@ pub struct NotCausal {
 /// A model, ready to run.
 #[derive(Debug)]
 pub struct Plan<E> {
-    pub(crate) trunk: Vec<Entry<E>>,
+    pub(crate) trunk: Vec<Stage<E>>,
     pub(crate) pool: Option<Pooling>,
-    pub(crate) head: Vec<Entry<E>>,
+    pub(crate) head: Vec<Stage<E>>,
     pub(crate) input: Buffer,
     pub(crate) output: Buffer,
     /// Where each buffer starts, in elements a row.
@@ -197,8 +190,8 @@ impl<E: Elem> Walk<'_, E> {
     /// # Safety
     /// No one writes them while the slice is alive.
     pub unsafe fn rows_in<'b>(&self, buffer: Buffer) -> &'b [E] {
-        // SAFETY: there are so many rows at the base; the caller answers for aliasing.
-        unsafe { std::slice::from_raw_parts(self.base(buffer), self.streams * self.rows * padded(buffer.width)) }
+        // SAFETY: as the caller's.
+        unsafe { self.part_in(buffer, 0, self.streams * self.rows) }
     }
 
     /// The rows of a buffer, all streams', to write. No plan writes its input.
@@ -206,8 +199,28 @@ impl<E: Elem> Walk<'_, E> {
     /// # Safety
     /// No other slice of the same rows is alive, but of columns that no one else touches.
     pub unsafe fn rows_of<'b>(&self, buffer: Buffer) -> &'b mut [E] {
+        // SAFETY: as the caller's.
+        unsafe { self.part_of(buffer, 0, self.streams * self.rows) }
+    }
+
+    /// `n` rows of a buffer from `first` on, to read.
+    ///
+    /// # Safety
+    /// As [`Walk::rows_in`].
+    pub unsafe fn part_in<'b>(&self, buffer: Buffer, first: usize, n: usize) -> &'b [E] {
+        let stride = padded(buffer.width);
         // SAFETY: there are so many rows at the base; the caller answers for aliasing.
-        unsafe { std::slice::from_raw_parts_mut(self.base(buffer), self.streams * self.rows * padded(buffer.width)) }
+        unsafe { std::slice::from_raw_parts(self.base(buffer).add(first * stride), n * stride) }
+    }
+
+    /// `n` rows of a buffer from `first` on, to write.
+    ///
+    /// # Safety
+    /// As [`Walk::rows_of`].
+    pub unsafe fn part_of<'b>(&self, buffer: Buffer, first: usize, n: usize) -> &'b mut [E] {
+        let stride = padded(buffer.width);
+        // SAFETY: there are so many rows at the base; the caller answers for aliasing.
+        unsafe { std::slice::from_raw_parts_mut(self.base(buffer).add(first * stride), n * stride) }
     }
 
     /// The part of stream `s`'s state at a place.
@@ -471,12 +484,7 @@ impl<E: Elem> Plan<E> {
 
     fn walk(&self, walk: &Walk<'_, E>, answers: Answers, last: bool) {
         let met = (0..walk.streams).map(|s| walk.met(s)).max().unwrap_or(0);
-        let run = |entries: &[Entry<E>], walk: &Walk<'_, E>| {
-            for entry in entries.iter().filter(|e| e.after == 0 || met + walk.rows as u64 > e.after) {
-                entry.op.run(walk);
-            }
-        };
-        run(&self.trunk, walk);
+        self.trunk.iter().for_each(|stage| stage.run(walk, met));
         for s in 0..walk.streams {
             let met = walk.met(s);
             if let Some(pool) = &self.pool {
@@ -488,7 +496,8 @@ impl<E: Elem> Plan<E> {
         }
         if answers == Answers::Each || last && answers == Answers::Last {
             let rows = if answers == Answers::Each { walk.rows } else { 1 };
-            run(&self.head, &Walk { rows, ..*walk });
+            let walk = Walk { rows, ..*walk };
+            self.head.iter().for_each(|stage| stage.run(&walk, met));
         }
     }
 
@@ -502,33 +511,37 @@ impl<E: Elem> Plan<E> {
             let at = Place { from: pool.state, len: Pooling::state_len(pool.source.width) };
             (&all[s * walk.rows * stride..][..walk.rows * stride], walk.state(s, at))
         };
+        if walk.heard == 0 {
+            return;
+        }
         // SAFETY: as above; one row a stream where only the last answer is wanted.
         let y = unsafe { walk.rows_of(pool.target) };
         let (high, low) = state.split_at_mut(stride);
-        for t in 0..walk.heard {
-            let row = &x[t * stride..][..stride];
-            let n = met + t as u64 + 1;
-            match pool.mode {
-                PoolMode::Mean | PoolMode::Sum => {
-                    for ((h, l), &x) in high.iter_mut().zip(low.iter_mut()).zip(row) {
-                        (*h, *l) = split(h.f64() + l.f64() + x.f64());
-                    }
+        let heard = &x[..walk.heard * stride];
+        let answers = if each {
+            Some(&mut y[s * walk.rows * stride..][..walk.heard * stride])
+        } else if last {
+            Some(&mut y[s * stride..][..stride])
+        } else {
+            None
+        };
+        match pool.mode {
+            PoolMode::Sum => pooling::sum(self.isa, false, met, heard, high, low, answers),
+            PoolMode::Mean => pooling::sum(self.isa, true, met, heard, high, low, answers),
+            PoolMode::First => {
+                if met == 0 {
+                    high.copy_from_slice(&heard[..stride]);
                 }
-                PoolMode::First if n == 1 => high.copy_from_slice(row),
-                PoolMode::First => {}
-                PoolMode::Last => high.copy_from_slice(row),
+                let rows = answers.into_iter().flat_map(|y| y.chunks_exact_mut(stride));
+                rows.for_each(|y| y.copy_from_slice(high));
             }
-            let answer = if each {
-                (s * walk.rows + t) * stride
-            } else if last && t + 1 == walk.heard {
-                s * stride
-            } else {
-                continue;
-            };
-            let y = &mut y[answer..][..stride];
-            let scale = if pool.mode == PoolMode::Mean { 1.0 / n as f64 } else { 1.0 };
-            for ((y, h), l) in y.iter_mut().zip(high.iter()).zip(low.iter()) {
-                *y = E::of((h.f64() + l.f64()) * scale);
+            PoolMode::Last => {
+                high.copy_from_slice(&heard[heard.len() - stride..]);
+                match answers {
+                    Some(y) if each => y.copy_from_slice(heard),
+                    Some(y) => y.copy_from_slice(high),
+                    None => {}
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ pub mod lanes;
 pub mod linear;
 pub mod norm;
 pub mod pointwise;
+pub mod pooling;
 pub mod selective;
 mod turn;
 pub mod window;
