@@ -1,19 +1,20 @@
 //! Vectors that start on a cache line, so that no load of a row straddles two; large ones ask for large pages.
 
-use super::{Elem, GROUP};
+use super::Elem;
 use crate::error::{Error, Result};
 use std::ops::{Deref, DerefMut};
 
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(64))]
-struct Line<E>([E; GROUP]);
-
 /// A fixed number of elements, starting on a cache line.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Aligned<E> {
-    lines: Vec<Line<E>>,
+    /// With room for the way to the next cache line.
+    storage: Vec<E>,
+    start: usize,
     len: usize,
 }
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 impl<E: Elem> Aligned<E> {
     /// `count` times `len` zeros, for a size that a user gave.
@@ -21,31 +22,30 @@ impl<E: Elem> Aligned<E> {
     /// # Errors
     /// [`Error::Value`] where that is more memory than there is.
     pub fn try_zeros(what: &str, count: usize, len: usize) -> Result<Self> {
-        let zeros = count.checked_mul(len).filter(|n| n.checked_mul(size_of::<E>()).is_some()).and_then(Self::reserved);
-        zeros.ok_or_else(|| Error::Value(format!("{what}: expected what fits into memory, found {count}")))
+        let failed = || Error::Value(format!("{what}: expected what fits into memory, found {count}"));
+        let len = count.checked_mul(len).filter(|n| n.checked_mul(2 * size_of::<E>()).is_some()).ok_or_else(failed)?;
+        let mut probe: Vec<E> = Vec::new();
+        probe.try_reserve_exact(len + LINE).map_err(|_| failed())?;
+        drop(probe);
+        Ok(Self::zeros(len))
     }
 
-    /// `len` zeros.
+    /// `len` zeros. Memory that is never touched costs nothing.
     pub fn zeros(len: usize) -> Self {
-        Self::reserved(len).expect("memory for a model's own arrays")
-    }
-
-    fn reserved(len: usize) -> Option<Self> {
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(len.div_ceil(GROUP)).ok()?;
-        prefer_large_pages(&mut lines);
-        lines.resize(len.div_ceil(GROUP), Line::default());
-        Some(Self { lines, len })
+        let mut storage = vec![E::ZERO; len + LINE / size_of::<E>()];
+        prefer_large_pages(&mut storage);
+        let start = storage.as_ptr().align_offset(LINE);
+        Self { storage, start, len }
     }
 }
 
 /// Asks for large pages before the memory is touched: what is read from end to end with every sample spends much of
 /// its time on finding pages otherwise.
 #[cfg(target_os = "linux")]
-fn prefer_large_pages<T>(memory: &mut Vec<T>) {
+fn prefer_large_pages<T>(memory: &mut [T]) {
     const PAGE: usize = 4096;
     const LARGE: usize = 1 << 22;
-    let bytes = memory.capacity() * size_of::<T>();
+    let bytes = size_of_val(memory);
     if bytes >= LARGE {
         let start = memory.as_mut_ptr().cast::<u8>();
         let skipped = start.align_offset(PAGE);
@@ -56,7 +56,7 @@ fn prefer_large_pages<T>(memory: &mut Vec<T>) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn prefer_large_pages<T>(_: &mut Vec<T>) {}
+fn prefer_large_pages<T>(_: &mut [T]) {}
 
 impl<E: Elem> FromIterator<E> for Aligned<E> {
     fn from_iter<I: IntoIterator<Item = E>>(items: I) -> Self {
@@ -70,15 +70,12 @@ impl<E: Elem> FromIterator<E> for Aligned<E> {
 impl<E> Deref for Aligned<E> {
     type Target = [E];
     fn deref(&self) -> &[E] {
-        // SAFETY: lines are arrays of E without padding (16 elements of 4 or 8 bytes fill whole lines), and there
-        // are at least `len` elements.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        &self.storage[self.start..self.start + self.len]
     }
 }
 
 impl<E> DerefMut for Aligned<E> {
     fn deref_mut(&mut self) -> &mut [E] {
-        // SAFETY: as in `deref`.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        &mut self.storage[self.start..self.start + self.len]
     }
 }

@@ -5,7 +5,7 @@ use super::chunk::{ChunkMatrices, Transition};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 
 /// The system of one group of channels.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Triangular<E> {
     n: usize,
     /// Row i of delta from column max(i, 1) - 1 on, for every i in turn; each entry a row of GROUP.

@@ -15,7 +15,7 @@ const fn rows_of(unit_gain: bool) -> usize {
 }
 
 /// The modes of one group of channels: x' = a x + gain u, y = sum Re(c x).
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Modes<E> {
     modes: usize,
     unit_gain: bool,
@@ -382,7 +382,7 @@ unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
 }
 
 /// Diagonal systems with many inputs and outputs: the lanes are modes, x' = a x + v with v already B u.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Spectrum<E> {
     modes: usize,
     coefficients: Aligned<E>,

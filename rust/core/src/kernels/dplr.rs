@@ -1,5 +1,6 @@
 //! The diagonal-plus-low-rank recurrence of S4, for a group of channels, in O(N K) a sample:
-//! x' = x + delta x - sum_k w_k s_k + b u, s_k = Re(v_k . x), y = Re(c . x').
+//! x' = x + delta x - sum_k w_k s_k + b u, s_k = Re(v_k . x), y = Re(c . x'). Where modes are scaled so that b is 1, it
+//! is not read.
 //!
 //! delta is the discrete pole less one, and in float32 what the rounding of each sum left over is carried to the
 //! next: what a slow mode would otherwise lose.
@@ -10,16 +11,19 @@ use num_complex::Complex64;
 /// The most inner products that the kernel is compiled for: rank 4 with conjugate pairs, rank 2 without, twice that.
 pub const MAX_PRODUCTS: usize = 8;
 
-/// Rows of [`GROUP`] a mode takes before those of its products: delta, b and c, each (re, im).
-const FIXED: usize = 6;
+/// Rows of [`GROUP`] a mode takes before those of its products: delta, c, and b where that is not 1, each (re, im).
+const fn fixed(unit_gain: bool) -> usize {
+    if unit_gain { 4 } else { 6 }
+}
 /// And for each product: v and w, each (re, im).
 const EACH: usize = 4;
 
 /// The system of one group of channels.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct LowRank<E> {
     modes: usize,
     products: usize,
+    unit_gain: bool,
     coefficients: Aligned<E>,
 }
 
@@ -37,21 +41,23 @@ pub struct Mode {
 }
 
 impl<E: Elem> LowRank<E> {
-    /// `modes` modes and `products` inner products a lane; `mode(lane, n)` gives each, None for an unused lane.
-    pub fn new(modes: usize, products: usize, mode: impl Fn(usize, usize) -> Option<Mode>) -> Self {
+    /// `modes` modes and `products` inner products a lane; `mode(lane, n)` gives each, None for an unused lane. With
+    /// `unit_gain` every b is 1.
+    pub fn new(modes: usize, products: usize, unit_gain: bool, mode: impl Fn(usize, usize) -> Option<Mode>) -> Self {
         assert!(products <= MAX_PRODUCTS);
-        let rows = FIXED + EACH * products;
+        let rows = fixed(unit_gain) + EACH * products;
         let mut coefficients = Aligned::zeros(modes * rows * GROUP);
         for n in 0..modes {
             for lane in 0..GROUP {
                 let Some(m) = mode(lane, n) else { continue };
-                let pairs = [m.delta, m.b, m.c].into_iter().chain(m.vw.iter().flat_map(|&(v, w)| [v, w]));
+                let gain = (!unit_gain).then_some(m.b);
+                let pairs = [m.delta, m.c].into_iter().chain(gain).chain(m.vw.iter().flat_map(|&(v, w)| [v, w]));
                 for (row, value) in pairs.flat_map(|z| [z.re, z.im]).enumerate() {
                     coefficients[(n * rows + row) * GROUP + lane] = E::of(value);
                 }
             }
         }
-        Self { modes, products, coefficients }
+        Self { modes, products, unit_gain, coefficients }
     }
 
     /// Elements of the state proper: (re, im) a mode, each a row of [`GROUP`].
@@ -95,14 +101,19 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         macro_rules! compiled_for {
-            ($($k:literal)*) => { match self.system.products { $($k => scan::<L, $k>(lanes, self),)* _ => unreachable!() } };
+            ($($k:literal)*) => {
+                match (self.system.products, self.system.unit_gain) {
+                    $(($k, true) => scan::<L, $k, true>(lanes, self), ($k, false) => scan::<L, $k, false>(lanes, self),)*
+                    _ => unreachable!(),
+                }
+            };
         }
         compiled_for!(0 1 2 3 4 5 6 7 8);
     }
 }
 
 #[inline(always)]
-fn scan<L: Lanes, const K: usize>(lanes: L, s: Scan<'_, L::E>) {
+fn scan<L: Lanes, const K: usize, const UNIT: bool>(lanes: L, s: Scan<'_, L::E>) {
     let modes = s.system.modes;
     let held = if L::E::COMPENSATED { 4 * modes } else { 2 * modes };
     let zero = lanes.splat(L::E::ZERO);
@@ -120,9 +131,9 @@ fn scan<L: Lanes, const K: usize>(lanes: L, s: Scan<'_, L::E>) {
                 let u = lanes.load(s.u.as_ptr().add(t * GROUP + lane));
                 // What is tiny is flushed with the last row: denormals before it cannot be many.
                 let y = if s.rows == 1 || t + 1 < s.rows {
-                    row::<L, K, false>(lanes, modes, k, x, u, &mut now)
+                    row::<L, K, UNIT, false>(lanes, modes, k, x, u, &mut now)
                 } else {
-                    row::<L, K, true>(lanes, modes, k, x, u, &mut now)
+                    row::<L, K, UNIT, true>(lanes, modes, k, x, u, &mut now)
                 };
                 lanes.store(s.y.as_mut_ptr().add(t * GROUP + lane), y);
             }
@@ -141,7 +152,7 @@ fn scan<L: Lanes, const K: usize>(lanes: L, s: Scan<'_, L::E>) {
 /// # Safety
 /// The pointers address the rows of the system and of its state.
 #[inline(always)]
-unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
+unsafe fn row<L: Lanes, const K: usize, const UNIT: bool, const LAST: bool>(
     lanes: L,
     modes: usize,
     k: *const L::E,
@@ -149,7 +160,7 @@ unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
     u: L::V,
     products: &mut [L::V; K],
 ) -> L::V {
-    let rows = FIXED + EACH * K;
+    let rows = fixed(UNIT) + EACH * K;
     let zero = lanes.splat(L::E::ZERO);
     let mut next = [(zero, zero); K];
     let mut y = (zero, zero);
@@ -161,10 +172,13 @@ unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
             let (pr, pi) = (x.add(n * 2 * GROUP), x.add((n * 2 + 1) * GROUP));
             let (xr, xi) = (lanes.load(pr), lanes.load(pi));
             let (dr, di) = (lanes.load(k), lanes.load(k.add(GROUP)));
-            let mut by_re = lanes.mul(lanes.load(k.add(2 * GROUP)), u);
-            let mut by_im = lanes.mul(lanes.load(k.add(3 * GROUP)), u);
+            let (mut by_re, mut by_im) = (u, zero);
+            if !UNIT {
+                by_re = lanes.mul(lanes.load(k.add(4 * GROUP)), u);
+                by_im = lanes.mul(lanes.load(k.add(5 * GROUP)), u);
+            }
             for (i, p) in products.iter().enumerate() {
-                let w = k.add((FIXED + EACH * i + 2) * GROUP);
+                let w = k.add((fixed(UNIT) + EACH * i + 2) * GROUP);
                 by_re = lanes.nfma(lanes.load(w), *p, by_re);
                 by_im = lanes.nfma(lanes.load(w.add(GROUP)), *p, by_im);
             }
@@ -187,9 +201,9 @@ unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
                 lanes.store(lr, left_re);
                 lanes.store(li, left_im);
             }
-            y = (lanes.fma(lanes.load(k.add(4 * GROUP)), zr, y.0), lanes.nfma(lanes.load(k.add(5 * GROUP)), zi, y.1));
+            y = (lanes.fma(lanes.load(k.add(2 * GROUP)), zr, y.0), lanes.nfma(lanes.load(k.add(3 * GROUP)), zi, y.1));
             for (i, p) in next.iter_mut().enumerate() {
-                let v = k.add((FIXED + EACH * i) * GROUP);
+                let v = k.add((fixed(UNIT) + EACH * i) * GROUP);
                 *p = (lanes.fma(lanes.load(v), zr, p.0), lanes.nfma(lanes.load(v.add(GROUP)), zi, p.1));
             }
         }
@@ -211,12 +225,13 @@ impl<E: Elem> Kernel<E> for Refresh<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         let (modes, products) = (self.system.modes, self.system.products);
-        let rows = FIXED + EACH * products;
+        let fixed = fixed(self.system.unit_gain);
+        let rows = fixed + EACH * products;
         for lane in (0..GROUP).step_by(L::LANES) {
             for i in 0..products {
                 // SAFETY: `refresh` checked the length; every pointer stays within its rows of GROUP.
                 unsafe {
-                    let k = self.system.coefficients.as_ptr().add((FIXED + EACH * i) * GROUP + lane);
+                    let k = self.system.coefficients.as_ptr().add((fixed + EACH * i) * GROUP + lane);
                     let x = self.state.as_mut_ptr().add(lane);
                     let mut sum = (lanes.splat(E::ZERO), lanes.splat(E::ZERO));
                     for n in 0..modes {

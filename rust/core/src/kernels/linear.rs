@@ -19,7 +19,7 @@ pub enum Epilogue {
 ///
 /// Each output is one chain of fused multiply-adds over the inputs in their order, starting from the bias, however
 /// many rows are asked for: a row's result depends on nothing but that row.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Linear<E> {
     d_in: usize,
     d_out: usize,

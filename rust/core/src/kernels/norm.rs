@@ -17,7 +17,7 @@ pub enum NormKind {
 ///
 /// As accurate under a mean far above the deviations: they are taken from the rounded mean, and what its
 /// rounding left is taken off afterwards.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Norm<E> {
     kind: NormKind,
     d: usize,
@@ -182,7 +182,7 @@ impl<E: Elem> Kernel<E> for NormKernel<'_, E> {
 }
 
 /// y = norm(alpha x + beta z) of the skip x and the branch z.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Residual<E> {
     d: usize,
     alpha: E,

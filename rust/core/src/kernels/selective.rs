@@ -3,7 +3,7 @@
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 
 /// The parameters of one layer, channels in the lanes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Selective<E> {
     channels: usize,
     n: usize,

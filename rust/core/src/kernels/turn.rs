@@ -8,13 +8,7 @@ use super::{Elem, GROUP, Lanes};
 /// # Safety
 /// All rows are valid to read and all runs to write; `rows` is a multiple of GROUP.
 #[inline(always)]
-pub unsafe fn to_runs<L: Lanes>(
-    lanes: L,
-    rows: usize,
-    (from, step): (*const L::E, isize),
-    to: *mut L::E,
-    run: usize,
-) {
+pub unsafe fn to_runs<L: Lanes>(lanes: L, rows: usize, (from, step): (*const L::E, isize), to: *mut L::E, run: usize) {
     let row = |i: usize, j: usize, k: usize| from.wrapping_offset((i + k) as isize * step).wrapping_add(j);
     // SAFETY: as the caller's.
     unsafe { squares(lanes, rows, row, |i, j, k| to.wrapping_add((j + k) * run + i)) }
@@ -25,13 +19,7 @@ pub unsafe fn to_runs<L: Lanes>(
 /// # Safety
 /// As [`to_runs`], with reading and writing exchanged.
 #[inline(always)]
-pub unsafe fn to_rows<L: Lanes>(
-    lanes: L,
-    rows: usize,
-    from: *const L::E,
-    run: usize,
-    (to, step): (*mut L::E, isize),
-) {
+pub unsafe fn to_rows<L: Lanes>(lanes: L, rows: usize, from: *const L::E, run: usize, (to, step): (*mut L::E, isize)) {
     let row = |i: usize, j: usize, k: usize| to.wrapping_offset((i + k) as isize * step).wrapping_add(j);
     // SAFETY: as the caller's.
     unsafe { squares(lanes, rows, |i, j, k| from.wrapping_add((j + k) * run + i), row) }

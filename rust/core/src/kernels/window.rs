@@ -3,7 +3,7 @@
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 
 /// The kernel of one group of channels. Its state is the inputs that it still hears.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Window<E> {
     /// (T,) rows of GROUP, the latest sample's last.
     backwards: Aligned<E>,

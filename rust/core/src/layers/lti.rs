@@ -129,13 +129,18 @@ impl<E: Elem> Lti<E> {
     }
 
     /// Rows that are packed at once.
-    pub fn tile_rows(&self) -> usize {
+    fn packed_rows(&self) -> usize {
         self.shape.rows().max(SCAN_ROWS)
+    }
+
+    /// Rows for which its matrices are read once.
+    pub fn tile_rows(&self) -> usize {
+        if self.system.prefers_chunks() { self.shape.rows() } else { SCAN_ROWS }
     }
 
     /// Elements of scratch that [`Lti::run`] needs.
     pub fn scratch_len(&self) -> usize {
-        self.tile_rows() * GROUP * 2 + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
+        self.packed_rows() * GROUP * 2 + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
     }
 
     /// Whether lanes, inputs and outputs are the same channels: then a sample needs no packing.
@@ -179,7 +184,7 @@ impl<E: Elem> Lti<E> {
         dt: f64,
     ) {
         assert!(x.len() >= rows * x_stride && x_stride >= padded(self.system.channels()));
-        let tile = self.tile_rows() * GROUP;
+        let tile = self.packed_rows() * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
         let (z, rest) = rest.split_at_mut(tile);
         if method == Method::Fft && rows > self.shape.samples && dt == 1.0 && self.system.chunks() {
@@ -191,7 +196,8 @@ impl<E: Elem> Lti<E> {
         if let Some(anew) = &anew {
             anew.follow(isa, state);
         }
-        let chunk = (method != Method::Scan && self.system.chunks() && rows >= self.shape.samples && anew.is_none())
+        let chunked = method == Method::Chunk || method == Method::Auto && self.system.prefers_chunks();
+        let chunk = (chunked && self.system.chunks() && rows >= self.shape.samples && anew.is_none())
             .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
         let mut t = 0;
         while t < rows {
@@ -247,8 +253,8 @@ impl<E: Elem> Lti<E> {
         scratch: &mut [E],
     ) {
         let spectra = self.spectra(isa, group, rows);
-        let (u, rest) = scratch.split_at_mut(self.tile_rows() * GROUP);
-        let (z, rest) = rest.split_at_mut(self.tile_rows() * GROUP);
+        let (u, rest) = scratch.split_at_mut(self.packed_rows() * GROUP);
+        let (z, rest) = rest.split_at_mut(self.packed_rows() * GROUP);
         let mut whole = vec![E::ZERO; rows * GROUP];
         let mut work = spectra.conv.scratch();
         for (lane, kernel) in spectra.kernels.iter().enumerate() {

@@ -25,7 +25,7 @@ pub struct Lane {
 }
 
 /// The recurrence of one group of lanes, in engine precision.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Recurrence<E> {
     /// S4D and its like.
     Diagonal(Modes<E>),
@@ -230,9 +230,15 @@ impl System {
     /// are so many that they come from afar.
     pub fn chunk_shape(&self) -> Shape {
         match self.kind {
-            Kind::Diagonal(_) => Shape { samples: 32, tile: 18 },
-            Kind::Dplr(_) | Kind::Dense(..) => Shape { samples: 64, tile: 66 },
+            Kind::Diagonal(_) => Shape { samples: 32, tile: 36 },
+            Kind::Dplr(_) | Kind::Dense(..) => Shape { samples: 64, tile: 96 },
         }
+    }
+
+    /// Whether long runs go through chunk matrices where the caller does not say: S4's own recurrence costs O(N) a
+    /// sample, its matrix over a chunk O(N^2).
+    pub fn prefers_chunks(&self) -> bool {
+        !matches!(&self.kind, Kind::Dplr(d) if d.ssm.modes() > 48)
     }
 
     /// The same with its kernel cut off after `taps` samples: then these are all its memory.
@@ -295,26 +301,31 @@ impl System {
         let (n, h) = (node.ssm.modes(), node.ssm.channels());
         let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
         let factor = if node.conjugate_pairs { 2.0 } else { 1.0 };
-        let bars: Vec<Option<(DplrBar, Vec<Complex64>)>> = lanes
+        let bars: Vec<Option<(DplrBar, DplrBar, Vec<Complex64>)>> = lanes
             .iter()
             .map(|lane| {
                 let l = (*lane)?;
-                let bar = self.bar(node, l.channel, 1.0).ok()?;
+                let regular = self.bar(node, l.channel, 1.0).ok()?;
                 let mut read: Vec<_> =
                     c.data[(l.output * h + l.channel) * n..][..n].iter().map(|c| factor * c).collect();
                 for _ in 0..self.delay {
-                    read = before(&bar, &read);
+                    read = before(&regular, &read);
                 }
-                Some((if dt == 1.0 { bar } else { self.bar(node, l.channel, dt).ok()? }, read))
+                let bar = if dt == 1.0 { regular.clone() } else { self.bar(node, l.channel, dt).ok()? };
+                Some((regular, bar, read))
             })
             .collect();
-        let products = bars.iter().flatten().map(|(bar, _)| bar.v.len()).max().unwrap_or(0);
+        let products = bars.iter().flatten().map(|(_, bar, _)| bar.v.len()).max().unwrap_or(0);
+        // A mode's state is kept in units of its input's gain, where that is a moderate number.
+        let moderate = |b: &Complex64| (1e-6..1e6).contains(&b.norm());
+        let scaled = bars.iter().flatten().all(|(regular, ..)| regular.b.iter().all(moderate));
         let mode = |lane: usize, i: usize| {
-            let (bar, read) = bars[lane].as_ref()?;
-            let vw = bar.v.iter().zip(&bar.w).map(|(v, w)| (v[i], w[i])).collect();
-            Some(dplr::Mode { delta: bar.a_minus_one[i], b: bar.b[i], c: read[i], vw })
+            let (regular, bar, read) = bars[lane].as_ref()?;
+            let unit = if scaled { regular.b[i] } else { Complex64::ONE };
+            let vw = bar.v.iter().zip(&bar.w).map(|(v, w)| (v[i] * unit, w[i] / unit)).collect();
+            Some(dplr::Mode { delta: bar.a_minus_one[i], b: bar.b[i] / unit, c: read[i] * unit, vw })
         };
-        Recurrence::LowRank(LowRank::new(n, products, mode))
+        Recurrence::LowRank(LowRank::new(n, products, scaled && dt == 1.0, mode))
     }
 
     fn triangular_of<E: Elem>(

@@ -9,7 +9,7 @@ use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded, turn};
 use std::ops::Range;
 
 /// The four matrices of each lane.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Matrix<E> {
     t: usize,
     n: usize,
@@ -30,15 +30,10 @@ impl<E: Elem> Matrix<E> {
     pub fn new(m: &ChunkMatrices, a: &[f64], tile: usize) -> Self {
         let (t, n) = (m.samples(), m.states());
         assert!(t.is_multiple_of(GROUP) && n.is_multiple_of(2) && m.w.len() == m.g.len() && a.len() == n * n * GROUP);
-        let silent = |lane: usize| [&m.kernel, &m.w, &m.g].iter().all(|v| v[lane..].iter().step_by(GROUP).all(|x| *x == 0.0));
+        let silent =
+            |lane: usize| [&m.kernel, &m.w, &m.g].iter().all(|v| v[lane..].iter().step_by(GROUP).all(|x| *x == 0.0));
         let used = (0..GROUP).rev().find(|lane| !silent(*lane)).map_or(0, |lane| lane + 1);
-        let mut this = Self {
-            t,
-            n,
-            tile,
-            used,
-            entries: Aligned::zeros(used * (2 * t + (t + n) * padded(n) + n * t)),
-        };
+        let mut this = Self { t, n, tile, used, entries: Aligned::zeros(used * (2 * t + (t + n) * padded(n) + n * t)) };
         let (step, rows) = (this.lane_len(), padded(n));
         for lane in 0..used {
             let entries = &mut this.entries[lane * step..][..step];

@@ -102,14 +102,14 @@ impl ChunkMatrices {
 }
 
 /// The matrices of one group of channels, in engine precision.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Chunk<E> {
     shape: Shape,
     n: usize,
     form: Form<E>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Form<E> {
     Poles(Poles<E>),
     Matrix(Matrix<E>),

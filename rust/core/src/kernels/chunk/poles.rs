@@ -5,7 +5,7 @@ use super::{ChunkMatrices, In, Out, Shape};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, columns};
 
 /// The four matrices of one group of channels.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Poles<E> {
     t: usize,
     n: usize,
