@@ -103,7 +103,7 @@ pub trait Lanes: Copy {
 
     /// What a function says of each lane's number.
     #[inline(always)]
-    fn from_fn(self, f: impl Fn(usize) -> Self::E) -> Self::V {
+    fn by_lane(self, f: impl Fn(usize) -> Self::E) -> Self::V {
         let mut v = self.splat(Self::E::ZERO);
         let p = (&raw mut v).cast::<Self::E>();
         for i in 0..Self::LANES {
@@ -117,7 +117,7 @@ pub trait Lanes: Copy {
     fn rotate(self, a: Self::V, by: usize) -> Self::V {
         let p = (&raw const a).cast::<Self::E>();
         // SAFETY: a vector is LANES plain elements.
-        self.from_fn(|i| unsafe { *p.add((i + Self::LANES - by) % Self::LANES) })
+        self.by_lane(|i| unsafe { *p.add((i + Self::LANES - by) % Self::LANES) })
     }
     /// sum c_k a^k, fused.
     #[inline(always)]

@@ -64,7 +64,7 @@ fn exchanged<L: Lanes, const D: usize>(lanes: L, mut square: [L::V; GROUP]) -> [
     if D >= L::LANES {
         return square;
     }
-    let upper = lanes.from_fn(|lane| if lane & D == 0 { L::E::ZERO } else { L::E::ONE });
+    let upper = lanes.by_lane(|lane| if lane & D == 0 { L::E::ZERO } else { L::E::ONE });
     let half = lanes.splat(L::E::of(0.5));
     for k in 0..GROUP {
         if k & D == 0 && k < L::LANES {

@@ -135,7 +135,7 @@ impl<E: Elem> Lti<E> {
 
     /// Rows for which its matrices are read once.
     pub fn tile_rows(&self) -> usize {
-        if self.system.prefers_chunks() { self.shape.rows() } else { SCAN_ROWS }
+        if self.system.prefers_chunks(usize::MAX) { self.shape.rows() } else { SCAN_ROWS }
     }
 
     /// Elements of scratch that [`Lti::run`] needs.
@@ -196,7 +196,7 @@ impl<E: Elem> Lti<E> {
         if let Some(anew) = &anew {
             anew.follow(isa, state);
         }
-        let chunked = method == Method::Chunk || method == Method::Auto && self.system.prefers_chunks();
+        let chunked = method == Method::Chunk || method == Method::Auto && self.system.prefers_chunks(rows);
         let chunk = (chunked && self.system.chunks() && rows >= self.shape.samples && anew.is_none())
             .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
         let mut t = 0;

@@ -235,10 +235,16 @@ impl System {
         }
     }
 
-    /// Whether long runs go through chunk matrices where the caller does not say: S4's own recurrence costs O(N) a
-    /// sample, its matrix over a chunk O(N^2).
-    pub fn prefers_chunks(&self) -> bool {
-        !matches!(&self.kind, Kind::Dplr(d) if d.ssm.modes() > 48)
+    /// Whether runs of so many samples go through chunk matrices where the caller does not say. S4's own recurrence
+    /// costs O(N) a sample, its matrix over a chunk O(N^2); and where all channels' matrices do not stay in the last
+    /// cache, they are read for many samples only.
+    pub fn prefers_chunks(&self, rows: usize) -> bool {
+        const MANY_ROWS: usize = 1024;
+        const LAST_CACHE: usize = 1 << 22;
+        let Kind::Dplr(d) = &self.kind else { return true };
+        let n = if d.ssm.modes() > 48 { return false } else { 2 * d.ssm.modes() };
+        let entries = self.channels() * self.outputs() * n * (2 * self.chunk_shape().samples + n);
+        rows >= MANY_ROWS || entries <= LAST_CACHE
     }
 
     /// The same with its kernel cut off after `taps` samples: then these are all its memory.

@@ -293,7 +293,7 @@ impl<L: Lanes> Lane<L> {
         let first = row + b * L::LANES;
         // SAFETY: as the caller's.
         unsafe {
-            let places = lanes.from_fn(|lane| L::E::of(lane as f64));
+            let places = lanes.by_lane(|lane| L::E::of(lane as f64));
             let mut own = [lanes.splat(L::E::ZERO); C];
             for (own, sums) in own.iter_mut().zip(&sums) {
                 *own = sums[b];
