@@ -2,6 +2,9 @@
 //! x' = x + delta x - sum_k w_k s_k + b u, s_k = Re(v_k . x), y = Re(c . x'). Where modes are scaled so that b is 1, it
 //! is not read.
 //!
+//! Runs go two samples at a time, so that coefficients and state are read half as often: what the second needs of the
+//! first is s_k' = Re(v_k (1 + delta) . x) - sum_j Re(v_k . w_j) s_j + Re(v_k . b) u.
+//!
 //! delta is the discrete pole less one, and in float32 what the rounding of each sum left over is carried to the
 //! next: what a slow mode would otherwise lose.
 
@@ -18,6 +21,9 @@ const fn fixed(unit_gain: bool) -> usize {
 /// And for each product: v and w, each (re, im).
 const EACH: usize = 4;
 
+/// The most inner products for which runs go two samples at a time: their sums stay in registers.
+const PAIRED_PRODUCTS: usize = 2;
+
 /// The system of one group of channels.
 #[derive(Debug)]
 pub struct LowRank<E> {
@@ -25,6 +31,8 @@ pub struct LowRank<E> {
     products: usize,
     unit_gain: bool,
     coefficients: Aligned<E>,
+    /// What looks a sample ahead: v (1 + delta), (re, im) a product and mode; then Re(v_k . w_j) and Re(v_k . b).
+    ahead: Aligned<E>,
 }
 
 /// One mode of one channel.
@@ -47,9 +55,21 @@ impl<E: Elem> LowRank<E> {
         assert!(products <= MAX_PRODUCTS);
         let rows = fixed(unit_gain) + EACH * products;
         let mut coefficients = Aligned::zeros(modes * rows * GROUP);
+        let mut ahead = vec![0.0; (2 * modes + products + 1) * products * GROUP];
         for n in 0..modes {
             for lane in 0..GROUP {
                 let Some(m) = mode(lane, n) else { continue };
+                for (i, (v, _)) in m.vw.iter().enumerate() {
+                    let moved = v * (1.0 + m.delta);
+                    let mut at = (n * products + i) * 2 * GROUP + lane;
+                    ahead[at] = moved.re;
+                    ahead[at + GROUP] = moved.im;
+                    at = (2 * modes + i) * products * GROUP + lane;
+                    for (j, (_, w)) in m.vw.iter().enumerate() {
+                        ahead[at + j * GROUP] += (v * w).re;
+                    }
+                    ahead[((2 * modes + products) * products + i) * GROUP + lane] += (v * m.b).re;
+                }
                 let gain = (!unit_gain).then_some(m.b);
                 let pairs = [m.delta, m.c].into_iter().chain(gain).chain(m.vw.iter().flat_map(|&(v, w)| [v, w]));
                 for (row, value) in pairs.flat_map(|z| [z.re, z.im]).enumerate() {
@@ -57,7 +77,7 @@ impl<E: Elem> LowRank<E> {
                 }
             }
         }
-        Self { modes, products, unit_gain, coefficients }
+        Self { modes, products, unit_gain, coefficients, ahead: ahead.into_iter().map(E::of).collect() }
     }
 
     /// Elements of the state proper: (re, im) a mode, each a row of [`GROUP`].
@@ -127,7 +147,18 @@ fn scan<L: Lanes, const K: usize, const UNIT: bool>(lanes: L, s: Scan<'_, L::E>)
             for (i, p) in now.iter_mut().enumerate() {
                 *p = lanes.load(products.add(i * GROUP));
             }
-            for t in 0..s.rows {
+            let mut done = 0;
+            if K <= PAIRED_PRODUCTS && L::REGISTERS >= 32 && s.rows > 2 {
+                let ahead = s.system.ahead.as_ptr().add(lane);
+                let mut next = moved_products::<L, K>(lanes, modes, ahead, x);
+                while done + 2 < s.rows {
+                    let u = s.u.as_ptr().add(done * GROUP + lane);
+                    let y = s.y.as_mut_ptr().add(done * GROUP + lane);
+                    two_rows::<L, K, UNIT>(lanes, modes, (k, ahead), x, u, y, &mut now, &mut next);
+                    done += 2;
+                }
+            }
+            for t in done..s.rows {
                 let u = lanes.load(s.u.as_ptr().add(t * GROUP + lane));
                 // What is tiny is flushed with the last row: denormals before it cannot be many.
                 let y = if s.rows == 1 || t + 1 < s.rows {
@@ -144,6 +175,113 @@ fn scan<L: Lanes, const K: usize, const UNIT: bool>(lanes: L, s: Scan<'_, L::E>)
                 super::diagonal::flush(lanes, s.phase, modes, x);
             }
         }
+    }
+}
+
+/// Re(v_k (1 + delta) . x) of a state.
+///
+/// # Safety
+/// The pointers address the rows of the system and of its state.
+#[inline(always)]
+unsafe fn moved_products<L: Lanes, const K: usize>(
+    lanes: L,
+    modes: usize,
+    ahead: *const L::E,
+    x: *const L::E,
+) -> [L::V; K] {
+    let mut sums = [lanes.splat(L::E::ZERO); K];
+    for n in 0..modes {
+        // SAFETY: as the caller's.
+        unsafe {
+            let (xr, xi) = (lanes.load(x.add(n * 2 * GROUP)), lanes.load(x.add((n * 2 + 1) * GROUP)));
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let v = ahead.add((n * K + i) * 2 * GROUP);
+                *sum = lanes.fma(lanes.load(v), xr, lanes.nfma(lanes.load(v.add(GROUP)), xi, *sum));
+            }
+        }
+    }
+    sums
+}
+
+/// Two samples, one pass over the modes: moves the state `x` on, its inner products `now` and, of the state moved,
+/// `next`; and answers.
+///
+/// # Safety
+/// The pointers address the rows of the system, of its state and of both samples.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+unsafe fn two_rows<L: Lanes, const K: usize, const UNIT: bool>(
+    lanes: L,
+    modes: usize,
+    (k, ahead): (*const L::E, *const L::E),
+    x: *mut L::E,
+    u: *const L::E,
+    y: *mut L::E,
+    now: &mut [L::V; K],
+    next: &mut [L::V; K],
+) {
+    let rows = fixed(UNIT) + EACH * K;
+    let zero = lanes.splat(L::E::ZERO);
+    // SAFETY: as the caller's.
+    unsafe {
+        let u = [lanes.load(u), lanes.load(u.add(GROUP))];
+        let of_two = ahead.add(2 * modes * K * GROUP);
+        let mut products = [*now, *next];
+        for i in 0..K {
+            for j in 0..K {
+                products[1][i] = lanes.nfma(lanes.load(of_two.add((i * K + j) * GROUP)), now[j], products[1][i]);
+            }
+            products[1][i] = lanes.fma(lanes.load(of_two.add((K * K + i) * GROUP)), u[0], products[1][i]);
+        }
+        let mut answers = [(zero, zero); 2];
+        (*now, *next) = ([zero; K], [zero; K]);
+        let left = x.add(modes * 2 * GROUP);
+        for n in 0..modes {
+            let k = k.add(n * rows * GROUP);
+            let (pr, pi) = (x.add(n * 2 * GROUP), x.add((n * 2 + 1) * GROUP));
+            let (lr, li) = (left.add(n * 2 * GROUP), left.add((n * 2 + 1) * GROUP));
+            let (mut xr, mut xi) = (lanes.load(pr), lanes.load(pi));
+            let (mut over_re, mut over_im) = (zero, zero);
+            if L::E::COMPENSATED {
+                (over_re, over_im) = (lanes.load(lr), lanes.load(li));
+            }
+            let (dr, di) = (lanes.load(k), lanes.load(k.add(GROUP)));
+            let (cr, ci) = (lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP)));
+            for t in 0..2 {
+                let (mut by_re, mut by_im) = (u[t], zero);
+                if !UNIT {
+                    by_re = lanes.mul(lanes.load(k.add(4 * GROUP)), u[t]);
+                    by_im = lanes.mul(lanes.load(k.add(5 * GROUP)), u[t]);
+                }
+                for i in 0..K {
+                    let w = k.add((fixed(UNIT) + EACH * i + 2) * GROUP);
+                    by_re = lanes.nfma(lanes.load(w), products[t][i], by_re);
+                    by_im = lanes.nfma(lanes.load(w.add(GROUP)), products[t][i], by_im);
+                }
+                by_re = lanes.fma(dr, xr, lanes.nfma(di, xi, by_re));
+                by_im = lanes.fma(dr, xi, lanes.fma(di, xr, by_im));
+                if L::E::COMPENSATED {
+                    (by_re, by_im) = (lanes.add(by_re, over_re), lanes.add(by_im, over_im));
+                }
+                (xr, over_re) = lanes.moved(xr, by_re);
+                (xi, over_im) = lanes.moved(xi, by_im);
+                answers[t] = (lanes.fma(cr, xr, answers[t].0), lanes.nfma(ci, xi, answers[t].1));
+            }
+            lanes.store(pr, xr);
+            lanes.store(pi, xi);
+            if L::E::COMPENSATED {
+                lanes.store(lr, over_re);
+                lanes.store(li, over_im);
+            }
+            for i in 0..K {
+                let v = k.add((fixed(UNIT) + EACH * i) * GROUP);
+                now[i] = lanes.fma(lanes.load(v), xr, lanes.nfma(lanes.load(v.add(GROUP)), xi, now[i]));
+                let v = ahead.add((n * K + i) * 2 * GROUP);
+                next[i] = lanes.fma(lanes.load(v), xr, lanes.nfma(lanes.load(v.add(GROUP)), xi, next[i]));
+            }
+        }
+        lanes.store(y, lanes.add(answers[0].0, answers[0].1));
+        lanes.store(y.add(GROUP), lanes.add(answers[1].0, answers[1].1));
     }
 }
 
