@@ -54,6 +54,8 @@ def test_document_is_upstreams_model(row: Case, file: int) -> None:
     for u, y64 in row.io if file == 0 else row.io[:1]:
         assert relative_error(run(document, u), y64) < row.tolerance64
     assert document.meta["arch"] == row.arch
+    # A saved model tells what it was made of, and not where that lay.
+    assert document.meta["source"] == path.name
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)

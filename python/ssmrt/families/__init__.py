@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -57,7 +58,7 @@ def build(checkpoint: Checkpoint, *, config: Mapping[str, Any] | None = None, ar
             raise CheckpointError(f"arch: expected one of {', '.join(FAMILIES)}; found {arch!r}")
         family = _family(arch)
         views = list(_unwrapped(checkpoint)) if checkpoint.named else [checkpoint]
-        return family.build(next((v for v in views if family.matches(v.tensors)), checkpoint), config)
+        return _build(family, next((v for v in views if family.matches(v.tensors)), checkpoint), config)
     if not checkpoint.named:
         raise CheckpointError(
             f"{checkpoint.source}: a {checkpoint.format} file has no names; pass arch=, one of {', '.join(FAMILIES)}"
@@ -65,13 +66,19 @@ def build(checkpoint: Checkpoint, *, config: Mapping[str, Any] | None = None, ar
     found = identify(checkpoint)
     if found is not None:
         name, view = found
-        return _family(name).build(view, config)
+        return _build(_family(name), view, config)
     _refuse_known(checkpoint)
     some = ", ".join(list(checkpoint.tensors)[:5]) or "none at all"
     raise CheckpointError(
         f"{checkpoint.source}: expected the tensors of one of {', '.join(FAMILIES)};"
         f" found {len(checkpoint.tensors)} tensors of another model: {some}"
     )
+
+
+def _build(family: Family, checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
+    document = family.build(checkpoint, config)
+    # Where the file lay is its owner's business: a saved model tells the name alone.
+    return replace(document, meta={**document.meta, "source": Path(checkpoint.source).name})
 
 
 def identify(checkpoint: Checkpoint) -> tuple[str, Checkpoint] | None:

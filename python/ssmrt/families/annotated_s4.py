@@ -103,7 +103,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     said.finish()
     root = Sequential((encoder, *blocks, *pool, decoder, parts.log_softmax("log_softmax")))
     d_input = 1 if isinstance(encoder, Embedding) else encoder.weight.shape[1]
-    return Document(root, d_input, dims["O"], {"arch": ARCH, "layer": kind, "source": checkpoint.source})
+    return Document(root, d_input, dims["O"], {"arch": ARCH, "layer": kind})
 
 
 def _layer(seq: Tensors) -> str:

@@ -59,7 +59,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     )
     said.finish()
     root = Sequential((*nodes, head), name=ARCH)
-    return Document(root, 1, view.dims["vocabulary"], {"arch": ARCH, "source": checkpoint.source})
+    return Document(root, 1, view.dims["vocabulary"], {"arch": ARCH})
 
 
 def _model(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:

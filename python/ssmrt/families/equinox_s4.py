@@ -110,7 +110,7 @@ def _block(tensors: Tensors, checkpoint: Checkpoint, config: Config) -> Document
     )
     out, out2 = equinox.linear(tensors, "out", "H", "H"), equinox.linear(tensors, "out2", "H", "H")
     child = Sequential((norm, ssm, Activation("gelu_tanh"), parts.side_by_side(out, out2), Glu()))
-    return Document(Sequential((Residual(child),)), H, H, {"arch": ARCH, "source": checkpoint.source})
+    return Document(Sequential((Residual(child),)), H, H, {"arch": ARCH})
 
 
 def _layer(tensors: Tensors, arrays: Mapping[str, Array], checkpoint: Checkpoint, config: Config) -> Document:
@@ -147,7 +147,7 @@ def _layer(tensors: Tensors, arrays: Mapping[str, Array], checkpoint: Checkpoint
         # Numbers of Python's that the module keeps repeat what the shapes say, or choose between modes.
         if _DERIVED.fullmatch(other) or (array.shape == () and array.dtype.kind in "iub"):
             tensors.ignore(other)
-    return Document(Sequential((ssm,)), H, H, {"arch": ARCH, "source": checkpoint.source})
+    return Document(Sequential((ssm,)), H, H, {"arch": ARCH})
 
 
 def _per_channel(tensors: Tensors, name: str, H: int, take: Callable[..., Array]) -> Array:

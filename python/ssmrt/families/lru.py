@@ -88,7 +88,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     size = multidim if multidim > 1 else None
     said.finish()
     root = Sequential((first, *blocks, *pool, decoder, parts.log_softmax("log_softmax", size)))
-    return Document(root, dims["I"], dims["O"], {"arch": ARCH, "source": checkpoint.source})
+    return Document(root, dims["I"], dims["O"], {"arch": ARCH})
 
 
 def recurrence(seq: Tensors, name: str) -> DiagonalMimo:

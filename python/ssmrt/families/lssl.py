@@ -44,7 +44,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     layer, d_output = lssl(t, facts, "", checkpoint.source)
     t.finish()
     facts.finish()
-    return Document(layer, t.dims["H"], d_output, {"arch": ARCH, "source": checkpoint.source})
+    return Document(layer, t.dims["H"], d_output, {"arch": ARCH})
 
 
 def lssl(t: Tensors, config: Config, name: str, source: str) -> tuple[Sequential, int]:

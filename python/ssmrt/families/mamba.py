@@ -76,7 +76,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     t.finish()
     facts.finish()
     root_node = Sequential(tuple(nodes), name=ARCH)
-    return Document(root_node, 1, t.dims["vocabulary"], {"arch": ARCH, "source": source})
+    return Document(root_node, 1, t.dims["vocabulary"], {"arch": ARCH})
 
 
 def _norm(t: Tensors, name: str, node_name: str, eps: float) -> Norm:

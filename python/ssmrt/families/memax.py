@@ -79,7 +79,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
         },
     )
     said.finish()
-    return Document(Sequential(tuple(children)), dims["I"], dims["O"], {"arch": ARCH, "source": checkpoint.source})
+    return Document(Sequential(tuple(children)), dims["I"], dims["O"], {"arch": ARCH})
 
 
 def _template(checkpoint: Checkpoint, config: Config) -> list[Record]:

@@ -68,7 +68,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     layer, d_output = block(t, facts, "", checkpoint.source)
     t.finish()
     facts.finish()
-    return Document(layer, _channels(layer), d_output, {"arch": ARCH, "source": checkpoint.source})
+    return Document(layer, _channels(layer), d_output, {"arch": ARCH})
 
 
 def _channels(layer: Sequential) -> int:

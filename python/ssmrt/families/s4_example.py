@@ -36,7 +36,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     facts = Config(config, checkpoint.config, source)
     # What a file says of itself is some trainer's; that a fact is missing there says nothing.
     facts.silent = config is None
-    meta = {"arch": ARCH, "source": source}
+    meta = {"arch": ARCH}
     if is_s4d(t):
         alone = s4d(t, facts, "", source)
         t.finish()

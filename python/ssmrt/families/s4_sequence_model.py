@@ -65,7 +65,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     for said in (facts, model, *backbone.layers):
         said.finish()
     nodes = Sequential((*before, *body, *after), name=ARCH)
-    return Document(nodes, d_input, d_output, {"arch": ARCH, "source": source})
+    return Document(nodes, d_input, d_output, {"arch": ARCH})
 
 
 class _Backbone:

@@ -78,7 +78,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     pool = Pool("mean" if mode == "pool" else "last")
     said.finish()
     root = Sequential((first, *blocks, pool, decoder, parts.log_softmax("log_softmax")))
-    return Document(root, dims["I"], dims["O"], {"arch": ARCH, "source": checkpoint.source})
+    return Document(root, dims["I"], dims["O"], {"arch": ARCH})
 
 
 class _Ssm:
