@@ -106,6 +106,9 @@ impl Stream {
     }
 }
 
+/// Streams for which a step lets other threads of Python run.
+const MANY: usize = 32;
+
 fn step<'py, E: Number>(
     py: Python<'py>,
     s: &mut Core<E>,
@@ -126,12 +129,13 @@ fn step<'py, E: Number>(
     {
         let mut answers = y.try_readwrite()?;
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        let answers = answers.as_slice_mut()?;
-        match &active {
-            None => s.step(u.input()?, dt, answers),
-            Some(active) => s.step_active(active, u.input()?, dt, answers),
-        }
-        .map_err(raise)?;
+        let (answers, input) = (answers.as_slice_mut()?, u.input()?);
+        let mut step = || match &active {
+            None => s.step(input, dt, answers),
+            Some(active) => s.step_active(active, input, dt, answers),
+        };
+        // A sample of few streams is over before the lock could change hands.
+        if batch < MANY { step() } else { py.detach(step) }.map_err(raise)?;
     }
     Ok(y.into_any())
 }
