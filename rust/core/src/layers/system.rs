@@ -236,15 +236,16 @@ impl System {
     }
 
     /// Whether runs of so many samples go through chunk matrices where the caller does not say. S4's own recurrence
-    /// costs O(N) a sample, its matrix over a chunk O(N^2); and where all channels' matrices do not stay in the last
-    /// cache, they are read for many samples only.
+    /// costs O(N) a sample, its matrix over a chunk O(N^2); and the matrices are read for many samples only, for more
+    /// where all channels' do not stay in the last cache.
     pub fn prefers_chunks(&self, rows: usize) -> bool {
+        const FEW_ROWS: usize = 256;
         const MANY_ROWS: usize = 1024;
         const LAST_CACHE: usize = 1 << 22;
         let Kind::Dplr(d) = &self.kind else { return true };
         let n = if d.ssm.modes() > 48 { return false } else { 2 * d.ssm.modes() };
         let entries = self.channels() * self.outputs() * n * (2 * self.chunk_shape().samples + n);
-        rows >= MANY_ROWS || entries <= LAST_CACHE
+        rows >= if entries <= LAST_CACHE { FEW_ROWS } else { MANY_ROWS }
     }
 
     /// The same with its kernel cut off after `taps` samples: then these are all its memory.
