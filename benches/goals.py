@@ -263,32 +263,34 @@ def _all(r: Results) -> Iterator[Row]:
         of_peak(TWO, 2),
     )
 
-    def streams() -> tuple[float, str, bool, str]:
-        one = time("kws_s4d_streams", "1 streams", "p50")
-        runs = {"1 thread": "1000 streams", "2 threads": "1000 streams, 2 threads"}
-        each = {name: time("kws_s4d_streams", label, "p50") / 1000 for name, label in runs.items()}
-        name, best = min(each.items(), key=lambda item: item[1])
-        shown = ", ".join(f"{n}: {t:.2f} us" for n, t in each.items())
-        blocks = r["contests"].get("kws_s4d_streams_blocks", {"entries": {}})["entries"]
-        wall = [e["min"] / 1000 for label, e in blocks.items() if label.startswith("states")]
-        floor = f"; their states alone, read and written once: {min(wall):.2f} us" if wall else ""
-        return (
-            best / one,
-            f"{best / one:.0%} ({name})",
-            best / one <= 0.4,
-            f"a stream and sample {shown}; alone {one:.2f} us{floor}",
-        )
+    def streams(key: str, alone: str, label: str, samples: int, floor: bool) -> Any:
+        def make() -> tuple[float, str, bool, str]:
+            one = time(key, alone, "p50")
+            runs = {"1 thread": label, "2 threads": f"{label}, 2 threads"}
+            each = {name: time(key, run, "p50") / samples for name, run in runs.items()}
+            name, best = min(each.items(), key=lambda item: item[1])
+            note = ", ".join(f"{n}: {t:.2f} us" for n, t in each.items())
+            note = f"a stream and sample {note}; alone {one:.2f} us"
+            blocks = r["contests"].get("kws_s4d_streams_blocks", {"entries": {}})["entries"] if floor else {}
+            wall = [e["min"] / 1000 for name, e in blocks.items() if name.startswith("states")]
+            if wall:
+                note += f"; their states alone, read and written once: {min(wall):.2f} us"
+            return best / one, f"{best / one:.0%} ({name})", best / one <= 0.4, note
 
-    def blocks() -> tuple[float, str, bool, str]:
-        one = time("kws_s4d_streams_blocks", "a stream, one sample", "p50")
-        runs = {"1 thread": "blocks of 64", "2 threads": "blocks of 64, 2 threads"}
-        each = {name: time("kws_s4d_streams_blocks", label, "p50") / 64_000 for name, label in runs.items()}
-        name, best = min(each.items(), key=lambda item: item[1])
-        shown = ", ".join(f"{n}: {t:.2f} us" for n, t in each.items())
-        return best / one, f"{best / one:.0%} ({name})", best / one <= 0.4, f"{shown}; a sample alone {one:.2f} us"
+        return make
 
-    yield "issue 7", "1000 streams, step: a stream and sample over a single stream's", "<= 40 %", streams
-    yield "issue 7", "1000 streams, blocks of 64: a stream and sample over a single stream's", "<= 40 %", blocks
+    yield (
+        "issue 7",
+        "1000 streams, step: a stream and sample over a single stream's",
+        "<= 40 %",
+        streams("kws_s4d_streams", "1 streams", "1000 streams", 1000, floor=True),
+    )
+    yield (
+        "issue 7",
+        "1000 streams, blocks of 64: a stream and sample over a single stream's",
+        "<= 40 %",
+        streams("kws_s4d_streams_blocks", "a stream, one sample", "blocks of 64", 64_000, floor=False),
+    )
     for key, name in (
         ("s4d_sequence", "S4D layer, L=5000"),
         ("s4_sequence", "S4 layer, L=5000"),

@@ -1,4 +1,5 @@
-//! The threads that sequences are shared out to. `step` never comes here.
+//! The threads that sequences and the streams of a large batch are shared out to. A sample of a few streams never comes
+//! here.
 
 use crate::error::{Error, Result};
 use rayon::prelude::*;

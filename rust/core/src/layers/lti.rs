@@ -128,11 +128,6 @@ impl<E: Elem> Lti<E> {
         self.groups() * self.group_state_len()
     }
 
-    /// Rows that are packed at once.
-    fn packed_rows(&self) -> usize {
-        self.shape.rows().max(SCAN_ROWS)
-    }
-
     /// Rows for which its matrices are read once.
     pub fn tile_rows(&self) -> usize {
         if self.system.prefers_chunks(usize::MAX) { self.shape.rows() } else { SCAN_ROWS }
@@ -140,7 +135,7 @@ impl<E: Elem> Lti<E> {
 
     /// Elements of scratch that [`Lti::run`] needs.
     pub fn scratch_len(&self) -> usize {
-        self.packed_rows() * GROUP * 2 + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
+        self.shape.rows() * GROUP * 2 + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
     }
 
     /// Whether lanes, inputs and outputs are the same channels: then a sample needs no packing.
@@ -184,7 +179,7 @@ impl<E: Elem> Lti<E> {
         dt: f64,
     ) {
         assert!(x.len() >= rows * x_stride && x_stride >= padded(self.system.channels()));
-        let tile = self.packed_rows() * GROUP;
+        let tile = self.shape.rows() * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
         let (z, rest) = rest.split_at_mut(tile);
         if method == Method::Fft && rows > self.shape.samples && dt == 1.0 && self.system.chunks() {
@@ -253,8 +248,8 @@ impl<E: Elem> Lti<E> {
         scratch: &mut [E],
     ) {
         let spectra = self.spectra(isa, group, rows);
-        let (u, rest) = scratch.split_at_mut(self.packed_rows() * GROUP);
-        let (z, rest) = rest.split_at_mut(self.packed_rows() * GROUP);
+        let (u, rest) = scratch.split_at_mut(self.shape.rows() * GROUP);
+        let (z, rest) = rest.split_at_mut(self.shape.rows() * GROUP);
         let mut whole = vec![E::ZERO; rows * GROUP];
         let mut work = spectra.conv.scratch();
         for (lane, kernel) in spectra.kernels.iter().enumerate() {
@@ -322,13 +317,18 @@ impl<E: Elem> Lti<E> {
         spectra
     }
 
+    /// Where sample `t` in the layer's order stands, in elements, and how far the next.
+    fn order(&self, t: usize, rows: usize, stride: usize) -> (usize, isize) {
+        match self.direction {
+            Direction::Forward => (t * stride, stride as isize),
+            Direction::Backward => ((rows - 1 - t) * stride, -(stride as isize)),
+        }
+    }
+
     /// Where a group's own columns of the input stand, from sample `t` on in the layer's order, and how far the next.
     fn columns(&self, group: usize, t: usize, rows: usize, x: &[E], stride: usize) -> (*const E, isize) {
-        let (first, step) = match self.direction {
-            Direction::Forward => (t, stride as isize),
-            Direction::Backward => (rows - 1 - t, -(stride as isize)),
-        };
-        (x[first * stride + group * GROUP..].as_ptr(), step)
+        let (first, step) = self.order(t, rows, stride);
+        (x[first + group * GROUP..].as_ptr(), step)
     }
 
     /// The inputs of `n` samples from `t` on, in the layer's order, a lane each.
@@ -340,12 +340,9 @@ impl<E: Elem> Lti<E> {
             unsafe { columns::pack(isa, n, x, step, u) };
             return;
         }
-        let (first, step) = match self.direction {
-            Direction::Forward => (t, stride as isize),
-            Direction::Backward => (rows - 1 - t, -(stride as isize)),
-        };
+        let (first, step) = self.order(t, rows, stride);
         for (i, u) in u.chunks_exact_mut(GROUP).take(n).enumerate() {
-            let x = &x[(first as isize * stride as isize + i as isize * step) as usize..];
+            let x = &x[(first as isize + i as isize * step) as usize..];
             for (u, lane) in u.iter_mut().zip(&self.lanes[group]) {
                 *u = lane.map_or(E::ZERO, |l| x[l.channel]);
             }
@@ -442,7 +439,7 @@ impl<E: Elem> Lti<E> {
         for (k, d) in matrices.kernel.iter_mut().zip(&self.skip[group * GROUP..][..GROUP]) {
             *k += d.f64();
         }
-        Chunk::new(&matrices, self.shape.tile)
+        Chunk::new(&matrices)
     }
 }
 
@@ -461,7 +458,7 @@ impl Lti<f64> {
     fn impulse(&self, isa: Isa, group: usize, length: usize, out: &Shared<f64>) {
         // Few enough rows to stay in the first level of cache until they are turned.
         let shape = Shape { tile: 256 / self.shape.samples, ..self.shape };
-        let chunk = Chunk::<f64>::new(&self.groups[group].chunk(isa, shape.samples), shape.tile);
+        let chunk = Chunk::<f64>::new(&self.groups[group].chunk(isa, shape.samples));
         let core = self.groups[group].core_len();
         let mut state = Aligned::zeros(core);
         let mut scratch = Aligned::zeros(Chunk::<f64>::scratch_len(shape, core / GROUP));

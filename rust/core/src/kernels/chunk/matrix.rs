@@ -4,7 +4,7 @@
 //! channels it would stream through the caches each time; so here each lane has its own matrices, which stay in the
 //! first cache while the lane's chunks go by, and vectors run along the lane's own samples and states.
 
-use super::{ChunkMatrices, In, Out, Shape};
+use super::{Call, ChunkMatrices, In, Out, Shape};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded, turn};
 use std::ops::Range;
 
@@ -13,7 +13,6 @@ use std::ops::Range;
 pub struct Matrix<E> {
     t: usize,
     n: usize,
-    tile: usize,
     /// Lanes up to the last one that says anything.
     used: usize,
     /// For each lane, column after column: T zeros and the kernel; W (N, T); A^T (N, N); G (T, N), N rows padded.
@@ -27,13 +26,13 @@ const fn lane_step(rows: usize) -> usize {
 
 impl<E: Elem> Matrix<E> {
     /// In engine precision, for a state that moves by `a`, N x N rows.
-    pub fn new(m: &ChunkMatrices, a: &[f64], tile: usize) -> Self {
+    pub fn new(m: &ChunkMatrices, a: &[f64]) -> Self {
         let (t, n) = (m.samples(), m.states());
         assert!(t.is_multiple_of(GROUP) && n.is_multiple_of(2) && m.w.len() == m.g.len() && a.len() == n * n * GROUP);
         let silent =
             |lane: usize| [&m.kernel, &m.w, &m.g].iter().all(|v| v[lane..].iter().step_by(GROUP).all(|x| *x == 0.0));
         let used = (0..GROUP).rev().find(|lane| !silent(*lane)).map_or(0, |lane| lane + 1);
-        let mut this = Self { t, n, tile, used, entries: Aligned::zeros(used * (2 * t + (t + n) * padded(n) + n * t)) };
+        let mut this = Self { t, n, used, entries: Aligned::zeros(used * (2 * t + (t + n) * padded(n) + n * t)) };
         let (step, rows) = (this.lane_len(), padded(n));
         for lane in 0..used {
             let entries = &mut this.entries[lane * step..][..step];
@@ -71,18 +70,9 @@ impl<E: Elem> Matrix<E> {
     ///
     /// # Safety
     /// All rows are valid.
-    pub unsafe fn run(
-        &self,
-        isa: Isa,
-        chunks: usize,
-        u: Option<In<E>>,
-        y: Option<Out<E>>,
-        state: &mut [E],
-        scratch: &mut [E],
-    ) {
-        assert!(state.len() == self.n * GROUP && chunks <= self.tile);
-        let (samples, x) = scratch.split_at_mut(lane_step(self.tile * self.t) * GROUP);
-        assert!(x.len() >= (chunks + 1) * padded(self.n));
+    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, scratch }: Call<'_, E>) {
+        let (samples, x) = scratch.split_at_mut(lane_step(chunks * self.t) * GROUP);
+        assert!(state.len() == self.n * GROUP && x.len() >= (chunks + 1) * padded(self.n));
         isa.run(Run { matrix: self, chunks, u, y, state, samples, x });
     }
 
@@ -118,7 +108,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         let Self { matrix: m, chunks, u, y, state, samples, x } = self;
-        let (rows, step) = (chunks * m.t, lane_step(m.tile * m.t));
+        let (rows, step) = (chunks * m.t, lane_step(chunks * m.t));
         if let Some(u) = u {
             // SAFETY: the caller's rows are as many; the scratch has a run for every lane.
             unsafe { turn::to_runs(lanes, rows, u, samples.as_mut_ptr(), step) };

@@ -57,6 +57,15 @@ pub type In<E> = (*const E, isize);
 /// Rows of GROUP elements to write.
 pub type Out<E> = (*mut E, isize);
 
+/// What a form is to do: without `u` there is no input, without `y` no answers are wanted.
+struct Call<'a, E> {
+    chunks: usize,
+    u: Option<In<E>>,
+    y: Option<Out<E>>,
+    state: &'a mut [E],
+    scratch: &'a mut [E],
+}
+
 /// How the state moves over a whole chunk.
 #[derive(Clone, Debug)]
 pub enum Transition {
@@ -104,8 +113,7 @@ impl ChunkMatrices {
 /// The matrices of one group of channels, in engine precision.
 #[derive(Debug)]
 pub struct Chunk<E> {
-    shape: Shape,
-    n: usize,
+    t: usize,
     form: Form<E>,
 }
 
@@ -117,13 +125,12 @@ enum Form<E> {
 
 impl<E: Elem> Chunk<E> {
     /// In engine precision.
-    pub fn new(m: &ChunkMatrices, tile: usize) -> Self {
-        let shape = Shape { samples: m.samples(), tile };
+    pub fn new(m: &ChunkMatrices) -> Self {
         let form = match &m.transition {
             Transition::Poles(a) => Form::Poles(Poles::new(m, a)),
-            Transition::Matrix(a) => Form::Matrix(Matrix::new(m, a, tile)),
+            Transition::Matrix(a) => Form::Matrix(Matrix::new(m, a)),
         };
-        Self { shape, n: m.states(), form }
+        Self { t: m.samples(), form }
     }
 
     /// Elements of scratch that the runs need, for `n` numbers of state: the states before each chunk of a tile and
@@ -132,45 +139,37 @@ impl<E: Elem> Chunk<E> {
         Poles::<E>::scratch_len(shape, n).max(Matrix::<E>::scratch_len(shape, n))
     }
 
-    /// `chunks` (at most a tile) chunks of rows `u` as rows `y`; `state` N rows, moved on.
+    /// `chunks` chunks, as many as the scratch has room for, of rows `u` as rows `y`; `state` N rows, moved on.
     ///
     /// # Safety
     /// All rows of GROUP elements are valid, and no one else touches those of `y`.
     pub unsafe fn run(&self, isa: Isa, chunks: usize, u: In<E>, y: Out<E>, state: &mut [E], scratch: &mut [E]) {
         // SAFETY: as the caller's.
-        unsafe { self.go(isa, chunks, Some(u), Some(y), state, scratch) };
+        unsafe { self.go(isa, Call { chunks, u: Some(u), y: Some(y), state, scratch }) };
     }
 
     /// As [`Chunk::run`] with packed rows, without input: what the state still says.
     pub fn echo(&self, isa: Isa, chunks: usize, y: &mut [E], state: &mut [E], scratch: &mut [E]) {
-        assert!(y.len() >= chunks * self.shape.samples * GROUP);
+        assert!(y.len() >= chunks * self.t * GROUP);
+        let y = (y.as_mut_ptr(), GROUP as isize);
         // SAFETY: just checked.
-        unsafe { self.go(isa, chunks, None, Some((y.as_mut_ptr(), GROUP as isize)), state, scratch) };
+        unsafe { self.go(isa, Call { chunks, u: None, y: Some(y), state, scratch }) };
     }
 
     /// As [`Chunk::run`] with packed rows, moving the state on without answers.
     pub fn advance(&self, isa: Isa, chunks: usize, u: &[E], state: &mut [E], scratch: &mut [E]) {
-        assert!(u.len() >= chunks * self.shape.samples * GROUP);
+        assert!(u.len() >= chunks * self.t * GROUP);
+        let u = (u.as_ptr(), GROUP as isize);
         // SAFETY: just checked.
-        unsafe { self.go(isa, chunks, Some((u.as_ptr(), GROUP as isize)), None, state, scratch) };
+        unsafe { self.go(isa, Call { chunks, u: Some(u), y: None, state, scratch }) };
     }
 
-    unsafe fn go(
-        &self,
-        isa: Isa,
-        chunks: usize,
-        u: Option<In<E>>,
-        y: Option<Out<E>>,
-        state: &mut [E],
-        scratch: &mut [E],
-    ) {
-        assert!(chunks <= self.shape.tile && state.len() == self.n * GROUP);
-        assert!(scratch.len() >= Self::scratch_len(self.shape, self.n));
+    unsafe fn go(&self, isa: Isa, call: Call<'_, E>) {
         // SAFETY: as the caller's.
         unsafe {
             match &self.form {
-                Form::Poles(form) => form.run(isa, chunks, u, y, state, scratch),
-                Form::Matrix(form) => form.run(isa, chunks, u, y, state, scratch),
+                Form::Poles(form) => form.run(isa, call),
+                Form::Matrix(form) => form.run(isa, call),
             }
         }
     }

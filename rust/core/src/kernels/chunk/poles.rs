@@ -1,7 +1,7 @@
 //! Chunk matrices of systems whose state moves by complex poles. Lanes are channels: every entry is a row of
 //! [`GROUP`] channels.
 
-use super::{ChunkMatrices, In, Out, Shape};
+use super::{Call, ChunkMatrices, Out, Shape};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, columns};
 
 /// The four matrices of one group of channels.
@@ -52,15 +52,7 @@ impl<E: Elem> Poles<E> {
     ///
     /// # Safety
     /// All rows are valid.
-    pub unsafe fn run(
-        &self,
-        isa: Isa,
-        chunks: usize,
-        u: Option<In<E>>,
-        y: Option<Out<E>>,
-        state: &mut [E],
-        scratch: &mut [E],
-    ) {
+    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, scratch }: Call<'_, E>) {
         let rows = chunks * self.t;
         let (packed, x) = scratch.split_at_mut(rows * GROUP);
         assert!(state.len() == self.n * GROUP && x.len() >= (chunks + 1) * whole(self.n) * GROUP);
