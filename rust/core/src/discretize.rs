@@ -61,39 +61,49 @@ impl Disc {
 
 const ONE: Complex64 = Complex64::new(1.0, 0.0);
 
-/// (Abar, f) of one mode with eigenvalue `lambda`, where Bbar = f B.
+/// One mode after discretisation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ModeBar {
+    /// Abar
+    pub a: Complex64,
+    /// Abar - 1, with the relative accuracy that the difference would lose near Abar = 1.
+    pub a_minus_one: Complex64,
+    /// Bbar = f B
+    pub f: Complex64,
+}
+
+/// The mode with eigenvalue `lambda`.
 ///
 /// Not finite where a generalised bilinear transform has its pole, alpha dt lambda = 1.
-pub fn discretize_mode(disc: Disc, alpha: f64, lambda: Complex64, dt: f64) -> (Complex64, Complex64) {
+pub fn discretize_mode(disc: Disc, alpha: f64, lambda: Complex64, dt: f64) -> ModeBar {
     match disc.alpha(alpha) {
         Some(alpha) => {
             let pole = ONE - alpha * dt * lambda;
-            ((ONE + (1.0 - alpha) * dt * lambda).fdiv(pole), Complex64::from(dt).fdiv(pole))
+            ModeBar {
+                a: (ONE + (1.0 - alpha) * dt * lambda).fdiv(pole),
+                a_minus_one: (dt * lambda).fdiv(pole),
+                f: Complex64::from(dt).fdiv(pole),
+            }
         }
-        None if disc == Disc::Discrete => (lambda, ONE),
+        None if disc == Disc::Discrete => ModeBar { a: lambda, a_minus_one: lambda - ONE, f: ONE },
         None => {
             let z = dt * lambda;
+            let (a, a_minus_one) = exp_and_expm1(z);
             // Below this (e^z - 1) / z is 1 to the last bit, and division by a tiny z would underflow.
-            let f = if z.l1_norm() < 1e-17 { dt.into() } else { dt * expm1(z).fdiv(z) };
-            (z.exp(), f)
+            let f = if z.l1_norm() < 1e-17 { dt.into() } else { dt * a_minus_one.fdiv(z) };
+            ModeBar { a, a_minus_one, f }
         }
     }
 }
 
-/// Abar - 1 of one mode, with the relative accuracy that the difference would lose near Abar = 1.
-pub fn discretize_mode_minus_one(disc: Disc, alpha: f64, lambda: Complex64, dt: f64) -> Complex64 {
-    match disc.alpha(alpha) {
-        Some(alpha) => (dt * lambda).fdiv(ONE - alpha * dt * lambda),
-        None if disc == Disc::Discrete => lambda - ONE,
-        None => expm1(dt * lambda),
-    }
-}
-
-/// e^z - 1 without cancellation near z = 0.
-fn expm1(z: Complex64) -> Complex64 {
-    let half = (0.5 * z.im).sin();
-    // e^x cos y - 1 = (e^x - 1) cos y - 2 sin^2(y / 2)
-    Complex64::new(z.re.exp_m1() * z.im.cos() - 2.0 * half * half, z.re.exp() * z.im.sin())
+/// e^z, and e^z - 1 without cancellation near z = 0.
+fn exp_and_expm1(z: Complex64) -> (Complex64, Complex64) {
+    let (half_sin, half_cos) = (0.5 * z.im).sin_cos();
+    let (scale, grown) = (z.re.exp(), z.re.exp_m1());
+    // cos y = 1 - 2 sin^2(y / 2), and e^x cos y - 1 = (e^x - 1) cos y - 2 sin^2(y / 2)
+    let less = 2.0 * half_sin * half_sin;
+    let (sin, cos) = (2.0 * half_sin * half_cos, 1.0 - less);
+    (Complex64::new(scale * cos, scale * sin), Complex64::new(grown * cos - less, scale * sin))
 }
 
 /// A diagonal plus low-rank system after the bilinear transform, with N stored modes and K real inner products:
@@ -162,9 +172,10 @@ pub fn discretize_dplr(
         w = w.into_iter().flat_map(|w| [w.clone(), times(&w, Complex64::I)]).collect();
         v = v.into_iter().flat_map(|v| [v.clone(), times(&v, -Complex64::I)]).collect();
     }
+    let modes: Vec<_> = lambda.iter().map(|&l| discretize_mode(Disc::Bilinear, 0.5, l, dt)).collect();
     let bar = DplrBar {
-        a: lambda.iter().map(|&l| discretize_mode(Disc::Bilinear, 0.5, l, dt).0).collect(),
-        a_minus_one: lambda.iter().map(|&l| discretize_mode_minus_one(Disc::Bilinear, 0.5, l, dt)).collect(),
+        a: modes.iter().map(|m| m.a).collect(),
+        a_minus_one: modes.iter().map(|m| m.a_minus_one).collect(),
         w,
         v,
         b,

@@ -3,8 +3,9 @@
 use crate::discretize::{Disc, discretize_mode};
 use crate::document::{DiagonalMimo, Document, Node};
 use crate::error::{Error, Result};
+use crate::kernels::aligned::{Aligned, fits};
 use crate::kernels::linear::{Epilogue, Linear};
-use crate::kernels::{Aligned, Isa, padded};
+use crate::kernels::{Isa, padded};
 use crate::layers::convolution::Source;
 use crate::layers::system::System;
 use crate::lower;
@@ -49,21 +50,20 @@ pub fn kernel(
             (d.ssm.channels(), d.ssm.outputs(), d.ssm.kernel_length, d.ssm.c_reverse.is_some(), Box::new(make))
         }
         Node::DiagonalMimo(m) => {
-            Aligned::<f64>::try_zeros("length", length, m.b.shape[1] * m.c.shape[0])?;
+            fits::<f64>("length", length, m.b.shape[1] * m.c.shape[0])?;
             return Ok(mimo(m, length, rate, isa));
         }
         other => {
             return Err(Error::Unsupported(format!("{}: its kernel depends on the input", other.label())));
         }
     };
-    Aligned::<f64>::try_zeros("length", length, m * h * 2)?;
-    let mut numbers = Vec::new();
-    for backward in if reverse { &[false, true][..] } else { &[false] } {
-        let (_, mut kernels) = make(*backward)?.kernels(isa, team, length);
-        if let Some(cut) = cut {
-            kernels.chunks_exact_mut(length).for_each(|k| k[lower::cut_at(cut, rate).min(length)..].fill(0.0));
-        }
-        numbers.extend(kernels);
+    fits::<f64>("length", length, m * h * 2)?;
+    let (_, mut numbers) = make(false)?.kernels(isa, team, length);
+    if reverse {
+        numbers.extend(make(true)?.kernels(isa, team, length).1);
+    }
+    if let Some(cut) = cut {
+        numbers.chunks_exact_mut(length).for_each(|k| k[lower::cut_at(cut, rate).min(length)..].fill(0.0));
     }
     let directions = if reverse { 2 } else { 1 };
     Ok(([directions * m, h, length], numbers))
@@ -100,7 +100,7 @@ fn mimo(m: &DiagonalMimo, length: usize, rate: f64, isa: Isa) -> ([usize; 3], Ve
     let read = Linear::<f64>::new(2 * n, &weight, None, Epilogue::None);
     let step = |i: usize| m.dt.as_ref().map_or(1.0, |dt| dt[i] * rate);
     let bars: Vec<_> = (0..n).map(|i| discretize_mode(m.disc, m.alpha, m.a[i], step(i))).collect();
-    let mut x: Vec<Complex64> = (0..n * d_in).map(|i| m.b.data[i] * bars[i / d_in].1).collect();
+    let mut x: Vec<Complex64> = (0..n * d_in).map(|i| m.b.data[i] * bars[i / d_in].f).collect();
     let (mut rows, mut y) = (Aligned::zeros(d_in * padded(2 * n)), Aligned::zeros(d_in * padded(d_out)));
     let mut kernel = vec![0.0; d_out * d_in * length];
     for l in 0..length {
@@ -116,7 +116,7 @@ fn mimo(m: &DiagonalMimo, length: usize, rate: f64, isa: Isa) -> ([usize; 3], Ve
                 kernel[(o * d_in + j) * length + l] = y[j * padded(d_out) + o];
             }
         }
-        x.iter_mut().enumerate().for_each(|(i, x)| *x *= bars[i / d_in].0);
+        x.iter_mut().enumerate().for_each(|(i, x)| *x *= bars[i / d_in].a);
     }
     ([d_out, d_in, length], kernel)
 }
@@ -136,7 +136,7 @@ pub fn krylov(
     b: &[f64],
     length: usize,
 ) -> Result<Vec<f64>> {
-    Aligned::<f64>::try_zeros("length", length, systems * padded(n) * 2)?;
+    fits::<f64>("length", length, systems * padded(n) * 2)?;
     let mut answer = vec![0.0; systems * n * length];
     if n == 0 || length == 0 {
         return Ok(answer);

@@ -464,7 +464,7 @@ impl<E: Elem> Lowering<E> {
         // Rows of the real parts, then of the imaginary ones, each padded to groups: the layout of the states.
         let mut b = vec![0.0; 2 * half * d_in];
         for i in 0..n {
-            let (_, f) = discretize::discretize_mode(m.disc, m.alpha, m.a[i], step[i]);
+            let f = discretize::discretize_mode(m.disc, m.alpha, m.a[i], step[i]).f;
             for j in 0..d_in {
                 let v: Complex64 = m.b.data[i * d_in + j] * f;
                 (b[i * d_in + j], b[(half + i) * d_in + j]) = (v.re, v.im);

@@ -46,7 +46,7 @@ fn is_unstable(eigenvalue: &Complex64) -> bool {
 
 /// The first unstable one among a channel's continuous eigenvalues.
 fn channel(h: usize, disc: Disc, alpha: f64, values: impl IntoIterator<Item = (Complex64, f64)>) -> Unstable {
-    let mut discrete = values.into_iter().map(|(lambda, dt)| discretize_mode(disc, alpha, lambda, dt).0);
+    let mut discrete = values.into_iter().map(|(lambda, dt)| discretize_mode(disc, alpha, lambda, dt).a);
     discrete.find(is_unstable).map(|eigenvalue| (format!("channel {h}"), eigenvalue))
 }
 
@@ -64,7 +64,7 @@ fn diagonal(node: &Diagonal) -> Unstable {
 fn mimo(node: &DiagonalMimo) -> Unstable {
     node.a.iter().enumerate().find_map(|(n, &lambda)| {
         let dt = node.dt.as_ref().map_or(1.0, |dt| dt[n]);
-        let eigenvalue = discretize_mode(node.disc, node.alpha, lambda, dt).0;
+        let eigenvalue = discretize_mode(node.disc, node.alpha, lambda, dt).a;
         is_unstable(&eigenvalue).then(|| (format!("mode {n}"), eigenvalue))
     })
 }

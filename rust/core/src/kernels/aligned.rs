@@ -22,12 +22,7 @@ impl<E: Elem> Aligned<E> {
     /// # Errors
     /// [`Error::Value`] where that is more memory than there is.
     pub fn try_zeros(what: &str, count: usize, len: usize) -> Result<Self> {
-        let failed = || Error::Value(format!("{what}: expected what fits into memory, found {count}"));
-        let len = count.checked_mul(len).filter(|n| n.checked_mul(2 * size_of::<E>()).is_some()).ok_or_else(failed)?;
-        let mut probe: Vec<E> = Vec::new();
-        probe.try_reserve_exact(len + LINE).map_err(|_| failed())?;
-        drop(probe);
-        Ok(Self::zeros(len))
+        Ok(Self::zeros(fits::<E>(what, count, len)?))
     }
 
     /// `len` zeros. Memory that is never touched costs nothing.
@@ -37,6 +32,17 @@ impl<E: Elem> Aligned<E> {
         let start = storage.as_ptr().align_offset(LINE);
         Self { storage, start, len }
     }
+}
+
+/// `count` times `len`, where so many elements fit into memory.
+///
+/// # Errors
+/// [`Error::Value`] where they do not: `what` names the count.
+pub fn fits<E>(what: &str, count: usize, len: usize) -> Result<usize> {
+    let failed = || Error::Value(format!("{what}: expected what fits into memory, found {count}"));
+    let len = count.checked_mul(len).ok_or_else(failed)?;
+    Vec::<E>::new().try_reserve_exact(len.saturating_add(LINE)).map_err(|_| failed())?;
+    Ok(len)
 }
 
 /// Asks for large pages before the memory is touched: what is read from end to end with every sample spends much of

@@ -3,10 +3,10 @@
 
 use super::system::System;
 use crate::conv::CausalConv;
-use crate::discretize;
+use crate::discretize::{Disc, discretize_mode};
 use crate::document::Diagonal;
 use crate::kernels::{Elem, Isa, padded};
-use crate::layers::lti::kernels_of;
+use crate::layers::impulse::kernels_of;
 use crate::threads::{Shared, Team};
 use num_complex::Complex64;
 use std::marker::PhantomData;
@@ -66,7 +66,7 @@ fn dss_kernels(node: &Diagonal, rate: f64, length: usize) -> Vec<f64> {
             let x = a * ((z * length as f64).exp() - 1.0);
             let scale = node.ssm.c.data[v * n + i]
                 * node.b.data[at]
-                * discretize::discretize_mode_minus_one(crate::discretize::Disc::Zoh, 0.5, z, 1.0)
+                * discretize_mode(Disc::Zoh, 0.5, z, 1.0).a_minus_one
                 * (x.conj() / (x.norm_sqr() + EPSILON));
             for (l, k) in kernel.iter_mut().enumerate() {
                 let power: Complex64 = (z * l as f64).exp();

@@ -19,7 +19,7 @@ pub struct Mimo<E> {
 impl<E: Elem> Mimo<E> {
     /// The modes `lambda` with step sizes `step` (rate included). `reverse` runs from the last sample to the first.
     pub fn new(lambda: Vec<Complex64>, step: Vec<f64>, disc: Disc, alpha: f64, reverse: bool) -> Self {
-        let pole = |(&l, &dt): (&Complex64, &f64)| discretize::discretize_mode_minus_one(disc, alpha, l, dt);
+        let pole = |(&l, &dt): (&Complex64, &f64)| discretize::discretize_mode(disc, alpha, l, dt).a_minus_one;
         let delta: Vec<_> = lambda.iter().zip(&step).map(pole).collect();
         Self { spectrum: Spectrum::new(&delta), lambda, step, disc, alpha, reverse }
     }
@@ -49,10 +49,9 @@ impl<E: Elem> Mimo<E> {
             .iter()
             .zip(&self.step)
             .map(|(&lambda, &step)| {
-                let (_, f) = discretize::discretize_mode(self.disc, self.alpha, lambda, step);
-                let (_, g) = discretize::discretize_mode(self.disc, self.alpha, lambda, step * dt);
-                let delta = discretize::discretize_mode_minus_one(self.disc, self.alpha, lambda, step * dt);
-                (delta, g / f)
+                let regular = discretize::discretize_mode(self.disc, self.alpha, lambda, step);
+                let bar = discretize::discretize_mode(self.disc, self.alpha, lambda, step * dt);
+                (bar.a_minus_one, bar.f / regular.f)
             })
             .collect();
         for row in v.chunks_exact_mut(2 * half).take(rows) {

@@ -1,6 +1,6 @@
 //! The systems of a layer in float64, and the recurrences made from them for lanes and step sizes.
 
-use crate::discretize::{self, DplrBar, RealSchur};
+use crate::discretize::{self, DplrBar, ModeBar, RealSchur};
 use crate::document::{ComplexArray, Dense, Diagonal, Dplr};
 use crate::error::{Error, Result};
 use crate::kernels::chunk::{ChunkMatrices, Shape, Transition};
@@ -226,6 +226,15 @@ impl System {
         matches!(self.kind, Kind::Diagonal(_))
     }
 
+    /// Where the state moves by poles alone: mode n of an output as (Abar, what reads it).
+    pub fn poles(&self) -> Option<impl Fn(Lane, usize) -> (Complex64, Complex64) + Sync> {
+        let Kind::Diagonal(node) = &self.kind else { return None };
+        Some(move |lane, n| {
+            let (bar, c) = self.mode_of(node, lane, n, 1.0);
+            (bar.a, c)
+        })
+    }
+
     /// How chunks are cut: where the state moves by a matrix, that product is shared by more samples, and the matrices
     /// are so many that they come from afar.
     pub fn chunk_shape(&self) -> Shape {
@@ -278,30 +287,36 @@ impl System {
     }
 
     fn modes_of<E: Elem>(&self, node: &Diagonal, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {
-        let (n, h, s) = (node.ssm.modes(), node.ssm.channels(), node.systems());
+        let n = node.ssm.modes();
         let parts = lanes.iter().flatten().map(|l| l.parts).max().unwrap_or(1);
-        let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
-        let factor = if node.conjugate_pairs { 2.0 } else { 1.0 };
         let mode = |lane: usize, i: usize| {
             let Some(l) = lanes[lane] else { return diagonal::Mode::default() };
             let i = i * parts + l.part;
             if i >= n {
                 return diagonal::Mode::default();
             }
-            let at = l.channel % s * n + i;
-            let lambda = node.a.data[at];
-            let step = node.ssm.step(l.channel, i).unwrap_or(1.0) * self.rate;
-            let (a, f) = discretize::discretize_mode(node.disc, node.alpha, lambda, step);
-            let delta = |step| discretize::discretize_mode_minus_one(node.disc, node.alpha, lambda, step);
-            let read = factor * c.data[(l.output * h + l.channel) * n + i] * node.b.data[at] * f;
-            let read = read * a.powu(self.delay.try_into().unwrap_or(u32::MAX));
+            let (regular, c) = self.mode_of(node, l, i, 1.0);
             if dt == 1.0 {
-                return diagonal::Mode { delta: delta(step), c: read, gain: Complex64::ONE };
+                return diagonal::Mode { delta: regular.a_minus_one, c, gain: Complex64::ONE };
             }
-            let (_, g) = discretize::discretize_mode(node.disc, node.alpha, lambda, step * dt);
-            diagonal::Mode { delta: delta(step * dt), c: read, gain: g / f }
+            let (bar, _) = self.mode_of(node, l, i, dt);
+            diagonal::Mode { delta: bar.a_minus_one, c, gain: bar.f / regular.f }
         };
         Recurrence::Diagonal(Modes::new(n.div_ceil(parts), dt == 1.0, mode))
+    }
+
+    /// Mode `n` of an output with its step size times `dt`, and what reads it, with B and the factor 2 of conjugate
+    /// pairs folded in.
+    fn mode_of(&self, node: &Diagonal, lane: Lane, n: usize, dt: f64) -> (ModeBar, Complex64) {
+        let Lane { channel, output, .. } = lane;
+        let (modes, channels) = (node.ssm.modes(), node.ssm.channels());
+        let at = channel % node.systems() * modes + n;
+        let step = node.ssm.step(channel, n).unwrap_or(1.0) * self.rate * dt;
+        let bar = discretize::discretize_mode(node.disc, node.alpha, node.a.data[at], step);
+        let factor = if node.conjugate_pairs { 2.0 } else { 1.0 };
+        let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
+        let read = factor * c.data[(output * channels + channel) * modes + n] * node.b.data[at] * bar.f;
+        (bar, if self.delay > 0 { read * bar.a.powu(self.delay.try_into().unwrap_or(u32::MAX)) } else { read })
     }
 
     fn low_rank_of<E: Elem>(&self, node: &Dplr, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {

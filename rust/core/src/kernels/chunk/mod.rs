@@ -28,6 +28,7 @@ macro_rules! by_chunks {
 
 mod matrix;
 mod poles;
+pub mod vandermonde;
 
 use super::{Elem, GROUP, Isa};
 use matrix::Matrix;
