@@ -239,7 +239,7 @@ impl System {
     /// are so many that they come from afar.
     pub fn chunk_shape(&self) -> Shape {
         match self.kind {
-            Kind::Diagonal(_) => Shape { samples: 32, tile: 36 },
+            Kind::Diagonal(_) => Shape { samples: 16, tile: 36 },
             Kind::Dplr(_) | Kind::Dense(..) => Shape { samples: 64, tile: 96 },
         }
     }
@@ -250,7 +250,7 @@ impl System {
     pub fn prefers_chunks(&self, rows: usize) -> bool {
         const FEW_ROWS: usize = 256;
         const MANY_ROWS: usize = 1024;
-        const LAST_CACHE: usize = 1 << 22;
+        const LAST_CACHE: usize = 1 << 21;
         let Kind::Dplr(d) = &self.kind else { return true };
         let n = if d.ssm.modes() > 48 { return false } else { 2 * d.ssm.modes() };
         let entries = self.channels() * self.outputs() * n * (2 * self.chunk_shape().samples + n);
