@@ -55,7 +55,7 @@ impl Team {
                 let workers = pool.current_num_threads().min(n);
                 pool.install(|| {
                     (0..workers).into_par_iter().with_max_len(1).for_each(|worker| {
-                        for item in (worker..n).step_by(workers) {
+                        for item in n * worker / workers..n * (worker + 1) / workers {
                             f(worker, item);
                         }
                     });
