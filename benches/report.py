@@ -65,9 +65,9 @@ def _head(r: dict[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield (
-        "Times are minima and medians of all calls; ratios are of minima, and of medians where the goal says so or the"
-        " call is one step. Every answer was compared with float64 (or with another entry) before it was timed:"
-        " the column error is max |difference| / max |answer|."
+        "Times are minima and medians of all calls; ratios to peers are of medians, and that of minima stands beside;"
+        " shares of the machine's peak are of minima. Every answer was compared with float64 (or with another entry)"
+        " before it was timed: the column error is max |difference| / max |answer|."
     )
     yield ""
 

@@ -245,16 +245,21 @@ impl System {
     }
 
     /// Whether runs of so many samples go through chunk matrices where the caller does not say. S4's own recurrence
-    /// costs O(N) a sample, its matrix over a chunk O(N^2); and the matrices are read for many samples only, for more
-    /// where all channels' do not stay in the last cache.
+    /// costs O(N) a sample, its matrix over a chunk O(N^2), and little less than the recurrence for few modes. The
+    /// matrices are read for many samples only; for more where all channels' do not stay in the last cache, or where
+    /// the samples to be turned stand a page apart.
     pub fn prefers_chunks(&self, rows: usize) -> bool {
         const FEW_ROWS: usize = 256;
         const MANY_ROWS: usize = 1024;
-        const LAST_CACHE: usize = 1 << 21;
+        const FEW_MODES: usize = 8;
+        const MANY_MODES: usize = 48;
+        const LAST_CACHE: usize = 1 << 22;
+        const PAGE: usize = 1024;
         let Kind::Dplr(d) = &self.kind else { return true };
-        let n = if d.ssm.modes() > 48 { return false } else { 2 * d.ssm.modes() };
-        let entries = self.channels() * self.outputs() * n * (2 * self.chunk_shape().samples + n);
-        rows >= if entries <= LAST_CACHE { FEW_ROWS } else { MANY_ROWS }
+        let (modes, outputs) = (d.ssm.modes(), self.channels() * self.outputs());
+        let entries = outputs * 2 * modes * (2 * self.chunk_shape().samples + 2 * modes);
+        let far = entries > LAST_CACHE || outputs >= PAGE;
+        modes <= MANY_MODES && rows >= if far { MANY_ROWS } else { FEW_ROWS } && !(far && modes <= FEW_MODES)
     }
 
     /// The same with its kernel cut off after `taps` samples: then these are all its memory.
