@@ -66,8 +66,8 @@ def _head(r: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Times are minima and medians of all calls; ratios to peers are of medians, and that of minima stands beside;"
-        " shares of the machine's peak are of minima. Every answer was compared with float64 (or with another entry)"
-        " before it was timed: the column error is max |difference| / max |answer|."
+        " two threads over one, and shares of the machine's peak, are of minima. Every answer was compared with float64"
+        " (or with another entry) before it was timed: the column error is max |difference| / max |answer|."
     )
     yield ""
 
