@@ -87,6 +87,11 @@ def test_the_kernel_of_dss_is_its_own(node: Diagonal, length: int) -> None:
     assert relative_error(Model(alone(node)).kernel(0, length), oracle.kernel(node, node.C, length)) < 1e-12
 
 
+@given(st.one_of(siso(causal=False), dss(), mimos()))
+def test_a_kernel_of_no_samples_is_empty(node: Any) -> None:
+    assert Model(alone(node)).kernel(0, 0).shape[2] == 0
+
+
 @given(siso(stepped=True), st.integers(1, 100), st.floats(0.5, 4))
 def test_a_rate_cuts_kernels_sooner(node: Any, length: int, rate: float) -> None:
     node = replace(node, kernel_length=50)

@@ -58,6 +58,10 @@ pub fn kernel(
         }
     };
     fits::<f64>("length", length, m * h * 2)?;
+    let shape = [if reverse { 2 * m } else { m }, h, length];
+    if length == 0 {
+        return Ok((shape, Vec::new()));
+    }
     let (_, mut numbers) = make(false)?.kernels(isa, team, length);
     if reverse {
         numbers.extend(make(true)?.kernels(isa, team, length).1);
@@ -65,8 +69,7 @@ pub fn kernel(
     if let Some(cut) = cut {
         numbers.chunks_exact_mut(length).for_each(|k| k[lower::cut_at(cut, rate).min(length)..].fill(0.0));
     }
-    let directions = if reverse { 2 } else { 1 };
-    Ok(([directions * m, h, length], numbers))
+    Ok((shape, numbers))
 }
 
 fn collect<'a>(node: &'a Node, found: &mut Vec<&'a Node>) {
