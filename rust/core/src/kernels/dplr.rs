@@ -31,7 +31,8 @@ pub struct LowRank<E> {
     products: usize,
     unit_gain: bool,
     coefficients: Aligned<E>,
-    /// What looks a sample ahead: v (1 + delta), (re, im) a product and mode; then Re(v_k . w_j) and Re(v_k . b).
+    /// What looks a sample ahead, where runs go two at a time: v (1 + delta), (re, im) a product and mode; then
+    /// Re(v_k . w_j) and Re(v_k . b).
     ahead: Aligned<E>,
 }
 
@@ -55,11 +56,12 @@ impl<E: Elem> LowRank<E> {
         assert!(products <= MAX_PRODUCTS);
         let rows = fixed(unit_gain) + EACH * products;
         let mut coefficients = Aligned::zeros(modes * rows * GROUP);
-        let mut ahead = vec![0.0; (2 * modes + products + 1) * products * GROUP];
+        let ahead_rows = if products <= PAIRED_PRODUCTS { (2 * modes + products + 1) * products } else { 0 };
+        let mut ahead = vec![0.0; ahead_rows * GROUP];
         for n in 0..modes {
             for lane in 0..GROUP {
                 let Some(m) = mode(lane, n) else { continue };
-                for (i, (v, _)) in m.vw.iter().enumerate() {
+                for (i, (v, _)) in m.vw.iter().enumerate().take_while(|_| ahead_rows > 0) {
                     let moved = v * (1.0 + m.delta);
                     let mut at = (n * products + i) * 2 * GROUP + lane;
                     ahead[at] = moved.re;

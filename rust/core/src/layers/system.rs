@@ -230,8 +230,8 @@ impl System {
     pub fn poles(&self) -> Option<impl Fn(Lane, usize) -> (Complex64, Complex64) + Sync> {
         let Kind::Diagonal(node) = &self.kind else { return None };
         Some(move |lane, n| {
-            let (bar, c) = self.mode_of(node, lane, n, 1.0);
-            (bar.a, c)
+            let bar = self.mode_bar(node, lane, n, 1.0);
+            (bar.a, self.reads(node, lane, n, &bar))
         })
     }
 
@@ -300,28 +300,32 @@ impl System {
             if i >= n {
                 return diagonal::Mode::default();
             }
-            let (regular, c) = self.mode_of(node, l, i, 1.0);
+            let regular = self.mode_bar(node, l, i, 1.0);
+            let c = self.reads(node, l, i, &regular);
             if dt == 1.0 {
                 return diagonal::Mode { delta: regular.a_minus_one, c, gain: Complex64::ONE };
             }
-            let (bar, _) = self.mode_of(node, l, i, dt);
+            let bar = self.mode_bar(node, l, i, dt);
             diagonal::Mode { delta: bar.a_minus_one, c, gain: bar.f / regular.f }
         };
         Recurrence::Diagonal(Modes::new(n.div_ceil(parts), dt == 1.0, mode))
     }
 
-    /// Mode `n` of an output with its step size times `dt`, and what reads it, with B and the factor 2 of conjugate
-    /// pairs folded in.
-    fn mode_of(&self, node: &Diagonal, lane: Lane, n: usize, dt: f64) -> (ModeBar, Complex64) {
-        let Lane { channel, output, .. } = lane;
-        let (modes, channels) = (node.ssm.modes(), node.ssm.channels());
-        let at = channel % node.systems() * modes + n;
+    /// Mode `n` of a channel with its step size times `dt`.
+    fn mode_bar(&self, node: &Diagonal, Lane { channel, .. }: Lane, n: usize, dt: f64) -> ModeBar {
+        let lambda = node.a.data[channel % node.systems() * node.ssm.modes() + n];
         let step = node.ssm.step(channel, n).unwrap_or(1.0) * self.rate * dt;
-        let bar = discretize::discretize_mode(node.disc, node.alpha, node.a.data[at], step);
+        discretize::discretize_mode(node.disc, node.alpha, lambda, step)
+    }
+
+    /// What reads mode `n` of an output, with B, the factor 2 of conjugate pairs and the delay folded in.
+    fn reads(&self, node: &Diagonal, Lane { channel, output, .. }: Lane, n: usize, bar: &ModeBar) -> Complex64 {
+        let (modes, channels) = (node.ssm.modes(), node.ssm.channels());
         let factor = if node.conjugate_pairs { 2.0 } else { 1.0 };
         let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
-        let read = factor * c.data[(output * channels + channel) * modes + n] * node.b.data[at] * bar.f;
-        (bar, if self.delay > 0 { read * bar.a.powu(self.delay.try_into().unwrap_or(u32::MAX)) } else { read })
+        let b = node.b.data[channel % node.systems() * modes + n];
+        let read = factor * c.data[(output * channels + channel) * modes + n] * b * bar.f;
+        if self.delay > 0 { read * bar.a.powu(self.delay.try_into().unwrap_or(u32::MAX)) } else { read }
     }
 
     fn low_rank_of<E: Elem>(&self, node: &Dplr, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {

@@ -4,7 +4,7 @@
 //! in the first cache while all i go by; vectors run along j, so that the answers stand as they are wanted.
 
 use super::WIDE;
-use crate::kernels::{Aligned, Isa, Kernel, Lanes, padded};
+use crate::kernels::{Aligned, GROUP, Isa, Kernel, Lanes, padded};
 use num_complex::Complex64;
 
 /// T
@@ -88,7 +88,7 @@ impl<F: Fn(usize) -> (Complex64, Complex64)> Kernel<f64> for Run<'_, F> {
 #[inline(always)]
 fn fill<L: Lanes<E = f64>>(lanes: L, a: Complex64, c: Complex64, powers: &mut [f64]) -> Complex64 {
     let mut read = c;
-    let mut first = [Complex64::ZERO; 16];
+    let mut first = [Complex64::ZERO; GROUP];
     for z in &mut first[..L::LANES] {
         *z = read;
         read *= a;
