@@ -102,6 +102,25 @@ def test_long_sequences_stay_precise(name: str, kind: str) -> None:
     assert relative_error(y, expected) < PRECISE
 
 
+@pytest.mark.parametrize("kind", ["noise", "walk", "constant"])
+def test_single_samples_among_blocks_stay_precise(kind: str) -> None:
+    """Enough channels that a sample does not move all modes: blocks find the states as they should be."""
+    h = 20
+    u = samples(kind, LENGTH, h)
+    expected = Model(alone(s4d(h)), "float64")(u)
+    stream = Model(alone(s4d(h))).stream()
+    y = np.empty((1, LENGTH, h), np.float32)
+    for t in range(0, LENGTH, 64):
+        singles = t // 64 % 51
+        for i in range(singles):
+            y[:, t + i] = stream.step(u[:, t + i])
+        y[:, t + singles : t + 64] = stream.push(u[:, t + singles : t + 64])
+    assert relative_error(y, expected) < PRECISE
+    stream.reset()
+    y = np.concatenate([stream.step(u[:, t])[:, None] for t in range(LENGTH)], 1)
+    assert relative_error(y, expected) < PRECISE
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_channel_of_a_long_sequence_stays_precise(name: str) -> None:
     """Each by itself, however quiet beside the others."""

@@ -27,6 +27,7 @@ pub(crate) fn lower<E: Elem>(document: &Document, rate: f64, isa: Isa) -> Result
         free: Vec::new(),
         rate,
         padding_seen: None,
+        groups: 0,
         team: Team::all()?,
     };
     let input = lowering.buffer(document.d_input);
@@ -64,6 +65,8 @@ struct Lowering<E> {
     free: Vec<Buffer>,
     rate: f64,
     padding_seen: Option<bool>,
+    /// Groups of lanes that the layers so far have.
+    groups: usize,
     team: Team,
 }
 
@@ -410,6 +413,8 @@ impl<E: Elem> Lowering<E> {
     fn lti(&mut self, layer: Lti<E>, x: Buffer, y: Buffer, after: u64) {
         self.plan.scratch_len = self.plan.scratch_len.max(layer.scratch_len());
         self.plan.tile_rows = self.plan.tile_rows.max(layer.tile_rows());
+        let layer = layer.after(self.groups);
+        self.groups += layer.groups();
         let state = self.place(layer.state_len());
         self.ops.push((Op::Lti { layer: Box::new(layer), state, x, y }, after));
     }

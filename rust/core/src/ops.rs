@@ -1,10 +1,11 @@
 //! The operations that a plan is made of.
 
+use crate::kernels::diagonal::Streams;
 use crate::kernels::linear::Linear;
 use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::selective::Selective;
-use crate::kernels::{Aligned, Elem, GROUP, padded};
+use crate::kernels::{Aligned, Elem, padded};
 use crate::layers::convolution::Convolution;
 use crate::layers::lti::Lti;
 use crate::layers::spectrum::Mimo;
@@ -290,6 +291,10 @@ impl<E: Elem> Op<E> {
 /// depend on how they are shared.
 fn by_rows<E: Elem>(w: &Walk<'_, E>, cost: usize, f: impl Fn(usize, usize) + Sync) {
     let rows = w.streams * w.rows;
+    if w.team.size() == 1 {
+        f(0, rows);
+        return;
+    }
     let parts = (rows * cost / GRAIN).clamp(1, w.team.size().min(rows.max(1)));
     w.team.each(parts, |_, p| f(rows * p / parts, rows * (p + 1) / parts));
 }
@@ -336,23 +341,22 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
     }
 }
 
-/// One sample of each stream. The team, where there is one, shares groups and runs of streams.
+/// One sample of each stream, group by group, so that its coefficients are read once for all streams.
 fn step_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y: Buffer) {
     let (from, to) = (padded(x.width), padded(y.width));
     // SAFETY: as in `Op::run`; the items write different columns or streams.
     let (px, py) = unsafe { (Shared(w.rows_in(x).as_ptr().cast_mut()), Shared(w.rows_of(y).as_mut_ptr())) };
-    let len = layer.group_state_len();
-    let runs = w.team.size().min(w.streams);
-    w.team.each(layer.groups() * runs, |_, item| {
-        let (group, run) = (item / runs, item % runs);
-        let place = Place { from: state.from + group * len, len };
-        for s in w.streams * run / runs..w.streams * (run + 1) / runs {
-            // SAFETY: as above.
-            unsafe {
-                let (x, y) = (px.at(s * from + group * GROUP), py.at(s * to + group * GROUP));
-                let (x, y) = (std::slice::from_raw_parts(x, GROUP), std::slice::from_raw_parts_mut(y, GROUP));
-                layer.step(w.isa, w.phase, group, x, y, w.state(s, place));
-            }
+    // SAFETY: the place has this layer's state.
+    let state = unsafe { w.state(0, state) };
+    let states = Shared(state.as_mut_ptr());
+    let parts = if w.team.size() > 1 { layer.groups() } else { 1 };
+    w.team.each(parts, |_, part| {
+        let groups = layer.groups() * part / parts..layer.groups() * (part + 1) / parts;
+        // SAFETY: as above.
+        unsafe {
+            let (u, y) = ((px.at(0).cast_const(), from), (py.at(0), to));
+            let streams = Streams { count: w.streams, u, y, state: (states.at(0), w.state_len) };
+            layer.step(w.isa, w.phase, groups, streams);
         }
     });
     by_rows(w, 16 * y.width, |a, b| {

@@ -16,7 +16,8 @@ pub struct Stream<E> {
     plan: Arc<Plan<E>>,
     states: Aligned<E>,
     streams: usize,
-    work: Workspace<E>,
+    /// The first for calls that are walked as one, all for those whose streams are shared out.
+    works: Vec<Workspace<E>>,
 }
 
 impl<E: Elem> Plan<E> {
@@ -66,8 +67,8 @@ impl<E: Elem> Stream<E> {
             return Err(Error::Value("batch: expected at least one stream, found 0".into()));
         }
         let states = Aligned::try_zeros("batch", streams, plan.state_len())?;
-        let work = plan.workspace(streams.min(plan.block_rows()), 1);
-        Ok(Self { plan, states, streams, work })
+        let works = vec![plan.workspace(streams.min(plan.block_rows()), 1)];
+        Ok(Self { plan, states, streams, works })
     }
 
     /// The model.
@@ -129,7 +130,7 @@ impl<E: Elem> Stream<E> {
             let states = &mut self.states[active[from] * state_len..(active[from] + run) * state_len];
             let output = &mut output[from * d_out..(from + run) * d_out];
             let input = input.part(from, from + run, d_in);
-            self.plan.advance(&mut self.work, &Team::ALONE, &call, states, input, output);
+            self.plan.advance(&mut self.works[0], &Team::ALONE, &call, states, input, output);
             from += run;
         }
         Ok(())
@@ -166,12 +167,15 @@ impl<E: Elem> Stream<E> {
         let Some(dt) = dt else {
             let large = rows * self.streams * self.plan.cost() >= LARGE;
             let team = if large { Team::all()? } else { Team::ALONE };
-            let wanted = if rows == 1 { self.streams } else { self.streams * rows }.min(self.plan.block_rows());
-            if self.work.rows() < wanted || large {
-                self.grow(wanted, team.size());
+            let shares = if self.streams >= team.size() { team.size() } else { 1 };
+            let wanted = (self.streams.div_ceil(shares) * rows).min(self.plan.block_rows());
+            self.grow(shares, wanted, if shares == 1 { team.size() } else { 1 });
+            let Self { plan, works, states, .. } = self;
+            if shares > 1 {
+                plan.advance_shared(&mut works[..shares], &team, &call, states, input, output);
+            } else {
+                team.inside(|| plan.advance(&mut works[0], &team, &call, states, input, output));
             }
-            let Self { plan, work, states, .. } = self;
-            team.inside(|| plan.advance(work, &team, &call, states, input, output));
             return Ok(());
         };
         self.plan.check_dt(dt)?;
@@ -184,16 +188,28 @@ impl<E: Elem> Stream<E> {
                 (call.streams, call.rows, call.dt) = (1, run, dt[at]);
                 let state = &mut self.states[s * state_len..][..state_len];
                 let output = &mut output[at * d_out..(at + run) * d_out];
-                self.plan.advance(&mut self.work, &Team::ALONE, &call, state, input.part(at, at + run, d_in), output);
+                self.plan.advance(
+                    &mut self.works[0],
+                    &Team::ALONE,
+                    &call,
+                    state,
+                    input.part(at, at + run, d_in),
+                    output,
+                );
                 t += run;
             }
         }
         Ok(())
     }
 
-    fn grow(&mut self, rows: usize, threads: usize) {
-        if self.work.rows() < rows || self.work.threads() < threads {
-            self.work = self.plan.workspace(rows.max(self.work.rows()), threads.max(self.work.threads()));
+    /// Makes `count` workspaces at least, of so many rows and threads at least.
+    fn grow(&mut self, count: usize, rows: usize, threads: usize) {
+        for i in 0..count.max(self.works.len()) {
+            match self.works.get_mut(i) {
+                Some(work) if i >= count || work.rows() >= rows && work.threads() >= threads => {}
+                Some(work) => *work = self.plan.workspace(rows.max(work.rows()), threads.max(work.threads())),
+                None => self.works.push(self.plan.workspace(rows, threads)),
+            }
         }
     }
 

@@ -125,6 +125,11 @@ proptest! {
         let steps: Vec<usize> = (1..length).collect();
         let single = error(&pushed::<f32>(&document, isa, streams, &u, &steps), &whole);
         prop_assert!(single < 2e-6, "float32 by steps: {single}");
+        let mixed: Vec<usize> = (1..length).filter(|t| t / 21 % 2 == 0 || cuts.contains(t)).collect();
+        let double = error(&pushed::<f64>(&document, isa, streams, &u, &mixed), &whole);
+        prop_assert!(double < 1e-11, "float64 by steps and blocks: {double}");
+        let single = error(&pushed::<f32>(&document, isa, streams, &u, &mixed), &whole);
+        prop_assert!(single < 2e-6, "float32 by steps and blocks: {single}");
     }
 
     #[test]
@@ -139,6 +144,9 @@ proptest! {
             }
             let single = error(&pushed::<f32>(&document, isa, streams, &u, &cuts), &whole);
             prop_assert!(single < 2e-6, "float32 pushed {isa:?}: {single}");
+            let steps: Vec<usize> = (1..u.len() / streams / document.d_input).collect();
+            let double = error(&pushed::<f64>(&document, isa, streams, &u, &steps), &whole);
+            prop_assert!(double < 1e-11, "float64 by steps {isa:?}: {double}");
         }
     }
 

@@ -187,6 +187,9 @@ fn decays<E: Elem>(name: &str, document: &Document, steps: usize) {
 fn states_decay_past_the_denormals() {
     let steps = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
     let s = Sizes { h: 2, n: 3, m: 1 };
+    let many = Sizes { h: 17, ..s };
+    let document = systems::alone(systems::diagonal(7, many, Disc::Zoh, true), many);
+    decays::<f32>("diagonal, many channels", &document, steps);
     for (name, node) in [
         ("diagonal", systems::diagonal(1, s, Disc::Zoh, true)),
         ("dplr", systems::dplr(2, s, 1, true)),

@@ -17,9 +17,9 @@ impl Number for f64 {}
 /// An argument as an array of samples.
 pub enum Samples<'py, E: Number> {
     /// Real ones, contiguous.
-    Real(PyReadonlyArrayDyn<'py, E>),
+    Real(Bound<'py, PyArrayDyn<E>>),
     /// Tokens, contiguous.
-    Tokens(PyReadonlyArrayDyn<'py, i64>),
+    Tokens(Bound<'py, PyArrayDyn<i64>>),
 }
 
 /// "(batch, 3)" and the like.
@@ -39,17 +39,26 @@ pub fn array<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArr
     Ok(array.cast_into::<PyUntypedArray>()?)
 }
 
-/// `value` as a contiguous array of T; only dtypes of the kinds given are converted.
+/// `value` as a contiguous array of T to read; only dtypes of the kinds given are converted.
 pub fn contiguous<'py, T: Element>(
     name: &str,
     value: &Bound<'py, PyAny>,
     kinds: &str,
     expected: &str,
 ) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
+    Ok(contiguous_array::<T>(name, value, kinds, expected)?.try_readonly()?)
+}
+
+fn contiguous_array<'py, T: Element>(
+    name: &str,
+    value: &Bound<'py, PyAny>,
+    kinds: &str,
+    expected: &str,
+) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
     if let Ok(array) = value.cast::<PyArrayDyn<T>>()
         && array.is_c_contiguous()
     {
-        return Ok(array.try_readonly()?);
+        return Ok(array.clone());
     }
     let py = value.py();
     let array = array(value)?;
@@ -61,16 +70,16 @@ pub fn contiguous<'py, T: Element>(
     kwargs.set_item("dtype", T::get_dtype(py))?;
     let converted = py.import("numpy")?.call_method("ascontiguousarray", (array,), Some(&kwargs))?;
     // ascontiguousarray makes one dimension of none.
-    Ok(converted.cast_into::<PyArrayDyn<T>>()?.try_readonly()?)
+    Ok(converted.cast_into::<PyArrayDyn<T>>()?)
 }
 
 impl<'py, E: Number> Samples<'py, E> {
     /// `value` as samples of a model: tokens where it has a vocabulary.
     pub fn of(value: &Bound<'py, PyAny>, tokens: bool) -> PyResult<Self> {
         if tokens {
-            contiguous("u", value, "iu", "integer tokens").map(Samples::Tokens)
+            contiguous_array("u", value, "iu", "integer tokens").map(Samples::Tokens)
         } else {
-            contiguous("u", value, "f", "a float dtype").map(Samples::Real)
+            contiguous_array("u", value, "f", "a float dtype").map(Samples::Real)
         }
     }
 
@@ -82,12 +91,25 @@ impl<'py, E: Number> Samples<'py, E> {
         }
     }
 
-    /// Its numbers.
+    /// Its numbers. Looking up who borrows an array would take as long as a tenth of a sample: [`writable`] keeps
+    /// answers apart from them, and whoever writes them from another thread meanwhile gets what NumPy would give.
     pub fn input(&self) -> PyResult<Input<'_, E>> {
-        Ok(match self {
-            Samples::Real(a) => Input::Real(a.as_slice()?),
-            Samples::Tokens(a) => Input::Tokens(a.as_slice()?),
-        })
+        // SAFETY: the arrays are alive and contiguous.
+        unsafe {
+            Ok(match self {
+                Samples::Real(a) => Input::Real(a.as_slice()?),
+                Samples::Tokens(a) => Input::Tokens(a.as_slice()?),
+            })
+        }
+    }
+
+    /// The addresses of its first element and of what follows the last.
+    fn span(&self) -> (usize, usize) {
+        let (start, bytes) = match self {
+            Samples::Real(a) => (a.data() as usize, a.len() * size_of::<E>()),
+            Samples::Tokens(a) => (a.data() as usize, a.len() * size_of::<i64>()),
+        };
+        (start, start + bytes)
     }
 }
 
@@ -141,6 +163,22 @@ pub fn output<'py, E: Number>(
         return Err(wrong("one with other strides".into()));
     }
     Ok(array.clone())
+}
+
+/// What [`output`] gave, to be written while `u` is read.
+pub fn writable<'a, E: Number>(y: &'a mut Bound<'_, PyArrayDyn<E>>, u: &Samples<'_, E>) -> PyResult<&'a mut [E]> {
+    // SAFETY: the array is alive.
+    let flags = unsafe { (*y.as_array_ptr()).fields.flags };
+    if flags & numpy::npyffi::NPY_ARRAY_WRITEABLE == 0 {
+        return Err(PyValueError::new_err("out: expected a writeable array, found a read-only one"));
+    }
+    let (from, to) = u.span();
+    let start = y.data() as usize;
+    if start < to && from < start + y.len() * size_of::<E>() {
+        return Err(PyValueError::new_err("out: expected an array of its own, found one that shares memory with u"));
+    }
+    // SAFETY: it is alive, contiguous and writeable, and the samples read meanwhile are elsewhere.
+    unsafe { Ok(y.as_slice_mut()?) }
 }
 
 /// A float64 vector.

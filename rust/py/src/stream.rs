@@ -1,9 +1,9 @@
 //! Streams as Python sees them: one thread's, states kept inside.
 
-use crate::arrays::{Number, Samples, contiguous, output, per_sample};
+use crate::arrays::{Number, Samples, contiguous, output, per_sample, writable};
 use crate::errors::raise;
 use crate::plan::{Any, sizes};
-use numpy::{PyArray1, PyArrayMethods};
+use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use ssmrt_core::stream::Stream as Core;
@@ -125,11 +125,10 @@ fn step<'py, E: Number>(
     };
     expect_batch(batch, active.as_ref().map_or(s.streams(), Vec::len))?;
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch])?;
-    let y = output::<E>(py, out, &[batch, s.plan().d_output()])?;
+    let mut y = output::<E>(py, out, &[batch, s.plan().d_output()])?;
     {
-        let mut answers = y.try_readwrite()?;
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        let (answers, input) = (answers.as_slice_mut()?, u.input()?);
+        let (answers, input) = (writable(&mut y, &u)?, u.input()?);
         let mut step = || match &active {
             None => s.step(input, dt, answers),
             Some(active) => s.step_active(active, input, dt, answers),
@@ -151,12 +150,10 @@ fn push<'py, E: Number>(
     let (batch, length) = sizes(s.plan(), &u, "batch, length")?;
     expect_batch(batch, s.streams())?;
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch, length])?;
-    let y = output::<E>(py, out, &[batch, length, s.plan().d_output()])?;
+    let mut y = output::<E>(py, out, &[batch, length, s.plan().d_output()])?;
     {
-        let mut answers = y.try_readwrite()?;
-        let answers = answers.as_slice_mut()?;
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        let input = u.input()?;
+        let (answers, input) = (writable(&mut y, &u)?, u.input()?);
         py.detach(|| s.push(input, length, dt, answers)).map_err(raise)?;
     }
     Ok(y.into_any())

@@ -1,5 +1,6 @@
 //! Between rows of activations and a group's own columns, packed row after row.
 
+use super::pointwise::{self, Function};
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
 
 /// Packs `n` rows of the group's columns; `x` starts at the first row's, and the next is `step` elements further,
@@ -19,10 +20,10 @@ pub fn add_skip<E: Elem>(isa: Isa, n: usize, d: &[E], u: &[E], z: &mut [E]) {
     isa.run(AddSkip { n, d, u, z, to: (z, GROUP as isize) });
 }
 
-/// Adds the direct path to rows of whole groups: y += d x, d a row.
-pub fn add_skip_rows<E: Elem>(isa: Isa, rows: usize, d: &[E], x: &[E], y: &mut [E]) {
+/// Adds the direct path to rows of whole groups, d a row, and applies a function: y = f(y + d x).
+pub fn finish_rows<E: Elem>(isa: Isa, function: Function, rows: usize, d: &[E], x: &[E], y: &mut [E]) {
     assert!(d.len().is_multiple_of(GROUP) && x.len() >= rows * d.len() && y.len() >= rows * d.len());
-    isa.run(AddSkipRows { rows, d, x, y });
+    isa.run(FinishRows { function, rows, d, x, y });
 }
 
 /// Writes `n` packed rows to the group's columns, as [`pack`] reads them.
@@ -95,15 +96,16 @@ impl<E: Elem> Kernel<E> for AddSkip<'_, E> {
     }
 }
 
-/// y + d x for rows as long as d, in place.
-struct AddSkipRows<'a, E> {
+/// f(y + d x) for rows as long as d, in place.
+struct FinishRows<'a, E> {
+    function: Function,
     rows: usize,
     d: &'a [E],
     x: &'a [E],
     y: &'a mut [E],
 }
 
-impl<E: Elem> Kernel<E> for AddSkipRows<'_, E> {
+impl<E: Elem> Kernel<E> for FinishRows<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -111,7 +113,7 @@ impl<E: Elem> Kernel<E> for AddSkipRows<'_, E> {
         let width = self.d.len();
         for row in 0..self.rows {
             for i in (0..width).step_by(L::LANES) {
-                // SAFETY: `add_skip_rows` checked the lengths.
+                // SAFETY: `finish_rows` checked the lengths.
                 unsafe {
                     let y = self.y.as_mut_ptr().add(row * width + i);
                     let x = lanes.load(self.x.as_ptr().add(row * width + i));
@@ -119,5 +121,7 @@ impl<E: Elem> Kernel<E> for AddSkipRows<'_, E> {
                 }
             }
         }
+        // SAFETY: as above.
+        unsafe { pointwise::apply_rows(lanes, self.function, 1, self.rows * width, self.y.as_mut_ptr(), 0) };
     }
 }

@@ -4,9 +4,11 @@
 //! rounding of each sum left over carried to the next: a pole close to the unit circle forgets so slowly that its
 //! own rounding, or that of its state, would be heard.
 
+use super::ahead::{self, Ahead, Since};
 use super::chunk::{ChunkMatrices, Transition};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 use num_complex::Complex64;
+use std::ops::Range;
 
 /// Rows of [`GROUP`] a mode takes in [`Modes`]: delta_re, delta_im, their low parts, c_re, c_im, and the gain of the
 /// input where that is not 1.
@@ -20,6 +22,8 @@ pub struct Modes<E> {
     modes: usize,
     unit_gain: bool,
     coefficients: Aligned<E>,
+    /// Where the inputs' gain is 1.
+    ahead: Option<Ahead<E>>,
 }
 
 /// One mode of one channel.
@@ -34,7 +38,7 @@ pub struct Mode {
 }
 
 /// (re, im) rounded, and what the rounding left over.
-fn pair<E: Elem>(z: Complex64) -> [f64; 4] {
+pub(super) fn pair<E: Elem>(z: Complex64) -> [f64; 4] {
     let (re, im) = (E::of(z.re).f64(), E::of(z.im).f64());
     [re, im, z.re - re, z.im - im]
 }
@@ -43,18 +47,17 @@ impl<E: Elem> Modes<E> {
     /// `modes` modes a lane; `mode(lane, n)` gives each.
     pub fn new(modes: usize, unit_gain: bool, mode: impl Fn(usize, usize) -> Mode) -> Self {
         let rows = rows_of(unit_gain);
+        let all: Vec<Mode> = (0..modes * GROUP).map(|i| mode(i % GROUP, i / GROUP)).collect();
         let mut coefficients = Aligned::zeros(modes * rows * GROUP);
-        for n in 0..modes {
-            for lane in 0..GROUP {
-                let m = mode(lane, n);
-                let [hr, hi, lr, li] = pair::<E>(m.delta);
-                let values = [hr, hi, lr, li, m.c.re, m.c.im, m.gain.re, m.gain.im];
-                for (row, value) in values.into_iter().enumerate().take(rows) {
-                    coefficients[(n * rows + row) * GROUP + lane] = E::of(value);
-                }
+        for (i, m) in all.iter().enumerate() {
+            let [hr, hi, lr, li] = pair::<E>(m.delta);
+            let values = [hr, hi, lr, li, m.c.re, m.c.im, m.gain.re, m.gain.im];
+            for (row, value) in values.into_iter().enumerate().take(rows) {
+                coefficients[(i / GROUP * rows + row) * GROUP + i % GROUP] = E::of(value);
             }
         }
-        Self { modes, unit_gain, coefficients }
+        let ahead = unit_gain.then(|| Ahead::new(&all));
+        Self { modes, unit_gain, coefficients, ahead }
     }
 
     /// Elements of the state proper: (re, im) a mode, each a row of [`GROUP`].
@@ -62,17 +65,117 @@ impl<E: Elem> Modes<E> {
         self.modes * 2 * GROUP
     }
 
-    /// Elements of state: the state proper, and as much again for what its rounding left over.
-    pub fn state_len(&self) -> usize {
+    /// Elements of the state proper, and as much again for what its rounding left over.
+    fn modes_len(&self) -> usize {
         self.core_len() * if E::COMPENSATED { 2 } else { 1 }
     }
 
-    /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten.
+    /// Elements of state: those, and what single samples keep until the modes are visited again.
+    pub fn state_len(&self) -> usize {
+        self.modes_len() + ahead::STATE_LEN
+    }
+
+    /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten. The state is settled.
     ///
     /// A single sample flushes what is tiny of every [`PHASES`]th mode, from mode `phase` on.
     pub fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
+        let state = &mut state[..self.modes_len()];
         isa.run(Scan { modes: self, phase, rows, u, y, state });
+    }
+
+    /// Moves the modes on by the inputs of single samples that they have not met.
+    pub fn settle(&self, isa: Isa, state: &mut [E]) {
+        let (modes, later) = state.split_at_mut(self.modes_len());
+        if let Since::Visit(rows @ 1..) = Since::of(later) {
+            let (u, y) = ahead::rows(later);
+            isa.run(Scan { modes: self, phase: 0, rows, u, y, state: modes });
+        }
+        Since::Now(0).put(later);
+    }
+}
+
+/// Where the rows and states of some streams stand, each with the distance to the next stream's.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams<E> {
+    /// How many.
+    pub count: usize,
+    /// A row each: a group's columns follow those of the group before.
+    pub u: (*const E, usize),
+    /// A row each, overwritten.
+    pub y: (*mut E, usize),
+    /// The states of all groups, one after the other.
+    pub state: (*mut E, usize),
+}
+
+impl<E> Streams<E> {
+    /// The columns and the state of one group of stream `s`, where each group has `state_len` elements.
+    ///
+    /// # Safety
+    /// All of them are valid, and no one else touches what is written.
+    #[inline(always)]
+    pub unsafe fn part<'a>(&self, s: usize, group: usize, state_len: usize) -> (&'a [E], &'a mut [E], &'a mut [E]) {
+        // SAFETY: as the caller's.
+        unsafe {
+            let (u, y) = (self.u.0.add(s * self.u.1 + group * GROUP), self.y.0.add(s * self.y.1 + group * GROUP));
+            let state = self.state.0.add(s * self.state.1 + group * state_len);
+            (
+                std::slice::from_raw_parts(u, GROUP),
+                std::slice::from_raw_parts_mut(y, GROUP),
+                std::slice::from_raw_parts_mut(state, state_len),
+            )
+        }
+    }
+}
+
+/// One sample of `groups` of some streams, as [`Modes::scan`]; after a few such calls, in a fraction of its time.
+/// Groups that differ in their number and `stagger` visit their modes at different samples.
+///
+/// # Safety
+/// The rows and states are valid, and no one else touches what is written.
+pub unsafe fn step<'a, E: Elem>(
+    isa: Isa,
+    phase: usize,
+    stagger: usize,
+    groups: Range<usize>,
+    modes: impl Fn(usize) -> &'a Modes<E>,
+    streams: Streams<E>,
+) {
+    isa.run(Steps { phase, stagger, groups, modes, streams });
+}
+
+struct Steps<E, M> {
+    phase: usize,
+    stagger: usize,
+    groups: Range<usize>,
+    modes: M,
+    streams: Streams<E>,
+}
+
+impl<'a, E: Elem, M: Fn(usize) -> &'a Modes<E>> Kernel<E> for Steps<E, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let Self { phase, stagger, groups, modes, streams } = self;
+        for group in groups {
+            let modes = modes(group);
+            for s in 0..streams.count {
+                // SAFETY: the caller of `step` answers for the rows and states.
+                let (u, y, state) = unsafe { streams.part(s, group, modes.state_len()) };
+                let next = if s + 1 < streams.count { streams.state.1 } else { 0 };
+                let (x, later) = state.split_at_mut(modes.modes_len());
+                match (&modes.ahead, Since::of(later)) {
+                    (Some(ahead), since) if since.looks_ahead(stagger + group) => {
+                        ahead.step(lanes, u, y, x, later, next)
+                    }
+                    (_, since) => {
+                        since.one_more().put(later);
+                        Scan { modes, phase, rows: 1, u, y, state: x }.run(lanes);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -144,9 +247,9 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
 
 /// One mode's state, and what its rounding left over.
 #[derive(Clone, Copy)]
-struct Held<V> {
-    re: V,
-    im: V,
+pub(super) struct Held<V> {
+    pub re: V,
+    pub im: V,
     left_re: V,
     left_im: V,
 }
@@ -155,7 +258,7 @@ impl<V: Copy> Held<V> {
     /// # Safety
     /// `x` addresses the mode's rows, and what is left over `far` elements on.
     #[inline(always)]
-    unsafe fn load<L: Lanes<V = V>>(lanes: L, x: *const L::E, far: usize) -> Self {
+    pub unsafe fn load<L: Lanes<V = V>>(lanes: L, x: *const L::E, far: usize) -> Self {
         let zero = lanes.splat(L::E::ZERO);
         // SAFETY: as the caller's.
         unsafe {
@@ -171,7 +274,7 @@ impl<V: Copy> Held<V> {
     /// # Safety
     /// As [`Held::load`].
     #[inline(always)]
-    unsafe fn store<L: Lanes<V = V>>(self, lanes: L, x: *mut L::E, far: usize) {
+    pub unsafe fn store<L: Lanes<V = V>>(self, lanes: L, x: *mut L::E, far: usize) {
         // SAFETY: as the caller's.
         unsafe {
             lanes.store(x, self.re);
@@ -185,7 +288,7 @@ impl<V: Copy> Held<V> {
 
     /// With what is tiny set to zero.
     #[inline(always)]
-    fn flushed<L: Lanes<V = V>>(self, lanes: L) -> Self {
+    pub fn flushed<L: Lanes<V = V>>(self, lanes: L) -> Self {
         Self {
             re: lanes.flush(self.re),
             im: lanes.flush(self.im),
@@ -196,7 +299,7 @@ impl<V: Copy> Held<V> {
 
     /// The next state, for the pole [delta_re, delta_im, low parts] and the input (re, im).
     #[inline(always)]
-    fn advance<L: Lanes<V = V>>(self, lanes: L, [dr, di, lr, li]: [V; 4], u: (V, Option<V>)) -> Self {
+    pub fn advance<L: Lanes<V = V>>(self, lanes: L, [dr, di, lr, li]: [V; 4], u: (V, Option<V>)) -> Self {
         let Self { re, im, left_re, left_im } = self;
         let low_im = match u.1 {
             Some(u) => lanes.fma(li, re, u),

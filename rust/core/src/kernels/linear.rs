@@ -25,10 +25,14 @@ pub struct Linear<E> {
     d_out: usize,
     epilogue: Epilogue,
     block_rows: usize,
-    /// Blocks of GROUP outputs: a row of biases, then a row of weights for each input. With a GLU a block of
-    /// values is followed by its block of gates.
+    /// Panels of [`PANEL`] groups of outputs: a row of biases, then a row of weights for each input. With a GLU half of
+    /// a panel's groups are values, the other half their gates.
     packed: Aligned<E>,
 }
+
+/// Groups of outputs whose weights stand side by side: a single row, and a tile of the most rows, read them from one end
+/// to the other.
+const PANEL: usize = 4;
 
 impl<E: Elem> Linear<E> {
     /// From `weight`, row-major (d_out, d_in), with d_out twice as large under a GLU, and `bias` (d_out,).
@@ -42,15 +46,14 @@ impl<E: Elem> Linear<E> {
         let halves = if matches!(epilogue, Epilogue::Glu(_)) { 2 } else { 1 };
         assert!(rows.is_multiple_of(halves), "a GLU has an even number of outputs");
         let d_out = rows / halves;
-        let mut packed = Aligned::zeros(padded(d_out) * halves * (d_in + 1));
-        for (block, entries) in packed.chunks_exact_mut((d_in + 1) * GROUP).enumerate() {
-            let (first, half) = (block / halves * GROUP, block % halves);
-            for lane in 0..GROUP.min(d_out - first) {
-                let row = half * d_out + first + lane;
-                entries[lane] = E::of(bias.map_or(0.0, |b| b[row]));
-                for k in 0..d_in {
-                    entries[(k + 1) * GROUP + lane] = E::of(weight[row * d_in + k]);
-                }
+        let panels = (padded(d_out) / GROUP * halves).div_ceil(PANEL);
+        let mut packed = Aligned::zeros(panels * (d_in + 1) * PANEL * GROUP);
+        for row in 0..rows {
+            let (half, column) = (row / d_out, row % d_out);
+            let at = start(d_in, halves, half, column / GROUP) + column % GROUP;
+            packed[at] = E::of(bias.map_or(0.0, |b| b[row]));
+            for k in 0..d_in {
+                packed[at + (k + 1) * PANEL * GROUP] = E::of(weight[row * d_in + k]);
             }
         }
         let block_rows = (BLOCK_BYTES / size_of::<E>() / d_in / TILE_ROWS).max(1) * TILE_ROWS;
@@ -72,6 +75,13 @@ impl<E: Elem> Linear<E> {
         assert!(x.len() >= rows * padded(self.d_in) && y.len() >= rows * padded(self.d_out));
         isa.run(Run { linear: self, rows, x: x.as_ptr(), y: y.as_mut_ptr() });
     }
+}
+
+/// Where the entries of a group of outputs, of the values or of the gates, begin.
+#[inline(always)]
+const fn start(d_in: usize, halves: usize, half: usize, group: usize) -> usize {
+    let own = PANEL / halves;
+    (group / own * (d_in + 1) * PANEL + half * own + group % own) * GROUP
 }
 
 /// The most rows a tile has.
@@ -115,13 +125,12 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 }
 
 /// Where a tile reads and writes: two halves of equal width, which are neighbours, or the values and gates of a GLU.
-struct Tile<E> {
-    d_in: usize,
+struct Tile<'a, E> {
+    linear: &'a Linear<E>,
     x: *const E,
     x_stride: usize,
-    /// The packed column that each half starts at, and the distance between blocks.
-    columns: [*const E; 2],
-    block_stride: usize,
+    /// The first vector of outputs.
+    column: usize,
     /// Where each half goes, and the distance between rows there.
     out: [(*mut E, usize); 2],
 }
@@ -135,10 +144,7 @@ impl<E: Elem> Linear<E> {
     #[inline(always)]
     unsafe fn block<L: Lanes<E = E>>(&self, lanes: L, rows: usize, x: *const E, y: *mut E) {
         let (x_stride, y_stride) = (padded(self.d_in), padded(self.d_out));
-        let per_group = GROUP / L::LANES;
         let glu = matches!(self.epilogue, Epilogue::Glu(_));
-        let block_len = (self.d_in + 1) * GROUP;
-        let block_stride = if glu { 2 * block_len } else { block_len };
         let columns = y_stride / L::LANES;
         let tiles = rows.div_ceil(TILE_ROWS);
         let (low, higher) = if tiles > 1 { (rows / tiles, rows % tiles) } else { (rows, 0) };
@@ -154,22 +160,16 @@ impl<E: Elem> Linear<E> {
             }
             // SAFETY: the caller answers for the rows; columns are those of whole groups, all of which are packed.
             unsafe {
-                let at = |column: usize| {
-                    let (group, part) = (column / per_group, column % per_group);
-                    self.packed.as_ptr().add(group * block_stride + part * L::LANES)
-                };
                 let vectors = if glu { 2 * wide } else { wide };
-                let second = if glu { at(column).add(block_len) } else { at(column + wide / 2) };
                 let mut row = 0;
                 for tile in 0..tiles {
                     let n = if tile < higher { low + 1 } else { low };
                     let out = y.add(row * y_stride + column * L::LANES);
                     let tile = Tile {
-                        d_in: self.d_in,
+                        linear: self,
                         x: x.add(row * x_stride),
                         x_stride,
-                        columns: [at(column), second],
-                        block_stride,
+                        column,
                         out: [
                             (out, y_stride),
                             if glu { (gates, wide * L::LANES) } else { (out.add(wide / 2 * L::LANES), y_stride) },
@@ -205,7 +205,7 @@ impl<E: Elem> Linear<E> {
     }
 }
 
-impl<E: Elem> Tile<E> {
+impl<E: Elem> Tile<'_, E> {
     #[inline(always)]
     unsafe fn rows<L: Lanes<E = E>, const W: usize>(self, lanes: L, rows: usize) {
         // SAFETY: as for `run`.
@@ -229,12 +229,15 @@ impl<E: Elem> Tile<E> {
         }
         let half = W.div_ceil(2);
         let per_group = GROUP / L::LANES;
+        let Linear { d_in, ref packed, epilogue, .. } = *self.linear;
+        let glu = matches!(epilogue, Epilogue::Glu(_));
         // SAFETY: the maker of the tile answers for R rows of d_in inputs and for W columns of d_in + 1 entries.
         unsafe {
-            let mut w = [self.columns[0]; W];
+            let mut w = [packed.as_ptr(); W];
             for (j, w) in w.iter_mut().enumerate() {
-                let k = j % half;
-                *w = self.columns[j / half].add(k / per_group * self.block_stride + k % per_group * L::LANES);
+                let (part, column) = if glu { (j / half, self.column + j % half) } else { (0, self.column + j) };
+                let from = start(d_in, if glu { 2 } else { 1 }, part, column / per_group);
+                *w = w.add(from + column % per_group * L::LANES);
             }
             let mut sums = [[lanes.splat(E::ZERO); W]; R];
             for row in &mut sums {
@@ -242,10 +245,10 @@ impl<E: Elem> Tile<E> {
                     *sum = lanes.load(w);
                 }
             }
-            for k in 0..self.d_in {
+            for k in 0..d_in {
                 let mut weights = [lanes.splat(E::ZERO); W];
                 for (weight, &w) in weights.iter_mut().zip(&w) {
-                    *weight = lanes.load(w.add((k + 1) * GROUP));
+                    *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
                 }
                 for (r, row) in sums.iter_mut().enumerate() {
                     let x = lanes.splat(*self.x.add(r * self.x_stride + k));

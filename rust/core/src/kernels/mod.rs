@@ -4,6 +4,7 @@
 //! are the lanes: arrays are rows of [`GROUP`] neighbouring channels, so that no kernel shuffles and every
 //! instruction set reads the same layout.
 
+mod ahead;
 pub mod aligned;
 pub mod chunk;
 pub mod columns;
@@ -30,6 +31,18 @@ pub const GROUP: usize = 16;
 /// `n` rounded up to whole groups.
 pub const fn padded(n: usize) -> usize {
     n.div_ceil(GROUP) * GROUP
+}
+
+/// Asks for the cache line at `p` before it is used; it need not be valid.
+#[inline(always)]
+fn fetch<E>(p: *const E) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which has no effect but on time.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
 }
 
 /// An instruction set that this machine has.

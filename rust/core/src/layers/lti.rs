@@ -7,9 +7,11 @@
 use super::system::{Lane, Recurrence, System};
 use crate::conv::{CausalConv, Spectrum};
 use crate::kernels::chunk::{Chunk, Shape};
+use crate::kernels::diagonal::{self, Streams};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, columns, padded};
 use crate::threads::{Shared, Team};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Rows that go through a recurrence sample by sample with one packing.
@@ -62,6 +64,8 @@ pub struct Lti<E> {
     skip: Aligned<E>,
     function: Function,
     direction: Direction,
+    /// Tells its groups from those of the layers before.
+    stagger: usize,
 }
 
 impl<E: Elem> Lti<E> {
@@ -110,7 +114,13 @@ impl<E: Elem> Lti<E> {
             function,
             direction,
             system,
+            stagger: 0,
         }
+    }
+
+    /// The same after layers that have `groups` groups.
+    pub fn after(self, groups: usize) -> Self {
+        Self { stagger: groups, ..self }
     }
 
     /// Groups of lanes: the layer's independent pieces.
@@ -143,15 +153,32 @@ impl<E: Elem> Lti<E> {
         self.in_order && self.direction == Direction::Forward
     }
 
-    /// Moves one group on by a sample, from its columns of `x` into those of `y`. Then [`Lti::finish_step`] is due.
-    pub fn step(&self, isa: Isa, phase: usize, group: usize, x: &[E], y: &mut [E], state: &mut [E]) {
-        self.groups[group].scan(isa, phase, 1, x, y, state);
+    /// Moves groups of some streams on by a sample. Then [`Lti::finish_step`] is due.
+    ///
+    /// # Safety
+    /// The rows and states are valid, and no one else touches these groups' parts of what is written.
+    pub unsafe fn step(&self, isa: Isa, phase: usize, groups: Range<usize>, streams: Streams<E>) {
+        if let Recurrence::Diagonal(_) = self.groups[0] {
+            let modes = |group: usize| match &self.groups[group] {
+                Recurrence::Diagonal(modes) => modes,
+                _ => unreachable!("the groups of a layer are of one kind"),
+            };
+            // SAFETY: as the caller's.
+            unsafe { diagonal::step(isa, phase, self.stagger, groups, modes, streams) };
+            return;
+        }
+        for group in groups {
+            for s in 0..streams.count {
+                // SAFETY: as the caller's.
+                let (u, y, state) = unsafe { streams.part(s, group, self.group_state_len()) };
+                self.groups[group].scan(isa, phase, 1, u, y, state);
+            }
+        }
     }
 
     /// Adds the direct path to a sample of each of `streams` streams, and applies the function.
     pub fn finish_step(&self, isa: Isa, streams: usize, x: &[E], y: &mut [E]) {
-        columns::add_skip_rows(isa, streams, &self.skip, x, y);
-        pointwise::run(isa, self.function, streams, self.skip.len(), y);
+        columns::finish_rows(isa, self.function, streams, &self.skip, x, y);
     }
 
     /// Runs one group over `rows` samples. `x` and `y` are the activations of one stream, `x_stride` and
@@ -179,6 +206,7 @@ impl<E: Elem> Lti<E> {
         dt: f64,
     ) {
         assert!(x.len() >= rows * x_stride && x_stride >= padded(self.system.channels()));
+        self.groups[group].settle(isa, state);
         let tile = self.shape.rows() * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
         let (z, rest) = rest.split_at_mut(tile);

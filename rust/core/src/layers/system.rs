@@ -68,6 +68,13 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
+    /// Makes the state one that runs can go on from, after single samples.
+    pub fn settle(&self, isa: Isa, state: &mut [E]) {
+        if let Recurrence::Diagonal(r) = self {
+            r.settle(isa, state);
+        }
+    }
+
     /// Brings the derived part of a state up to date with its core, of which nothing is left over.
     pub fn refresh(&self, isa: Isa, state: &mut [E]) {
         state[self.core_len()..].fill(E::ZERO);
