@@ -4,7 +4,7 @@
 //! rounding of each sum left over carried to the next: a pole close to the unit circle forgets so slowly that its
 //! own rounding, or that of its state, would be heard.
 
-use super::ahead::{self, Ahead, Since};
+use super::ahead::{self, AHEAD, Ahead, Since};
 use super::chunk::{ChunkMatrices, Transition};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 use num_complex::Complex64;
@@ -81,7 +81,15 @@ impl<E: Elem> Modes<E> {
     pub fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
         let state = &mut state[..self.modes_len()];
-        isa.run(Scan { modes: self, phase, rows, u, y, state });
+        let mut done = 0;
+        if let Some(ahead) = &self.ahead {
+            ahead.scan(isa, rows / AHEAD, u, y, state);
+            done = rows / AHEAD * AHEAD;
+        }
+        let (u, y) = (&u[done * GROUP..], &mut y[done * GROUP..]);
+        if done < rows {
+            isa.run(Scan { modes: self, phase, rows: rows - done, u, y, state });
+        }
     }
 
     /// Moves the modes on by the inputs of single samples that they have not met.

@@ -251,10 +251,10 @@ impl System {
         }
     }
 
-    /// Whether runs of so many samples go through chunk matrices where the caller does not say. S4's own recurrence
-    /// costs O(N) a sample, its matrix over a chunk O(N^2), and little less than the recurrence for few modes. The
-    /// matrices are read for many samples only; for more where all channels' do not stay in the last cache, or where
-    /// the samples to be turned stand a page apart.
+    /// Whether runs of so many samples go through chunk matrices where the caller does not say. The matrices are read
+    /// for many samples only: for more where all channels' do not stay in the last cache. S4's own recurrence costs O(N)
+    /// a sample, its matrix over a chunk O(N^2), and little less than the recurrence for few modes; its matrices are
+    /// worth their reading later, and later still where the samples to be turned stand a page apart.
     pub fn prefers_chunks(&self, rows: usize) -> bool {
         const FEW_ROWS: usize = 256;
         const MANY_ROWS: usize = 1024;
@@ -262,11 +262,15 @@ impl System {
         const MANY_MODES: usize = 48;
         const LAST_CACHE: usize = 1 << 22;
         const PAGE: usize = 1024;
-        let Kind::Dplr(d) = &self.kind else { return true };
-        let (modes, outputs) = (d.ssm.modes(), self.channels() * self.outputs());
-        let entries = outputs * 2 * modes * (2 * self.chunk_shape().samples + 2 * modes);
-        let far = entries > LAST_CACHE || outputs >= PAGE;
-        modes <= MANY_MODES && rows >= if far { MANY_ROWS } else { FEW_ROWS } && !(far && modes <= FEW_MODES)
+        let (modes, outputs, samples) = (self.modes(), self.channels() * self.outputs(), self.chunk_shape().samples);
+        match &self.kind {
+            Kind::Diagonal(_) => rows >= FEW_ROWS || outputs * 2 * modes * 2 * samples <= LAST_CACHE,
+            Kind::Dplr(_) => {
+                let far = outputs * 2 * modes * (2 * samples + 2 * modes) > LAST_CACHE || outputs >= PAGE;
+                modes <= MANY_MODES && rows >= if far { MANY_ROWS } else { FEW_ROWS } && !(far && modes <= FEW_MODES)
+            }
+            Kind::Dense(..) => true,
+        }
     }
 
     /// The same with its kernel cut off after `taps` samples: then these are all its memory.
