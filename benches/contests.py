@@ -206,13 +206,11 @@ def spotter() -> Iterator[Contest]:
     p = {"model": "kws_s4d", "S": 1000, "block": 64}
     yield Contest(
         "kws_s4d_streams_blocks",
-        "S4D spotter: 1000 streams in blocks, and their states' way through memory",
+        "S4D spotter: 1000 streams in blocks",
         (
             ours("a stream, one sample", "ssmrt-1", "spotter_streams", {**p, "S": 1}),
             ours("blocks of 64", "ssmrt-1", "spotter_streams_push", p),
             ours("blocks of 64, 2 threads", "ssmrt-2", "spotter_streams_push", p),
-            ours("states read and written once", "ssmrt-1", "states_through_memory", p),
-            ours("states read and written once, 2 threads", "ssmrt-2", "states_through_memory", p),
         ),
         "call",
         agree_with="a stream, one sample",
@@ -221,8 +219,6 @@ def spotter() -> Iterator[Contest]:
                 "a stream, one sample": 1,
                 "blocks of 64": 64_000,
                 "blocks of 64, 2 threads": 64_000,
-                "states read and written once": 1000,
-                "states read and written once, 2 threads": 1000,
             }
         },
     )

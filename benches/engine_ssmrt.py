@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,6 @@ def prepare(name: str, p: dict[str, Any], folder: Path) -> Job:
         "spotter_push": _spotter_push,
         "spotter_streams": _spotter_streams,
         "spotter_streams_push": _spotter_streams_push,
-        "states_through_memory": _states_through_memory,
         "load": _load,
     }
     if name not in makers:
@@ -200,19 +198,6 @@ def _spotter_streams_push(p: dict[str, Any], folder: Path) -> Job:
         return np.concatenate([call(v)[0].copy() for v in u])[None, :200]
 
     return Job(call, u, output, warm_calls=4)
-
-
-def _states_through_memory(p: dict[str, Any], folder: Path) -> Job:
-    """What a step of S streams cannot do without: numbers as many as their states, read and written once."""
-    states = np.zeros((p["S"], _spotter(p["model"]).state_size), np.float32)
-    parts = np.array_split(states, int(os.environ["SSMRT_NUM_THREADS"]))
-    threads = ThreadPoolExecutor(len(parts))
-
-    def call(_: Any) -> None:
-        for done in [threads.submit(np.add, part, 1, part) for part in parts]:
-            done.result()
-
-    return Job(call, [None], warm_calls=4)
 
 
 def big_model(d_model: int, layers: int, n: int) -> doc.Document:
