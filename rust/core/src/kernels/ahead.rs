@@ -53,7 +53,7 @@ impl Since {
     #[inline(always)]
     pub fn put<E: Elem>(self, state: &mut [E]) {
         state[0] = match self {
-            Since::Now(single) => E::of(-(single as f64)),
+            Since::Now(single) => E::of(0.0 - single as f64),
             Since::Visit(kept) => E::of((kept + 1) as f64),
         };
     }
