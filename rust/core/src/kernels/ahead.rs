@@ -9,7 +9,7 @@
 //! sum, of a few taps. The next visit moves the modes on by all kept inputs at once. In that way a run of samples takes
 //! fewer operations than one by one, too.
 
-use super::diagonal::{Held, Mode, pair};
+use super::diagonal::{Held, Mode, modes_len, pair};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, fetch};
 
 /// Samples from one visit to the next.
@@ -108,16 +108,13 @@ impl<E: Elem> Ahead<E> {
         Self { modes: modes.len() / GROUP, coefficients, kernel }
     }
 
-    /// Elements of the modes' state: (re, im) a mode, and as much again for what its rounding left over.
-    fn modes_len(&self) -> usize {
-        self.modes * 2 * GROUP * if E::COMPENSATED { 2 } else { 1 }
-    }
-
     /// One sample of GROUP channels: `u` and `y` are a row, `x` the state of the modes, `state` what follows it. `next`
     /// elements on stand those of the next stream, if any, which are fetched meanwhile.
     #[inline(always)]
     pub fn step<L: Lanes<E = E>>(&self, lanes: L, u: &[E], y: &mut [E], x: &mut [E], state: &mut [E], next: usize) {
-        assert!(u.len() >= GROUP && y.len() >= GROUP && x.len() == self.modes_len() && state.len() == STATE_LEN);
+        assert!(
+            u.len() >= GROUP && y.len() >= GROUP && x.len() == modes_len::<E>(self.modes) && state.len() == STATE_LEN
+        );
         let (kept, first) = match Since::of(state) {
             Since::Now(_) => (0, true),
             Since::Visit(kept) => (kept, false),
@@ -137,15 +134,9 @@ impl<E: Elem> Ahead<E> {
                 if first {
                     look(lanes, self.modes, k, answers, x, next);
                 }
-                let newest = lanes.load(u.as_ptr().add(lane));
-                lanes.store(inputs.add(kept * GROUP), newest);
-                let taps = self.kernel.as_ptr().add(lane);
-                let mut sum = lanes.fma(lanes.load(taps), newest, lanes.load(answers.add(kept * GROUP)));
-                for i in 0..kept {
-                    let tap = lanes.load(taps.add((kept - i) * GROUP));
-                    sum = lanes.fma(tap, lanes.load(inputs.add(i * GROUP)), sum);
-                }
-                lanes.store(y.as_mut_ptr().add(lane), sum);
+                lanes.store(inputs.add(kept * GROUP), lanes.load(u.as_ptr().add(lane)));
+                let heard = hear(lanes, kept, self.kernel.as_ptr().add(lane), inputs, answers);
+                lanes.store(y.as_mut_ptr().add(lane), heard);
                 if kept + 1 == AHEAD {
                     advance(lanes, self.modes, k, inputs, x);
                     look(lanes, self.modes, k, answers, x, next);
@@ -153,13 +144,11 @@ impl<E: Elem> Ahead<E> {
             }
         }
     }
-}
 
-impl<E: Elem> Ahead<E> {
     /// `blocks` times AHEAD rows of `u` into rows of `y`; `x` is the state of the modes.
     pub fn scan(&self, isa: Isa, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
         let rows = blocks * AHEAD * GROUP;
-        assert!(u.len() >= rows && y.len() >= rows && x.len() == self.modes_len());
+        assert!(u.len() >= rows && y.len() >= rows && x.len() == modes_len::<E>(self.modes));
         isa.run(Scan { ahead: self, blocks, u, y, x });
     }
 }
@@ -187,17 +176,30 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
                     let (k, taps) = (ahead.coefficients.as_ptr().add(lane), ahead.kernel.as_ptr().add(lane));
                     look(lanes, ahead.modes, k, y, x, 0);
                     for i in 0..AHEAD {
-                        let mut sum = lanes.load(y.add(i * GROUP));
-                        for j in 0..=i {
-                            let tap = lanes.load(taps.add((i - j) * GROUP));
-                            sum = lanes.fma(tap, lanes.load(u.add(j * GROUP)), sum);
-                        }
-                        lanes.store(y.add(i * GROUP), sum);
+                        lanes.store(y.add(i * GROUP), hear(lanes, i, taps, u, y));
                     }
                     advance(lanes, ahead.modes, k, u, x);
                 }
             }
         }
+    }
+}
+
+/// The answer of sample `i` since the visit: what the modes said of it, and what the inputs since say.
+///
+/// # Safety
+/// The pointers address AHEAD rows of GROUP, less the lanes skipped, and `i < AHEAD`.
+#[inline(always)]
+unsafe fn hear<L: Lanes>(lanes: L, i: usize, taps: *const L::E, inputs: *const L::E, said: *const L::E) -> L::V {
+    // SAFETY: as the caller's.
+    unsafe {
+        let newest = lanes.load(inputs.add(i * GROUP));
+        let mut sum = lanes.fma(lanes.load(taps), newest, lanes.load(said.add(i * GROUP)));
+        for j in 0..i {
+            let tap = lanes.load(taps.add((i - j) * GROUP));
+            sum = lanes.fma(tap, lanes.load(inputs.add(j * GROUP)), sum);
+        }
+        sum
     }
 }
 

@@ -43,6 +43,11 @@ pub(super) fn pair<E: Elem>(z: Complex64) -> [f64; 4] {
     [re, im, z.re - re, z.im - im]
 }
 
+/// Elements of the state of so many modes a lane: (re, im) each, and as much again for what their rounding left over.
+pub(super) fn modes_len<E: Elem>(modes: usize) -> usize {
+    modes * 2 * GROUP * if E::COMPENSATED { 2 } else { 1 }
+}
+
 impl<E: Elem> Modes<E> {
     /// `modes` modes a lane; `mode(lane, n)` gives each.
     pub fn new(modes: usize, unit_gain: bool, mode: impl Fn(usize, usize) -> Mode) -> Self {
@@ -65,14 +70,9 @@ impl<E: Elem> Modes<E> {
         self.modes * 2 * GROUP
     }
 
-    /// Elements of the state proper, and as much again for what its rounding left over.
-    fn modes_len(&self) -> usize {
-        self.core_len() * if E::COMPENSATED { 2 } else { 1 }
-    }
-
-    /// Elements of state: those, and what single samples keep until the modes are visited again.
+    /// Elements of state: that of the modes, and what single samples keep until these are visited again.
     pub fn state_len(&self) -> usize {
-        self.modes_len() + ahead::STATE_LEN
+        modes_len::<E>(self.modes) + ahead::STATE_LEN
     }
 
     /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten. The state is settled.
@@ -80,7 +80,7 @@ impl<E: Elem> Modes<E> {
     /// A single sample flushes what is tiny of every [`PHASES`]th mode, from mode `phase` on.
     pub fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
-        let state = &mut state[..self.modes_len()];
+        let state = &mut state[..modes_len::<E>(self.modes)];
         let mut done = 0;
         if let Some(ahead) = &self.ahead {
             ahead.scan(isa, rows / AHEAD, u, y, state);
@@ -94,7 +94,7 @@ impl<E: Elem> Modes<E> {
 
     /// Moves the modes on by the inputs of single samples that they have not met.
     pub fn settle(&self, isa: Isa, state: &mut [E]) {
-        let (modes, later) = state.split_at_mut(self.modes_len());
+        let (modes, later) = state.split_at_mut(modes_len::<E>(self.modes));
         if let Since::Visit(rows @ 1..) = Since::of(later) {
             let (u, y) = ahead::rows(later);
             isa.run(Scan { modes: self, phase: 0, rows, u, y, state: modes });
@@ -172,7 +172,7 @@ impl<'a, E: Elem, M: Fn(usize) -> &'a Modes<E>> Kernel<E> for Steps<E, M> {
                 // SAFETY: the caller of `step` answers for the rows and states.
                 let (u, y, state) = unsafe { streams.part(s, group, modes.state_len()) };
                 let next = if s + 1 < streams.count { streams.state.1 } else { 0 };
-                let (x, later) = state.split_at_mut(modes.modes_len());
+                let (x, later) = state.split_at_mut(modes_len::<E>(modes.modes));
                 match (&modes.ahead, Since::of(later)) {
                     (Some(ahead), since) if since.looks_ahead(stagger + group) => {
                         ahead.step(lanes, u, y, x, later, next)
