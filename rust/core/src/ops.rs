@@ -1,10 +1,10 @@
 //! The operations that a plan is made of.
 
-use crate::kernels::diagonal::Streams;
 use crate::kernels::linear::Linear;
 use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::selective::Selective;
+use crate::kernels::streams::Streams;
 use crate::kernels::{Aligned, Elem, padded};
 use crate::layers::convolution::Convolution;
 use crate::layers::lti::Lti;

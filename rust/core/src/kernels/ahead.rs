@@ -1,4 +1,4 @@
-//! Single samples of a diagonal recurrence, whose modes are visited once in [`AHEAD`] samples.
+//! Single samples of a diagonal recurrence, with or without what couples its modes, visited once in [`AHEAD`] samples.
 //!
 //! What a sample costs is mostly the memory of its modes, which is read and written whether they move by one sample or
 //! by several. From the state x\[t\] on,
@@ -8,27 +8,48 @@
 //! A visit computes the first sum for all samples until the next visit. A sample keeps its input and adds the second
 //! sum, of a few taps. The next visit moves the modes on by all kept inputs at once. In that way a run of samples takes
 //! fewer operations than one by one, too.
+//!
+//! Where modes are coupled, x' = a x + u - sum_k w_k s_k with s_k = Re(v_k . x), a coupling is both: an answer, of the
+//! state before the sample, and an input, through -w_k.
 
-use super::diagonal::{Held, Mode, modes_len, pair};
+use super::diagonal::{Held, modes_len, pair};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, fetch};
+use num_complex::Complex64;
+use std::iter::once;
 
 /// Samples from one visit to the next.
 pub const AHEAD: usize = 8;
 
-/// Rows of [`GROUP`] a mode takes: a^AHEAD - 1 as (re, im) and their low parts, then a, a^2, c a and c a^2.
-const ROWS: usize = 12;
+/// Rows of [`GROUP`] a mode takes before those of its readers: a^AHEAD - 1 as (re, im) and their low parts, a and a^2.
+const FIXED: usize = 8;
 
-/// Elements of state: a row that says when the modes were visited, the kept inputs, what the modes say of each sample.
-pub const STATE_LEN: usize = (1 + 2 * AHEAD) * GROUP;
+/// Rows of a reader r, and of an input's gain g: r and r a, each (re, im).
+const EACH: usize = 4;
+
+/// Rows of a mode: c a as the first reader, then each v, then each -w.
+const fn rows_of(products: usize) -> usize {
+    FIXED + EACH * (1 + 2 * products)
+}
+
+/// Elements of state: a row that says when the modes were visited, then AHEAD rows each of the kept inputs, of what the
+/// modes say of each sample, and of each inner product.
+pub const fn state_len(products: usize) -> usize {
+    (1 + (2 + products) * AHEAD) * GROUP
+}
 
 /// The modes of one group of channels, AHEAD samples at once.
 #[derive(Debug)]
 pub struct Ahead<E> {
     modes: usize,
+    products: usize,
     coefficients: Aligned<E>,
-    /// (AHEAD,) rows of GROUP.
-    kernel: Aligned<E>,
+    /// What each answer hears of each input, the inner products being the later ones of both: (answers, inputs, AHEAD)
+    /// rows of GROUP.
+    taps: Aligned<E>,
 }
+
+/// A mode whose input has gain 1: its pole less one, what reads it, and (v, w) of each coupling.
+pub type Coupled<'a> = (Complex64, Complex64, &'a [(Complex64, Complex64)]);
 
 /// What the first element of a group's state says.
 #[derive(Clone, Copy, Debug)]
@@ -78,43 +99,59 @@ impl Since {
     }
 }
 
-/// The kept inputs, and what the modes say of each sample, both (AHEAD,) rows of GROUP.
+/// The kept inputs, what the modes say of each sample, and the inner products: AHEAD rows of GROUP each.
 #[inline(always)]
-pub fn rows<E: Elem>(state: &mut [E]) -> (&mut [E], &mut [E]) {
-    state[GROUP..].split_at_mut(AHEAD * GROUP)
+pub fn rows<E: Elem>(state: &mut [E]) -> (&mut [E], &mut [E], &mut [E]) {
+    let (inputs, rest) = state[GROUP..].split_at_mut(AHEAD * GROUP);
+    let (answers, sums) = rest.split_at_mut(AHEAD * GROUP);
+    (inputs, answers, sums)
 }
 
 impl<E: Elem> Ahead<E> {
-    /// From modes whose gain is 1: GROUP lanes' first, then GROUP lanes' second and so on.
-    pub fn new(modes: &[Mode]) -> Self {
-        let mut coefficients = Aligned::zeros(modes.len() * ROWS);
-        let mut kernel = vec![0.0; AHEAD * GROUP];
-        for (i, &Mode { delta, c, .. }) in modes.iter().enumerate() {
-            let (n, lane) = (i / GROUP, i % GROUP);
+    /// `modes` modes a lane with `products` couplings; `mode(lane, n)` gives each.
+    pub fn new<'a>(modes: usize, products: usize, mode: impl Fn(usize, usize) -> Coupled<'a>) -> Self {
+        let rows = rows_of(products);
+        let mut coefficients = Aligned::zeros(modes * rows * GROUP);
+        let mut taps = vec![0.0; (products + 1) * (products + 1) * AHEAD * GROUP];
+        for (n, lane) in (0..modes * GROUP).map(|i| (i / GROUP, i % GROUP)) {
+            let (delta, c, vw) = mode(lane, n);
             let a = delta + 1.0;
             // (1 + d)^2 - 1 = d (2 + d), without the cancellation of a^2 - 1.
             let far = (0..AHEAD.ilog2()).fold(delta, |d, _| d * (d + 2.0));
-            let others = [a, a * a, c * a, c * a * a].into_iter().flat_map(|z| [z.re, z.im]);
-            for (row, value) in pair::<E>(far).into_iter().chain(others).enumerate() {
-                coefficients[(n * ROWS + row) * GROUP + lane] = E::of(value);
+            let readers = once(c * a).chain(vw.iter().map(|(v, _)| *v));
+            let each = readers.chain(vw.iter().map(|(_, w)| -w)).flat_map(|z| [z, z * a]);
+            let all = [a, a * a].into_iter().chain(each).flat_map(|z| [z.re, z.im]);
+            for (row, value) in pair::<E>(far).into_iter().chain(all).enumerate() {
+                coefficients[(n * rows + row) * GROUP + lane] = E::of(value);
             }
-            let mut read = c;
-            for k in kernel[lane..].iter_mut().step_by(GROUP) {
-                *k += read.re;
-                read *= a;
+            for (i, reader) in once(c).chain(vw.iter().map(|(v, _)| *v)).enumerate() {
+                for (j, gain) in once(Complex64::ONE).chain(vw.iter().map(|(_, w)| -w)).enumerate() {
+                    let first = (i * (products + 1) + j) * AHEAD * GROUP;
+                    let mut read = reader * gain;
+                    for tap in taps[first..first + AHEAD * GROUP][lane..].iter_mut().step_by(GROUP) {
+                        *tap += read.re;
+                        read *= a;
+                    }
+                }
             }
         }
-        let kernel = kernel.into_iter().map(E::of).collect();
-        Self { modes: modes.len() / GROUP, coefficients, kernel }
+        Self { modes, products, coefficients, taps: taps.into_iter().map(E::of).collect() }
     }
 
-    /// One sample of GROUP channels: `u` and `y` are a row, `x` the state of the modes, `state` what follows it. `next`
-    /// elements on stand those of the next stream, if any, which are fetched meanwhile.
+    /// One sample of GROUP channels of a system with K couplings: `u` and `y` are a row, `x` the state of the modes,
+    /// `state` what follows it. `next` elements on stand those of the next stream, if any, which are fetched meanwhile.
     #[inline(always)]
-    pub fn step<L: Lanes<E = E>>(&self, lanes: L, u: &[E], y: &mut [E], x: &mut [E], state: &mut [E], next: usize) {
-        assert!(
-            u.len() >= GROUP && y.len() >= GROUP && x.len() == modes_len::<E>(self.modes) && state.len() == STATE_LEN
-        );
+    pub fn step<L: Lanes<E = E>, const K: usize>(
+        &self,
+        lanes: L,
+        u: &[E],
+        y: &mut [E],
+        x: &mut [E],
+        state: &mut [E],
+        next: usize,
+    ) {
+        assert!(u.len() >= GROUP && y.len() >= GROUP && x.len() == modes_len::<E>(self.modes));
+        assert!(self.products == K && state.len() == state_len(K));
         let (kept, first) = match Since::of(state) {
             Since::Now(_) => (0, true),
             Since::Visit(kept) => (kept, false),
@@ -122,38 +159,39 @@ impl<E: Elem> Ahead<E> {
         if next > 0 {
             let state = state.as_ptr().wrapping_add(next);
             (0..kept + 2).for_each(|row| fetch(state.wrapping_add(row * GROUP)));
-            fetch(state.wrapping_add((1 + AHEAD + kept) * GROUP));
+            (0..=K).for_each(|i| fetch(state.wrapping_add((1 + (1 + i) * AHEAD + kept) * GROUP)));
         }
         Since::Visit((kept + 1) % AHEAD).put(state);
-        let (inputs, answers) = rows(state);
+        let (inputs, answers, sums) = rows(state);
         for lane in (0..GROUP).step_by(L::LANES) {
             // SAFETY: the lengths were checked, and `kept < AHEAD`.
             unsafe {
                 let (inputs, answers) = (inputs.as_mut_ptr().add(lane), answers.as_mut_ptr().add(lane));
+                let sums = if K > 0 { sums.as_mut_ptr().add(lane) } else { answers };
                 let (k, x) = (self.coefficients.as_ptr().add(lane), x.as_mut_ptr().add(lane));
                 if first {
-                    look(lanes, self.modes, k, answers, x, next);
+                    look::<L, K>(lanes, self.modes, k, answers, sums, x, next);
                 }
                 lanes.store(inputs.add(kept * GROUP), lanes.load(u.as_ptr().add(lane)));
-                let heard = hear(lanes, kept, self.kernel.as_ptr().add(lane), inputs, answers);
+                let heard = hear::<L, K>(lanes, kept, self.taps.as_ptr().add(lane), inputs, sums, answers);
                 lanes.store(y.as_mut_ptr().add(lane), heard);
                 if kept + 1 == AHEAD {
-                    advance(lanes, self.modes, k, inputs, x);
-                    look(lanes, self.modes, k, answers, x, next);
+                    advance::<L, K, true>(lanes, self.modes, k, inputs, sums, x);
+                    look::<L, K>(lanes, self.modes, k, answers, sums, x, next);
                 }
             }
         }
     }
 
     /// `blocks` times AHEAD rows of `u` into rows of `y`; `x` is the state of the modes.
-    pub fn scan(&self, isa: Isa, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
+    pub fn scan<const K: usize>(&self, isa: Isa, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
         let rows = blocks * AHEAD * GROUP;
-        assert!(u.len() >= rows && y.len() >= rows && x.len() == modes_len::<E>(self.modes));
-        isa.run(Scan { ahead: self, blocks, u, y, x });
+        assert!(self.products == K && u.len() >= rows && y.len() >= rows && x.len() == modes_len::<E>(self.modes));
+        isa.run(Scan::<E, K> { ahead: self, blocks, u, y, x });
     }
 }
 
-struct Scan<'a, E> {
+struct Scan<'a, E, const K: usize> {
     ahead: &'a Ahead<E>,
     blocks: usize,
     u: &'a [E],
@@ -161,43 +199,75 @@ struct Scan<'a, E> {
     x: &'a mut [E],
 }
 
-impl<E: Elem> Kernel<E> for Scan<'_, E> {
+impl<E: Elem, const K: usize> Kernel<E> for Scan<'_, E, K> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         let Self { ahead, blocks, u, y, x } = self;
+        let mut sums = [[[E::ZERO; GROUP]; AHEAD]; K];
+        let sums = sums.as_mut_ptr().cast::<E>();
         for lane in (0..GROUP).step_by(L::LANES) {
             for block in 0..blocks {
                 // SAFETY: `Ahead::scan` checked the lengths.
                 unsafe {
                     let at = block * AHEAD * GROUP + lane;
                     let (u, y, x) = (u.as_ptr().add(at), y.as_mut_ptr().add(at), x.as_mut_ptr().add(lane));
-                    let (k, taps) = (ahead.coefficients.as_ptr().add(lane), ahead.kernel.as_ptr().add(lane));
-                    look(lanes, ahead.modes, k, y, x, 0);
+                    let (k, taps) = (ahead.coefficients.as_ptr().add(lane), ahead.taps.as_ptr().add(lane));
+                    look::<L, K>(lanes, ahead.modes, k, y, sums, x, 0);
                     for i in 0..AHEAD {
-                        lanes.store(y.add(i * GROUP), hear(lanes, i, taps, u, y));
+                        lanes.store(y.add(i * GROUP), hear::<L, K>(lanes, i, taps, u, sums, y));
                     }
-                    advance(lanes, ahead.modes, k, u, x);
+                    // What is tiny is flushed with the last block: denormals before it cannot be many.
+                    if block + 1 < blocks {
+                        advance::<L, K, false>(lanes, ahead.modes, k, u, sums, x);
+                    } else {
+                        advance::<L, K, true>(lanes, ahead.modes, k, u, sums, x);
+                    }
                 }
             }
         }
     }
 }
 
-/// The answer of sample `i` since the visit: what the modes said of it, and what the inputs since say.
+/// The answer of sample `i` since the visit: what the modes said of it, and what the inputs since say. Before that the
+/// same for the inner products of the state that the sample meets, in place of what the modes said of them.
 ///
 /// # Safety
-/// The pointers address AHEAD rows of GROUP, less the lanes skipped, and `i < AHEAD`.
+/// The pointers address AHEAD rows of GROUP, K times so many for `sums`, less the lanes skipped, and `i < AHEAD`.
 #[inline(always)]
-unsafe fn hear<L: Lanes>(lanes: L, i: usize, taps: *const L::E, inputs: *const L::E, said: *const L::E) -> L::V {
+unsafe fn hear<L: Lanes, const K: usize>(
+    lanes: L,
+    i: usize,
+    taps: *const L::E,
+    inputs: *const L::E,
+    sums: *mut L::E,
+    said: *const L::E,
+) -> L::V {
+    const BLOCK: usize = AHEAD * GROUP;
+    let of = |k: usize| if k == 0 { inputs } else { sums.wrapping_add((k - 1) * BLOCK).cast_const() };
     // SAFETY: as the caller's.
     unsafe {
-        let newest = lanes.load(inputs.add(i * GROUP));
-        let mut sum = lanes.fma(lanes.load(taps), newest, lanes.load(said.add(i * GROUP)));
+        for k in 1..=K {
+            let taps = taps.add(k * (K + 1) * BLOCK);
+            let mut sum = lanes.load(of(k).add(i * GROUP));
+            for j in 0..i {
+                for l in 0..=K {
+                    let tap = lanes.load(taps.add(l * BLOCK + (i - 1 - j) * GROUP));
+                    sum = lanes.fma(tap, lanes.load(of(l).add(j * GROUP)), sum);
+                }
+            }
+            lanes.store(sums.add((k - 1) * BLOCK + i * GROUP), sum);
+        }
+        let mut sum = lanes.load(said.add(i * GROUP));
+        for l in 0..=K {
+            sum = lanes.fma(lanes.load(taps.add(l * BLOCK)), lanes.load(of(l).add(i * GROUP)), sum);
+        }
         for j in 0..i {
-            let tap = lanes.load(taps.add((i - j) * GROUP));
-            sum = lanes.fma(tap, lanes.load(inputs.add(j * GROUP)), sum);
+            for l in 0..=K {
+                let tap = lanes.load(taps.add(l * BLOCK + (i - j) * GROUP));
+                sum = lanes.fma(tap, lanes.load(of(l).add(j * GROUP)), sum);
+            }
         }
         sum
     }
@@ -210,24 +280,40 @@ fn times<L: Lanes>(lanes: L, a: (L::V, L::V), b: (L::V, L::V), c: (L::V, L::V)) 
     (re, lanes.fma(a.0, b.1, lanes.fma(a.1, b.0, c.1)))
 }
 
-/// Modes that move on side by side: each is a chain of dependent operations.
-const TOGETHER: usize = 4;
+/// Modes that move on side by side, each a chain of dependent operations: as many as registers hold.
+const fn together(products: usize) -> usize {
+    if products == 0 { 4 } else { 2 }
+}
 
-/// Moves all modes on by AHEAD inputs.
+/// Moves all modes on by AHEAD inputs; `FLUSH` sets to zero what is tiny.
 ///
 /// # Safety
-/// The pointers address `modes` or AHEAD rows of GROUP, less the lanes skipped.
+/// The pointers address `modes` or AHEAD rows of GROUP, K times so many for `sums`, less the lanes skipped.
 #[inline(always)]
-unsafe fn advance<L: Lanes>(lanes: L, modes: usize, k: *const L::E, u: *const L::E, x: *mut L::E) {
+unsafe fn advance<L: Lanes, const K: usize, const FLUSH: bool>(
+    lanes: L,
+    modes: usize,
+    k: *const L::E,
+    u: *const L::E,
+    sums: *const L::E,
+    x: *mut L::E,
+) {
     let far = modes * 2 * GROUP;
-    let whole = modes / TOGETHER * TOGETHER;
+    let rows = rows_of(K);
+    let whole = modes / together(K) * together(K);
     // SAFETY: as the caller's.
     unsafe {
-        for n in (0..whole).step_by(TOGETHER) {
-            advance_some::<L, TOGETHER>(lanes, far, k.add(n * ROWS * GROUP), u, x.add(n * 2 * GROUP));
+        for n in (0..whole).step_by(together(K)) {
+            let (k, x) = (k.add(n * rows * GROUP), x.add(n * 2 * GROUP));
+            if K == 0 {
+                advance_some::<L, K, { together(0) }, FLUSH>(lanes, far, k, u, sums, x);
+            } else {
+                advance_some::<L, K, { together(1) }, FLUSH>(lanes, far, k, u, sums, x);
+            }
         }
         for n in whole..modes {
-            advance_some::<L, 1>(lanes, far, k.add(n * ROWS * GROUP), u, x.add(n * 2 * GROUP));
+            let (k, x) = (k.add(n * rows * GROUP), x.add(n * 2 * GROUP));
+            advance_some::<L, K, 1, FLUSH>(lanes, far, k, u, sums, x);
         }
     }
 }
@@ -235,14 +321,23 @@ unsafe fn advance<L: Lanes>(lanes: L, modes: usize, k: *const L::E, u: *const L:
 /// # Safety
 /// As [`advance`], with M modes from `k` and `x` on.
 #[inline(always)]
-unsafe fn advance_some<L: Lanes, const M: usize>(lanes: L, far: usize, k: *const L::E, u: *const L::E, x: *mut L::E) {
+unsafe fn advance_some<L: Lanes, const K: usize, const M: usize, const FLUSH: bool>(
+    lanes: L,
+    far: usize,
+    k: *const L::E,
+    u: *const L::E,
+    sums: *const L::E,
+    x: *mut L::E,
+) {
+    let rows = rows_of(K);
+    let gains = FIXED + EACH * (1 + K);
     let zero = lanes.splat(L::E::ZERO);
     // SAFETY: as the caller's.
     unsafe {
         let mut a = [(zero, zero); M];
         let mut square = [(zero, zero); M];
         for m in 0..M {
-            let k = k.add(m * ROWS * GROUP);
+            let k = k.add(m * rows * GROUP);
             a[m] = (lanes.load(k.add(4 * GROUP)), lanes.load(k.add(5 * GROUP)));
             square[m] = (lanes.load(k.add(6 * GROUP)), lanes.load(k.add(7 * GROUP)));
         }
@@ -251,52 +346,108 @@ unsafe fn advance_some<L: Lanes, const M: usize>(lanes: L, far: usize, k: *const
         for i in (0..AHEAD).step_by(2) {
             let (first, second) = (lanes.load(u.add(i * GROUP)), lanes.load(u.add((i + 1) * GROUP)));
             for m in 0..M {
-                let two = (lanes.fma(a[m].0, first, second), lanes.mul(a[m].1, first));
+                let mut two = (lanes.fma(a[m].0, first, second), lanes.mul(a[m].1, first));
+                for j in 0..K {
+                    let sum = sums.add((j * AHEAD + i) * GROUP);
+                    let (first, second) = (lanes.load(sum), lanes.load(sum.add(GROUP)));
+                    let gain = k.add((m * rows + gains + EACH * j) * GROUP);
+                    two.0 = lanes.fma(lanes.load(gain), second, two.0);
+                    two.1 = lanes.fma(lanes.load(gain.add(GROUP)), second, two.1);
+                    two.0 = lanes.fma(lanes.load(gain.add(2 * GROUP)), first, two.0);
+                    two.1 = lanes.fma(lanes.load(gain.add(3 * GROUP)), first, two.1);
+                }
                 met[m] = if i == 0 { two } else { times(lanes, square[m], met[m], two) };
             }
         }
         for (m, (re, im)) in met.into_iter().enumerate() {
-            let (k, x) = (k.add(m * ROWS * GROUP), x.add(m * 2 * GROUP));
+            let (k, x) = (k.add(m * rows * GROUP), x.add(m * 2 * GROUP));
             let pole =
                 [lanes.load(k), lanes.load(k.add(GROUP)), lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP))];
             let next = Held::load(lanes, x, far).advance(lanes, pole, (re, Some(im)));
-            next.flushed(lanes).store(lanes, x, far);
+            if FLUSH { next.flushed(lanes) } else { next }.store(lanes, x, far);
         }
     }
 }
 
-/// Writes what all modes say of the next AHEAD samples, two at once, and fetches the modes that stand `next` elements on.
+/// Writes what all modes say of the next AHEAD samples, and of the inner products of the states that these meet, and
+/// fetches the modes that stand `next` elements on.
 ///
 /// # Safety
 /// As [`advance`].
 #[inline(always)]
-unsafe fn look<L: Lanes>(lanes: L, modes: usize, k: *const L::E, y: *mut L::E, x: *const L::E, next: usize) {
+unsafe fn look<L: Lanes, const K: usize>(
+    lanes: L,
+    modes: usize,
+    k: *const L::E,
+    y: *mut L::E,
+    sums: *mut L::E,
+    x: *const L::E,
+    next: usize,
+) {
+    let to = |i: usize| if i == 0 { y } else { sums.wrapping_add((i - 1) * AHEAD * GROUP) };
+    let mut done = 0;
+    // SAFETY: as the caller's.
+    unsafe {
+        // Two answers share the powers of a, where registers hold their sums.
+        while L::REGISTERS >= 32 && done < K {
+            let next = if done == 0 { next } else { 0 };
+            look_at::<L, K, 2>(lanes, modes, done, k, [to(done), to(done + 1)], x, next);
+            done += 2;
+        }
+        while done <= K {
+            let next = if done == 0 { next } else { 0 };
+            look_at::<L, K, 1>(lanes, modes, done, k, [to(done)], x, next);
+            done += 1;
+        }
+    }
+}
+
+/// As [`look`], for P answers from the `first` on, two samples at once.
+///
+/// # Safety
+/// As [`advance`].
+#[inline(always)]
+unsafe fn look_at<L: Lanes, const K: usize, const P: usize>(
+    lanes: L,
+    modes: usize,
+    first: usize,
+    k: *const L::E,
+    to: [*mut L::E; P],
+    x: *const L::E,
+    next: usize,
+) {
     let far = modes * 2 * GROUP;
     let zero = lanes.splat(L::E::ZERO);
     // SAFETY: as the caller's.
     unsafe {
-        let mut answers = [zero; AHEAD];
+        let mut answers = [[zero; AHEAD]; P];
         for n in 0..modes {
-            let (k, x) = (k.add(n * ROWS * GROUP), x.add(n * 2 * GROUP));
+            let (k, x) = (k.add(n * rows_of(K) * GROUP), x.add(n * 2 * GROUP));
             if next > 0 {
                 for row in 0..if L::E::COMPENSATED { 4 } else { 2 } {
                     fetch(x.wrapping_add(next + row / 2 * far + row % 2 * GROUP));
                 }
             }
             let square = (lanes.load(k.add(6 * GROUP)), lanes.load(k.add(7 * GROUP)));
-            let odd = (lanes.load(k.add(8 * GROUP)), lanes.load(k.add(9 * GROUP)));
-            let even = (lanes.load(k.add(10 * GROUP)), lanes.load(k.add(11 * GROUP)));
             let mut now = (lanes.load(x), lanes.load(x.add(GROUP)));
             for i in (0..AHEAD).step_by(2) {
-                answers[i] = lanes.fma(odd.0, now.0, lanes.nfma(odd.1, now.1, answers[i]));
-                answers[i + 1] = lanes.fma(even.0, now.0, lanes.nfma(even.1, now.1, answers[i + 1]));
+                for p in 0..P {
+                    let reader = k.add((FIXED + EACH * (first + p)) * GROUP);
+                    for j in 0..2 {
+                        let (re, im) = (reader.add(2 * j * GROUP), reader.add((2 * j + 1) * GROUP));
+                        let sum = lanes.nfma(lanes.load(im), now.1, answers[p][i + j]);
+                        answers[p][i + j] = lanes.fma(lanes.load(re), now.0, sum);
+                    }
+                }
                 if i + 2 < AHEAD {
                     now = times(lanes, square, now, (zero, zero));
                 }
             }
         }
-        for (i, answer) in answers.into_iter().enumerate() {
-            lanes.store(y.add(i * GROUP), answer);
+        for (to, answers) in to.into_iter().zip(answers) {
+            for (i, answer) in answers.into_iter().enumerate() {
+                lanes.store(to.add(i * GROUP), answer);
+            }
         }
     }
 }

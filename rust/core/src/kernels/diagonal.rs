@@ -6,9 +6,9 @@
 
 use super::ahead::{self, AHEAD, Ahead, Since};
 use super::chunk::{ChunkMatrices, Transition};
+use super::streams::{Steps, When};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 use num_complex::Complex64;
-use std::ops::Range;
 
 /// Rows of [`GROUP`] a mode takes in [`Modes`]: delta_re, delta_im, their low parts, c_re, c_im, and the gain of the
 /// input where that is not 1.
@@ -61,7 +61,12 @@ impl<E: Elem> Modes<E> {
                 coefficients[(i / GROUP * rows + row) * GROUP + i % GROUP] = E::of(value);
             }
         }
-        let ahead = unit_gain.then(|| Ahead::new(&all));
+        let ahead = unit_gain.then(|| {
+            Ahead::new(modes, 0, |lane, n| {
+                let Mode { delta, c, .. } = all[n * GROUP + lane];
+                (delta, c, &[])
+            })
+        });
         Self { modes, unit_gain, coefficients, ahead }
     }
 
@@ -72,7 +77,7 @@ impl<E: Elem> Modes<E> {
 
     /// Elements of state: that of the modes, and what single samples keep until these are visited again.
     pub fn state_len(&self) -> usize {
-        modes_len::<E>(self.modes) + ahead::STATE_LEN
+        modes_len::<E>(self.modes) + ahead::state_len(0)
     }
 
     /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten. The state is settled.
@@ -83,7 +88,7 @@ impl<E: Elem> Modes<E> {
         let state = &mut state[..modes_len::<E>(self.modes)];
         let mut done = 0;
         if let Some(ahead) = &self.ahead {
-            ahead.scan(isa, rows / AHEAD, u, y, state);
+            ahead.scan::<0>(isa, rows / AHEAD, u, y, state);
             done = rows / AHEAD * AHEAD;
         }
         let (u, y) = (&u[done * GROUP..], &mut y[done * GROUP..]);
@@ -96,92 +101,30 @@ impl<E: Elem> Modes<E> {
     pub fn settle(&self, isa: Isa, state: &mut [E]) {
         let (modes, later) = state.split_at_mut(modes_len::<E>(self.modes));
         if let Since::Visit(rows @ 1..) = Since::of(later) {
-            let (u, y) = ahead::rows(later);
+            let (u, y, _) = ahead::rows(later);
             isa.run(Scan { modes: self, phase: 0, rows, u, y, state: modes });
         }
         Since::Now(0).put(later);
     }
 }
 
-/// Where the rows and states of some streams stand, each with the distance to the next stream's.
-#[derive(Clone, Copy, Debug)]
-pub struct Streams<E> {
-    /// How many.
-    pub count: usize,
-    /// A row each: a group's columns follow those of the group before.
-    pub u: (*const E, usize),
-    /// A row each, overwritten.
-    pub y: (*mut E, usize),
-    /// The states of all groups, one after the other.
-    pub state: (*mut E, usize),
-}
-
-impl<E> Streams<E> {
-    /// The columns and the state of one group of stream `s`, where each group has `state_len` elements.
-    ///
-    /// # Safety
-    /// All of them are valid, and no one else touches what is written.
+impl<E: Elem> Steps<E> for Modes<E> {
     #[inline(always)]
-    pub unsafe fn part<'a>(&self, s: usize, group: usize, state_len: usize) -> (&'a [E], &'a mut [E], &'a mut [E]) {
-        // SAFETY: as the caller's.
-        unsafe {
-            let (u, y) = (self.u.0.add(s * self.u.1 + group * GROUP), self.y.0.add(s * self.y.1 + group * GROUP));
-            let state = self.state.0.add(s * self.state.1 + group * state_len);
-            (
-                std::slice::from_raw_parts(u, GROUP),
-                std::slice::from_raw_parts_mut(y, GROUP),
-                std::slice::from_raw_parts_mut(state, state_len),
-            )
-        }
+    fn state_len(&self) -> usize {
+        Modes::state_len(self)
     }
-}
 
-/// One sample of `groups` of some streams, as [`Modes::scan`]; after a few such calls, in a fraction of its time.
-/// Groups that differ in their number and `stagger` visit their modes at different samples.
-///
-/// # Safety
-/// The rows and states are valid, and no one else touches what is written.
-pub unsafe fn step<'a, E: Elem>(
-    isa: Isa,
-    phase: usize,
-    stagger: usize,
-    groups: Range<usize>,
-    modes: impl Fn(usize) -> &'a Modes<E>,
-    streams: Streams<E>,
-) {
-    isa.run(Steps { phase, stagger, groups, modes, streams });
-}
-
-struct Steps<E, M> {
-    phase: usize,
-    stagger: usize,
-    groups: Range<usize>,
-    modes: M,
-    streams: Streams<E>,
-}
-
-impl<'a, E: Elem, M: Fn(usize) -> &'a Modes<E>> Kernel<E> for Steps<E, M> {
-    type Output = ();
-
+    /// As [`Modes::scan`]; after a few such calls, in a fraction of its time.
     #[inline(always)]
-    fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let Self { phase, stagger, groups, modes, streams } = self;
-        for group in groups {
-            let modes = modes(group);
-            for s in 0..streams.count {
-                // SAFETY: the caller of `step` answers for the rows and states.
-                let (u, y, state) = unsafe { streams.part(s, group, modes.state_len()) };
-                let next = if s + 1 < streams.count { streams.state.1 } else { 0 };
-                let (x, later) = state.split_at_mut(modes_len::<E>(modes.modes));
-                match (&modes.ahead, Since::of(later)) {
-                    (Some(ahead), since) if since.looks_ahead(stagger + group) => {
-                        ahead.step(lanes, u, y, x, later, next)
-                    }
-                    (_, since) => {
-                        since.one_more().put(later);
-                        Scan { modes, phase, rows: 1, u, y, state: x }.run(lanes);
-                    }
-                }
+    fn step<L: Lanes<E = E>>(&self, lanes: L, when: When, u: &[E], y: &mut [E], state: &mut [E]) {
+        let (x, later) = state.split_at_mut(modes_len::<E>(self.modes));
+        match (&self.ahead, Since::of(later)) {
+            (Some(ahead), since) if since.looks_ahead(when.stagger) => {
+                ahead.step::<L, 0>(lanes, u, y, x, later, when.next)
+            }
+            (_, since) => {
+                since.one_more().put(later);
+                Scan { modes: self, phase: when.phase, rows: 1, u, y, state: x }.run(lanes);
             }
         }
     }
@@ -308,13 +251,20 @@ impl<V: Copy> Held<V> {
     /// The next state, for the pole [delta_re, delta_im, low parts] and the input (re, im).
     #[inline(always)]
     pub fn advance<L: Lanes<V = V>>(self, lanes: L, [dr, di, lr, li]: [V; 4], u: (V, Option<V>)) -> Self {
-        let Self { re, im, left_re, left_im } = self;
         let low_im = match u.1 {
-            Some(u) => lanes.fma(li, re, u),
-            None => lanes.mul(li, re),
+            Some(u) => lanes.fma(li, self.re, u),
+            None => lanes.mul(li, self.re),
         };
-        let mut by_re = lanes.fma(dr, re, lanes.nfma(di, im, lanes.fma(lr, re, lanes.nfma(li, im, u.0))));
-        let mut by_im = lanes.fma(dr, im, lanes.fma(di, re, lanes.fma(lr, im, low_im)));
+        let low = (lanes.fma(lr, self.re, lanes.nfma(li, self.im, u.0)), lanes.fma(lr, self.im, low_im));
+        self.moved(lanes, (dr, di), low)
+    }
+
+    /// The state moved by delta times itself and `by`.
+    #[inline(always)]
+    pub fn moved<L: Lanes<V = V>>(self, lanes: L, (dr, di): (V, V), by: (V, V)) -> Self {
+        let Self { re, im, left_re, left_im } = self;
+        let mut by_re = lanes.fma(dr, re, lanes.nfma(di, im, by.0));
+        let mut by_im = lanes.fma(dr, im, lanes.fma(di, re, by.1));
         if !L::E::COMPENSATED {
             return Self { re: lanes.add(re, by_re), im: lanes.add(im, by_im), left_re, left_im };
         }

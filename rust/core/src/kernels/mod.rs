@@ -17,6 +17,7 @@ pub mod norm;
 pub mod pointwise;
 pub mod pooling;
 pub mod selective;
+pub mod streams;
 mod turn;
 pub mod window;
 

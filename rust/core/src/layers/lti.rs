@@ -7,8 +7,8 @@
 use super::system::{Lane, Recurrence, System};
 use crate::conv::{CausalConv, Spectrum};
 use crate::kernels::chunk::{Chunk, Shape};
-use crate::kernels::diagonal::{self, Streams};
 use crate::kernels::pointwise::{self, Function};
+use crate::kernels::streams::{self, Streams};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, columns, padded};
 use crate::threads::{Shared, Team};
 use std::ops::Range;
@@ -158,20 +158,32 @@ impl<E: Elem> Lti<E> {
     /// # Safety
     /// The rows and states are valid, and no one else touches these groups' parts of what is written.
     pub unsafe fn step(&self, isa: Isa, phase: usize, groups: Range<usize>, streams: Streams<E>) {
-        if let Recurrence::Diagonal(_) = self.groups[0] {
-            let modes = |group: usize| match &self.groups[group] {
-                Recurrence::Diagonal(modes) => modes,
-                _ => unreachable!("the groups of a layer are of one kind"),
-            };
-            // SAFETY: as the caller's.
-            unsafe { diagonal::step(isa, phase, self.stagger, groups, modes, streams) };
-            return;
-        }
-        for group in groups {
-            for s in 0..streams.count {
-                // SAFETY: as the caller's.
-                let (u, y, state) = unsafe { streams.part(s, group, self.group_state_len()) };
-                self.groups[group].scan(isa, phase, 1, u, y, state);
+        const ONE_KIND: &str = "the groups of a layer are of one kind";
+        // SAFETY: as the caller's.
+        unsafe {
+            match &self.groups[0] {
+                Recurrence::Diagonal(_) => {
+                    let modes = |g: usize| match &self.groups[g] {
+                        Recurrence::Diagonal(modes) => modes,
+                        _ => unreachable!("{ONE_KIND}"),
+                    };
+                    streams::step(isa, phase, self.stagger, groups, modes, streams);
+                }
+                Recurrence::LowRank(_) => {
+                    let system = |g: usize| match &self.groups[g] {
+                        Recurrence::LowRank(system) => system,
+                        _ => unreachable!("{ONE_KIND}"),
+                    };
+                    streams::step(isa, phase, self.stagger, groups, system, streams);
+                }
+                Recurrence::Triangular(_) | Recurrence::Window(_) => {
+                    for group in groups {
+                        for s in 0..streams.count {
+                            let (u, y, state) = streams.part(s, group, self.group_state_len());
+                            self.groups[group].scan(isa, phase, 1, u, y, state);
+                        }
+                    }
+                }
             }
         }
     }
@@ -216,9 +228,6 @@ impl<E: Elem> Lti<E> {
             return;
         }
         let anew = (dt != 1.0).then(|| self.system.recurrence::<E>(&self.lanes[group], dt));
-        if let Some(anew) = &anew {
-            anew.follow(isa, state);
-        }
         let chunked = method == Method::Chunk || method == Method::Auto && self.system.prefers_chunks(rows);
         let chunk = (chunked && self.system.chunks() && rows >= self.shape.samples && anew.is_none())
             .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
@@ -239,7 +248,8 @@ impl<E: Elem> Lti<E> {
                 let core = self.groups[group].core_len();
                 // SAFETY: as above.
                 unsafe { chunk.run(isa, chunks, from, to, &mut state[..core], rest) };
-                self.groups[group].refresh(isa, state);
+                // Of what rounding left over, nothing belongs to the new state.
+                state[core..].fill(E::ZERO);
                 if !self.straight() {
                     // SAFETY: as above.
                     unsafe { self.finish(isa, group, t, n, rows, z, y, y_stride) };
@@ -252,9 +262,6 @@ impl<E: Elem> Lti<E> {
                 unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
             }
             t += n;
-        }
-        if anew.is_some() {
-            self.groups[group].follow(isa, state);
         }
     }
 
@@ -302,7 +309,7 @@ impl<E: Elem> Lti<E> {
             if !silent {
                 if chunks > 0 {
                     chunk.echo(isa, chunks, z, &mut echo[..core], rest);
-                    self.groups[group].refresh(isa, &mut echo);
+                    echo[core..].fill(E::ZERO);
                 } else {
                     u[..n * GROUP].fill(E::ZERO);
                     self.groups[group].scan(isa, 0, n, u, z, &mut echo);
@@ -314,7 +321,7 @@ impl<E: Elem> Lti<E> {
             self.pack(isa, group, t, n, rows, x, x_stride, u);
             if chunks > 0 {
                 chunk.advance(isa, chunks, u, &mut state[..core], rest);
-                self.groups[group].refresh(isa, state);
+                state[core..].fill(E::ZERO);
             } else {
                 self.groups[group].scan(isa, 0, n, u, z, state);
             }

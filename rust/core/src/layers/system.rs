@@ -48,7 +48,7 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
-    /// Elements of the state proper; what follows them is derived, by [`Recurrence::refresh`].
+    /// Elements of the state proper; what follows them is left over by rounding, or kept by single samples.
     pub fn core_len(&self) -> usize {
         match self {
             Recurrence::Diagonal(r) => r.core_len(),
@@ -70,21 +70,10 @@ impl<E: Elem> Recurrence<E> {
 
     /// Makes the state one that runs can go on from, after single samples.
     pub fn settle(&self, isa: Isa, state: &mut [E]) {
-        if let Recurrence::Diagonal(r) = self {
-            r.settle(isa, state);
-        }
-    }
-
-    /// Brings the derived part of a state up to date with its core, of which nothing is left over.
-    pub fn refresh(&self, isa: Isa, state: &mut [E]) {
-        state[self.core_len()..].fill(E::ZERO);
-        self.follow(isa, state);
-    }
-
-    /// As [`Recurrence::refresh`], where only the step size is another: what is left over stays.
-    pub fn follow(&self, isa: Isa, state: &mut [E]) {
-        if let Recurrence::LowRank(r) = self {
-            r.refresh(isa, state);
+        match self {
+            Recurrence::Diagonal(r) => r.settle(isa, state),
+            Recurrence::LowRank(r) => r.settle(isa, state),
+            Recurrence::Triangular(_) | Recurrence::Window(_) => {}
         }
     }
 }
@@ -118,7 +107,6 @@ impl Recurrence<f64> {
         for j in 0..n {
             state.fill(0.0);
             state[j * GROUP..][..GROUP].fill(1.0);
-            self.refresh(isa, &mut state);
             self.scan(isa, 0, t, &silence, &mut y, &mut state);
             for i in 0..t {
                 m.g[(i * n + j) * GROUP..][..GROUP].copy_from_slice(&y[i * GROUP..][..GROUP]);

@@ -1,0 +1,99 @@
+//! One sample of many streams: groups of channels, and the streams of each.
+
+use super::{Elem, GROUP, Isa, Kernel, Lanes};
+use std::ops::Range;
+
+/// Where the rows and states of some streams stand, each with the distance to the next stream's.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams<E> {
+    /// How many.
+    pub count: usize,
+    /// A row each: a group's columns follow those of the group before.
+    pub u: (*const E, usize),
+    /// A row each, overwritten.
+    pub y: (*mut E, usize),
+    /// The states of all groups, one after the other.
+    pub state: (*mut E, usize),
+}
+
+impl<E> Streams<E> {
+    /// The columns and the state of one group of stream `s`, where each group has `state_len` elements.
+    ///
+    /// # Safety
+    /// All of them are valid, and no one else touches what is written.
+    #[inline(always)]
+    pub unsafe fn part<'a>(&self, s: usize, group: usize, state_len: usize) -> (&'a [E], &'a mut [E], &'a mut [E]) {
+        // SAFETY: as the caller's.
+        unsafe {
+            let (u, y) = (self.u.0.add(s * self.u.1 + group * GROUP), self.y.0.add(s * self.y.1 + group * GROUP));
+            let state = self.state.0.add(s * self.state.1 + group * state_len);
+            (
+                std::slice::from_raw_parts(u, GROUP),
+                std::slice::from_raw_parts_mut(y, GROUP),
+                std::slice::from_raw_parts_mut(state, state_len),
+            )
+        }
+    }
+}
+
+/// When a sample comes, and what comes after it.
+#[derive(Clone, Copy, Debug)]
+pub struct When {
+    /// Counts the samples: a single one flushes what is tiny of every [`PHASES`](super::diagonal::PHASES)th mode, from
+    /// mode `phase` on.
+    pub phase: usize,
+    /// Groups that differ in it visit their modes at different samples.
+    pub stagger: usize,
+    /// How many elements on the state of the next stream stands, or 0.
+    pub next: usize,
+}
+
+/// A group of channels that takes a sample inside a kernel.
+pub trait Steps<E: Elem> {
+    /// Elements of state.
+    fn state_len(&self) -> usize;
+
+    /// One sample: `u` and `y` are a row.
+    fn step<L: Lanes<E = E>>(&self, lanes: L, when: When, u: &[E], y: &mut [E], state: &mut [E]);
+}
+
+/// One sample of `groups` of some streams.
+///
+/// # Safety
+/// The rows and states are valid, and no one else touches what is written.
+pub unsafe fn step<'a, E: Elem, G: Steps<E> + 'a>(
+    isa: Isa,
+    phase: usize,
+    stagger: usize,
+    groups: Range<usize>,
+    group: impl Fn(usize) -> &'a G,
+    streams: Streams<E>,
+) {
+    isa.run(Step { phase, stagger, groups, group, streams });
+}
+
+struct Step<E, F> {
+    phase: usize,
+    stagger: usize,
+    groups: Range<usize>,
+    group: F,
+    streams: Streams<E>,
+}
+
+impl<'a, E: Elem, G: Steps<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<E, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let Self { phase, stagger, groups, group, streams } = self;
+        for g in groups {
+            let group = group(g);
+            for s in 0..streams.count {
+                // SAFETY: the caller of `step` answers for the rows and states.
+                let (u, y, state) = unsafe { streams.part(s, g, group.state_len()) };
+                let next = if s + 1 < streams.count { streams.state.1 } else { 0 };
+                group.step(lanes, When { phase, stagger: stagger + g, next }, u, y, state);
+            }
+        }
+    }
+}
