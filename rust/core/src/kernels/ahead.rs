@@ -20,15 +20,18 @@ use std::iter::once;
 /// Samples from one visit to the next.
 pub const AHEAD: usize = 8;
 
-/// Rows of [`GROUP`] a mode takes before those of its readers: a^AHEAD - 1 as (re, im) and their low parts, a and a^2.
-const FIXED: usize = 8;
+/// Rows of [`GROUP`] a mode takes before those of its readers: a, a^2 and a^AHEAD - 1, each (re, im), and the low parts
+/// of the last. Couplings say more than these, and do without.
+const fn fixed(products: usize) -> usize {
+    if products == 0 { 8 } else { 6 }
+}
 
 /// Rows of a reader r, and of an input's gain g: r and r a, each (re, im).
 const EACH: usize = 4;
 
 /// Rows of a mode: c a as the first reader, then each v, then each -w.
 const fn rows_of(products: usize) -> usize {
-    FIXED + EACH * (1 + 2 * products)
+    fixed(products) + EACH * (1 + 2 * products)
 }
 
 /// Elements of state: a row that says when the modes were visited, then AHEAD rows each of the kept inputs, of what the
@@ -120,8 +123,9 @@ impl<E: Elem> Ahead<E> {
             let far = (0..AHEAD.ilog2()).fold(delta, |d, _| d * (d + 2.0));
             let readers = once(c * a).chain(vw.iter().map(|(v, _)| *v));
             let each = readers.chain(vw.iter().map(|(_, w)| -w)).flat_map(|z| [z, z * a]);
-            let all = [a, a * a].into_iter().chain(each).flat_map(|z| [z.re, z.im]);
-            for (row, value) in pair::<E>(far).into_iter().chain(all).enumerate() {
+            let near = [a, a * a].into_iter().flat_map(|z| [z.re, z.im]);
+            let far = pair::<E>(far).into_iter().take(fixed(products) - 4);
+            for (row, value) in near.chain(far).chain(each.flat_map(|z| [z.re, z.im])).enumerate() {
                 coefficients[(n * rows + row) * GROUP + lane] = E::of(value);
             }
             for (i, reader) in once(c).chain(vw.iter().map(|(v, _)| *v)).enumerate() {
@@ -330,7 +334,7 @@ unsafe fn advance_some<L: Lanes, const K: usize, const M: usize, const FLUSH: bo
     x: *mut L::E,
 ) {
     let rows = rows_of(K);
-    let gains = FIXED + EACH * (1 + K);
+    let gains = fixed(K) + EACH * (1 + K);
     let zero = lanes.splat(L::E::ZERO);
     // SAFETY: as the caller's.
     unsafe {
@@ -338,8 +342,8 @@ unsafe fn advance_some<L: Lanes, const K: usize, const M: usize, const FLUSH: bo
         let mut square = [(zero, zero); M];
         for m in 0..M {
             let k = k.add(m * rows * GROUP);
-            a[m] = (lanes.load(k.add(4 * GROUP)), lanes.load(k.add(5 * GROUP)));
-            square[m] = (lanes.load(k.add(6 * GROUP)), lanes.load(k.add(7 * GROUP)));
+            a[m] = (lanes.load(k), lanes.load(k.add(GROUP)));
+            square[m] = (lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP)));
         }
         // Horner's rule in a^2, two inputs at once.
         let mut met = [(zero, zero); M];
@@ -361,9 +365,14 @@ unsafe fn advance_some<L: Lanes, const K: usize, const M: usize, const FLUSH: bo
         }
         for (m, (re, im)) in met.into_iter().enumerate() {
             let (k, x) = (k.add(m * rows * GROUP), x.add(m * 2 * GROUP));
-            let pole =
-                [lanes.load(k), lanes.load(k.add(GROUP)), lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP))];
-            let next = Held::load(lanes, x, far).advance(lanes, pole, (re, Some(im)));
+            let held = Held::load(lanes, x, far);
+            let pole = (lanes.load(k.add(4 * GROUP)), lanes.load(k.add(5 * GROUP)));
+            let next = if K == 0 {
+                let low = (lanes.load(k.add(6 * GROUP)), lanes.load(k.add(7 * GROUP)));
+                held.advance(lanes, [pole.0, pole.1, low.0, low.1], (re, Some(im)))
+            } else {
+                held.moved(lanes, pole, (re, im))
+            };
             if FLUSH { next.flushed(lanes) } else { next }.store(lanes, x, far);
         }
     }
@@ -428,11 +437,11 @@ unsafe fn look_at<L: Lanes, const K: usize, const P: usize>(
                     fetch(x.wrapping_add(next + row / 2 * far + row % 2 * GROUP));
                 }
             }
-            let square = (lanes.load(k.add(6 * GROUP)), lanes.load(k.add(7 * GROUP)));
+            let square = (lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP)));
             let mut now = (lanes.load(x), lanes.load(x.add(GROUP)));
             for i in (0..AHEAD).step_by(2) {
                 for p in 0..P {
-                    let reader = k.add((FIXED + EACH * (first + p)) * GROUP);
+                    let reader = k.add((fixed(K) + EACH * (first + p)) * GROUP);
                     for j in 0..2 {
                         let (re, im) = (reader.add(2 * j * GROUP), reader.add((2 * j + 1) * GROUP));
                         let sum = lanes.nfma(lanes.load(im), now.1, answers[p][i + j]);

@@ -203,7 +203,11 @@ unsafe fn products<L: Lanes, const K: usize>(lanes: L, modes: usize, k: *const L
             }
         }
     }
-    sums.map(|(re, im)| lanes.add(re, im))
+    let mut products = [zero; K];
+    for (product, (re, im)) in products.iter_mut().zip(sums) {
+        *product = lanes.add(re, im);
+    }
+    products
 }
 
 /// One sample: moves the state `x` and its inner products on, and answers.
