@@ -259,6 +259,9 @@ pub(crate) fn split<E: Elem>(x: f64) -> (E, E) {
 const BLOCK_ELEMENTS: usize = 192 * 1024;
 /// Rows a block has at least, and at most: a wide layer's matrices are read for so many.
 const BLOCK_ROWS: (usize, usize) = (512, 2048);
+/// Rows of a block where not even so many as [`NEAR_ROWS`] would stay near: then matrices are better read less often.
+const FAR_ROWS: usize = 1024;
+const NEAR_ROWS: usize = 256;
 
 impl<E: Elem> Plan<E> {
     /// Plans `document` for a rate, which multiplies every step size.
@@ -348,7 +351,9 @@ impl<E: Elem> Plan<E> {
 
     /// Rows that a block of a long sequence has.
     pub fn block_rows(&self) -> usize {
-        (BLOCK_ELEMENTS / self.row_len.max(1)).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1).next_multiple_of(self.tile_rows.max(1))
+        let near = BLOCK_ELEMENTS / self.row_len.max(1);
+        let rows = if near < NEAR_ROWS { FAR_ROWS } else { near.clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) };
+        rows.next_multiple_of(self.tile_rows.max(1))
     }
 
     /// What tells this plan from others: model, rate and precision.
