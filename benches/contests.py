@@ -242,6 +242,9 @@ def powers(first: int, last: int, step: int = 2) -> list[int]:
     return out
 
 
+COPY = "NumPy, copying the samples"
+
+
 def scaling(quick: bool) -> Iterator[Contest]:
     """Time against length, states, channels and batch."""
     step = 4 if quick else 2
@@ -261,6 +264,8 @@ def scaling(quick: bool) -> Iterator[Contest]:
                     entries.append(Entry(f"ssmrt {name}, {threads}", engine, "forward", p, EXACT, truth))
             p = {"kind": "s4d", **fixed, axis: value}
             entries.append(Entry("JAX, FFT convolution", "jax", "fft", p))
+            if axis != "N":
+                entries.append(Entry(COPY, "numpy", "copy", p))
             yield Contest(
                 f"scale/{axis}/{value}",
                 f"{axis} = {value}, {', '.join(f'{k} = {v}' for k, v in fixed.items())}",

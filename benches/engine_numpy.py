@@ -17,7 +17,7 @@ def versions() -> dict[str, str]:
 
 def prepare(name: str, p: dict[str, Any], folder: Path) -> Job:
     """The job of a piece of work."""
-    makers = {"fft": _fft, "step": _step, "reference": _reference, "spotter_reference": _spotter}
+    makers = {"fft": _fft, "step": _step, "copy": _copy, "reference": _reference, "spotter_reference": _spotter}
     if name not in makers:
         raise Skip(f"NumPy has no {name}")
     return makers[name](p, folder)
@@ -40,6 +40,13 @@ def _spotter(p: dict[str, Any], folder: Path) -> Job:
     if upstream is not None and np.abs(answer - upstream).max() > 1e-6 * np.abs(upstream).max():
         raise ValueError(f"the reference {answer} is not upstream's {upstream}")
     return Job(lambda _: None, [None], lambda: answer)
+
+
+def _copy(p: dict[str, Any], folder: Path) -> Job:
+    """What any layer must do at least: read its samples and write as many."""
+    u = work.samples(p["L"], p["H"], p.get("B", 1))
+    y = np.empty_like(u)
+    return Job(lambda u: np.copyto(y, u), [u])
 
 
 def _fft(p: dict[str, Any], folder: Path) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import ssmrt
 from cases import GOLDEN, relative_error
 from numpy.typing import NDArray
 from ssmrt import Model
-from ssmrt.document import Dense, Diagonal, Document, Dplr, walk
+from ssmrt.document import Dense, Diagonal, Document, Dplr, Node, walk
 from strategies import alone
 
 Array = NDArray[Any]
@@ -103,12 +104,13 @@ def test_long_sequences_stay_precise(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["noise", "walk", "constant"])
-def test_single_samples_among_blocks_stay_precise(kind: str) -> None:
+@pytest.mark.parametrize("make", [s4d, legs_nplr])
+def test_single_samples_among_blocks_stay_precise(make: Callable[[int], Node], kind: str) -> None:
     """Enough channels that a sample does not move all modes: blocks find the states as they should be."""
     h = 20
     u = samples(kind, LENGTH, h)
-    expected = Model(alone(s4d(h)), "float64")(u)
-    stream = Model(alone(s4d(h))).stream()
+    expected = Model(alone(make(h)), "float64")(u)
+    stream = Model(alone(make(h))).stream()
     y = np.empty((1, LENGTH, h), np.float32)
     for t in range(0, LENGTH, 64):
         singles = t // 64 % 51

@@ -8,6 +8,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use num_complex::Complex64;
+use ssmrt_core::kernels::by_modes::ByModes;
 use ssmrt_core::kernels::diagonal::{Mode, Modes};
 use ssmrt_core::kernels::linear::{Epilogue, Linear};
 use ssmrt_core::kernels::norm::{Norm, NormKind, Residual};

@@ -12,7 +12,8 @@
 //! Where modes are coupled, x' = a x + u - sum_k w_k s_k with s_k = Re(v_k . x), a coupling is both: an answer, of the
 //! state before the sample, and an input, through -w_k.
 
-use super::diagonal::{Held, modes_len, pair};
+use super::by_modes::modes_len;
+use super::diagonal::{Held, pair};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, fetch};
 use num_complex::Complex64;
 use std::iter::once;

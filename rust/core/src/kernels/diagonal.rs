@@ -4,9 +4,9 @@
 //! rounding of each sum left over carried to the next: a pole close to the unit circle forgets so slowly that its
 //! own rounding, or that of its state, would be heard.
 
-use super::ahead::{self, AHEAD, Ahead, Since};
+use super::ahead::Ahead;
+use super::by_modes::{ByModes, Sample, modes_len};
 use super::chunk::{ChunkMatrices, Transition};
-use super::streams::{Steps, When};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 use num_complex::Complex64;
 
@@ -43,11 +43,6 @@ pub(super) fn pair<E: Elem>(z: Complex64) -> [f64; 4] {
     [re, im, z.re - re, z.im - im]
 }
 
-/// Elements of the state of so many modes a lane: (re, im) each, and as much again for what their rounding left over.
-pub(super) fn modes_len<E: Elem>(modes: usize) -> usize {
-    modes * 2 * GROUP * if E::COMPENSATED { 2 } else { 1 }
-}
-
 impl<E: Elem> Modes<E> {
     /// `modes` modes a lane; `mode(lane, n)` gives each.
     pub fn new(modes: usize, unit_gain: bool, mode: impl Fn(usize, usize) -> Mode) -> Self {
@@ -69,64 +64,51 @@ impl<E: Elem> Modes<E> {
         });
         Self { modes, unit_gain, coefficients, ahead }
     }
-
-    /// Elements of the state proper: (re, im) a mode, each a row of [`GROUP`].
-    pub fn core_len(&self) -> usize {
-        self.modes * 2 * GROUP
-    }
-
-    /// Elements of state: that of the modes, and what single samples keep until these are visited again.
-    pub fn state_len(&self) -> usize {
-        modes_len::<E>(self.modes) + ahead::state_len(0)
-    }
-
-    /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten. The state is settled.
-    ///
-    /// A single sample flushes what is tiny of every [`PHASES`]th mode, from mode `phase` on.
-    pub fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
-        assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
-        let state = &mut state[..modes_len::<E>(self.modes)];
-        let mut done = 0;
-        if let Some(ahead) = &self.ahead {
-            ahead.scan::<0>(isa, rows / AHEAD, u, y, state);
-            done = rows / AHEAD * AHEAD;
-        }
-        let (u, y) = (&u[done * GROUP..], &mut y[done * GROUP..]);
-        if done < rows {
-            isa.run(Scan { modes: self, phase, rows: rows - done, u, y, state });
-        }
-    }
-
-    /// Moves the modes on by the inputs of single samples that they have not met.
-    pub fn settle(&self, isa: Isa, state: &mut [E]) {
-        let (modes, later) = state.split_at_mut(modes_len::<E>(self.modes));
-        if let Since::Visit(rows @ 1..) = Since::of(later) {
-            let (u, y, _) = ahead::rows(later);
-            isa.run(Scan { modes: self, phase: 0, rows, u, y, state: modes });
-        }
-        Since::Now(0).put(later);
-    }
 }
 
-impl<E: Elem> Steps<E> for Modes<E> {
+impl<E: Elem> ByModes<E> for Modes<E> {
     #[inline(always)]
-    fn state_len(&self) -> usize {
-        Modes::state_len(self)
+    fn modes(&self) -> usize {
+        self.modes
     }
 
-    /// As [`Modes::scan`]; after a few such calls, in a fraction of its time.
     #[inline(always)]
-    fn step<L: Lanes<E = E>>(&self, lanes: L, when: When, u: &[E], y: &mut [E], state: &mut [E]) {
-        let (x, later) = state.split_at_mut(modes_len::<E>(self.modes));
-        match (&self.ahead, Since::of(later)) {
-            (Some(ahead), since) if since.looks_ahead(when.stagger) => {
-                ahead.step::<L, 0>(lanes, u, y, x, later, when.next)
-            }
-            (_, since) => {
-                since.one_more().put(later);
-                Scan { modes: self, phase: when.phase, rows: 1, u, y, state: x }.run(lanes);
+    fn products(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn ahead(&self) -> Option<&Ahead<E>> {
+        self.ahead.as_ref()
+    }
+
+    #[inline(always)]
+    fn one_by_one<L: Lanes<E = E>>(&self, lanes: L, phase: usize, rows: usize, u: &[E], y: &mut [E], x: &mut [E]) {
+        assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && x.len() == modes_len::<E>(self.modes));
+        let (k, u, y, x) = (self.coefficients.as_ptr(), u.as_ptr(), y.as_mut_ptr(), x.as_mut_ptr());
+        for lane in (0..GROUP).step_by(L::LANES) {
+            // SAFETY: the lengths were checked; every pointer stays within `modes` or `rows` rows of GROUP.
+            unsafe {
+                let (k, u, y, x) = (k.add(lane), u.add(lane), y.add(lane), x.add(lane));
+                if self.unit_gain {
+                    channels::<L, true>(lanes, self.modes, rows, k, u, y, x);
+                } else {
+                    channels::<L, false>(lanes, self.modes, rows, k, u, y, x);
+                }
+                if rows == 1 {
+                    flush(lanes, phase, self.modes, x);
+                }
             }
         }
+    }
+
+    fn blocks(&self, isa: Isa, ahead: &Ahead<E>, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
+        ahead.scan::<0>(isa, blocks, u, y, x);
+    }
+
+    #[inline(always)]
+    fn sample<L: Lanes<E = E>>(&self, lanes: L, at: Sample<'_, E>, u: &[E], y: &mut [E], next: usize) {
+        at.ahead.step::<L, 0>(lanes, u, y, at.x, at.later, next);
     }
 }
 
@@ -159,40 +141,6 @@ impl Modes<f64> {
         }
         m.transition = Transition::Poles(poles);
         m
-    }
-}
-
-struct Scan<'a, E> {
-    modes: &'a Modes<E>,
-    phase: usize,
-    rows: usize,
-    u: &'a [E],
-    y: &'a mut [E],
-    state: &'a mut [E],
-}
-
-impl<E: Elem> Kernel<E> for Scan<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let (k, u, y, x) =
-            (self.modes.coefficients.as_ptr(), self.u.as_ptr(), self.y.as_mut_ptr(), self.state.as_mut_ptr());
-        let (modes, rows) = (self.modes.modes, self.rows);
-        for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: `scan` checked the lengths; every pointer stays within `modes` or `rows` rows of GROUP.
-            unsafe {
-                let (k, u, y, x) = (k.add(lane), u.add(lane), y.add(lane), x.add(lane));
-                if self.modes.unit_gain {
-                    channels::<L, true>(lanes, modes, rows, k, u, y, x);
-                } else {
-                    channels::<L, false>(lanes, modes, rows, k, u, y, x);
-                }
-                if rows == 1 {
-                    flush(lanes, self.phase, modes, x);
-                }
-            }
-        }
     }
 }
 

@@ -5,10 +5,10 @@
 //! next: what a slow mode would otherwise lose. Where modes are scaled so that b is 1, they are visited once in a few
 //! samples: see [`ahead`](super::ahead).
 
-use super::ahead::{self, AHEAD, Ahead, Since};
-use super::diagonal::{Held, modes_len};
-use super::streams::{Steps, When};
-use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
+use super::ahead::Ahead;
+use super::by_modes::{ByModes, Sample, modes_len};
+use super::diagonal::{Held, flush};
+use super::{Aligned, Elem, GROUP, Isa, Lanes};
 use num_complex::Complex64;
 
 /// The most inner products that the kernel is compiled for: rank 4 with conjugate pairs, rank 2 without, twice that.
@@ -19,19 +19,10 @@ const FIXED: usize = 6;
 /// And for each product: v and w, each (re, im).
 const EACH: usize = 4;
 
-/// Runs `$body` with `$K` as the constant that `$products` is.
-macro_rules! compiled_for {
-    ($products:expr, $K:ident => $body:expr) => {
-        compiled_for!(@ $products, $K, $body, 0 1 2 3 4 5 6 7 8)
-    };
-    (@ $products:expr, $K:ident, $body:expr, $($k:literal)*) => {
-        match $products {
-            $($k => {
-                const $K: usize = $k;
-                $body
-            })*
-            _ => unreachable!("LowRank::new has checked it"),
-        }
+/// Runs a body with a system's number of inner products as a constant.
+macro_rules! by_products {
+    ($products:expr, $name:ident, $body:expr) => {
+        compiled_for!($products, $name, $body, 0 1 2 3 4 5 6 7 8)
     };
 }
 
@@ -80,106 +71,68 @@ impl<E: Elem> LowRank<E> {
         });
         Self { modes, products, coefficients, ahead }
     }
-
-    /// Elements of the state proper: (re, im) a mode, each a row of [`GROUP`].
-    pub fn core_len(&self) -> usize {
-        self.modes * 2 * GROUP
-    }
-
-    /// Elements of state: that of the modes, and what single samples keep until these are visited again.
-    pub fn state_len(&self) -> usize {
-        modes_len::<E>(self.modes) + ahead::state_len(self.products)
-    }
-
-    /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten. The state is settled.
-    ///
-    /// A single sample flushes what is tiny of every [`PHASES`](super::diagonal::PHASES)th mode, from mode `phase` on.
-    pub fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
-        assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
-        let state = &mut state[..modes_len::<E>(self.modes)];
-        let mut done = 0;
-        if let Some(ahead) = &self.ahead {
-            compiled_for!(self.products, K => ahead.scan::<K>(isa, rows / AHEAD, u, y, state));
-            done = rows / AHEAD * AHEAD;
-        }
-        let (u, y) = (&u[done * GROUP..], &mut y[done * GROUP..]);
-        if done < rows {
-            isa.run(Scan { system: self, phase, rows: rows - done, u, y, state });
-        }
-    }
-
-    /// Moves the modes on by the inputs of single samples that they have not met.
-    pub fn settle(&self, isa: Isa, state: &mut [E]) {
-        let (modes, later) = state.split_at_mut(modes_len::<E>(self.modes));
-        if let Since::Visit(rows @ 1..) = Since::of(later) {
-            let (u, y, _) = ahead::rows(later);
-            isa.run(Scan { system: self, phase: 0, rows, u, y, state: modes });
-        }
-        Since::Now(0).put(later);
-    }
 }
 
-impl<E: Elem> Steps<E> for LowRank<E> {
+impl<E: Elem> ByModes<E> for LowRank<E> {
     #[inline(always)]
-    fn state_len(&self) -> usize {
-        LowRank::state_len(self)
+    fn modes(&self) -> usize {
+        self.modes
     }
 
-    /// As [`LowRank::scan`]; after a few such calls, in a fraction of its time.
     #[inline(always)]
-    fn step<L: Lanes<E = E>>(&self, lanes: L, when: When, u: &[E], y: &mut [E], state: &mut [E]) {
-        let (x, later) = state.split_at_mut(modes_len::<E>(self.modes));
-        match (&self.ahead, Since::of(later)) {
-            (Some(ahead), since) if since.looks_ahead(when.stagger) => {
-                compiled_for!(self.products, K => ahead.step::<L, K>(lanes, u, y, x, later, when.next));
-            }
-            (_, since) => {
-                since.one_more().put(later);
-                Scan { system: self, phase: when.phase, rows: 1, u, y, state: x }.run(lanes);
-            }
-        }
+    fn products(&self) -> usize {
+        self.products
     }
-}
-
-struct Scan<'a, E> {
-    system: &'a LowRank<E>,
-    phase: usize,
-    rows: usize,
-    u: &'a [E],
-    y: &'a mut [E],
-    state: &'a mut [E],
-}
-
-impl<E: Elem> Kernel<E> for Scan<'_, E> {
-    type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes<E = E>>(self, lanes: L) {
-        compiled_for!(self.system.products, K => scan::<L, K>(lanes, self));
+    fn ahead(&self) -> Option<&Ahead<E>> {
+        self.ahead.as_ref()
+    }
+
+    #[inline(always)]
+    fn one_by_one<L: Lanes<E = E>>(&self, lanes: L, phase: usize, rows: usize, u: &[E], y: &mut [E], x: &mut [E]) {
+        by_products!(self.products, K, one_by_one::<L, K>(lanes, self, phase, rows, u, y, x));
+    }
+
+    fn blocks(&self, isa: Isa, ahead: &Ahead<E>, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
+        by_products!(self.products, K, ahead.scan::<K>(isa, blocks, u, y, x));
+    }
+
+    #[inline(always)]
+    fn sample<L: Lanes<E = E>>(&self, lanes: L, at: Sample<'_, E>, u: &[E], y: &mut [E], next: usize) {
+        by_products!(self.products, K, at.ahead.step::<L, K>(lanes, u, y, at.x, at.later, next));
     }
 }
 
 #[inline(always)]
-fn scan<L: Lanes, const K: usize>(lanes: L, s: Scan<'_, L::E>) {
-    let modes = s.system.modes;
+fn one_by_one<L: Lanes, const K: usize>(
+    lanes: L,
+    system: &LowRank<L::E>,
+    phase: usize,
+    rows: usize,
+    u: &[L::E],
+    y: &mut [L::E],
+    x: &mut [L::E],
+) {
+    let modes = system.modes;
+    assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && x.len() == modes_len::<L::E>(modes));
     for lane in (0..GROUP).step_by(L::LANES) {
-        // SAFETY: `LowRank::scan` checked the lengths; every pointer stays within its rows of GROUP.
+        // SAFETY: the lengths were checked; every pointer stays within its rows of GROUP.
         unsafe {
-            let k = s.system.coefficients.as_ptr().add(lane);
-            let x = s.state.as_mut_ptr().add(lane);
+            let (k, x) = (system.coefficients.as_ptr().add(lane), x.as_mut_ptr().add(lane));
             let mut sums = products::<L, K>(lanes, modes, k, x);
-            for t in 0..s.rows {
-                let u = lanes.load(s.u.as_ptr().add(t * GROUP + lane));
+            for t in 0..rows {
+                let u = lanes.load(u.as_ptr().add(t * GROUP + lane));
                 // What is tiny is flushed with the last row: denormals before it cannot be many.
-                let y = if s.rows == 1 || t + 1 < s.rows {
+                let answer = if rows == 1 || t + 1 < rows {
                     row::<L, K, false>(lanes, modes, k, x, u, &mut sums)
                 } else {
                     row::<L, K, true>(lanes, modes, k, x, u, &mut sums)
                 };
-                lanes.store(s.y.as_mut_ptr().add(t * GROUP + lane), y);
+                lanes.store(y.as_mut_ptr().add(t * GROUP + lane), answer);
             }
-            if s.rows == 1 {
-                super::diagonal::flush(lanes, s.phase, modes, x);
+            if rows == 1 {
+                flush(lanes, phase, modes, x);
             }
         }
     }

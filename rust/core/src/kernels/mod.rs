@@ -4,8 +4,19 @@
 //! are the lanes: arrays are rows of [`GROUP`] neighbouring channels, so that no kernel shuffles and every
 //! instruction set reads the same layout.
 
+/// Runs a body with a number as a constant, where that is one of some.
+macro_rules! compiled_for {
+    ($n:expr, $name:ident, $body:expr, $($k:literal)*) => {
+        match $n {
+            $($k => { const $name: usize = $k; $body })*
+            _ => unreachable!(),
+        }
+    };
+}
+
 mod ahead;
 pub mod aligned;
+pub mod by_modes;
 pub mod chunk;
 pub mod columns;
 pub mod dense;

@@ -1,5 +1,6 @@
 //! One sample of many streams: groups of channels, and the streams of each.
 
+use super::by_modes::{ByModes, When};
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
 use std::ops::Range;
 
@@ -36,32 +37,11 @@ impl<E> Streams<E> {
     }
 }
 
-/// When a sample comes, and what comes after it.
-#[derive(Clone, Copy, Debug)]
-pub struct When {
-    /// Counts the samples: a single one flushes what is tiny of every [`PHASES`](super::diagonal::PHASES)th mode, from
-    /// mode `phase` on.
-    pub phase: usize,
-    /// Groups that differ in it visit their modes at different samples.
-    pub stagger: usize,
-    /// How many elements on the state of the next stream stands, or 0.
-    pub next: usize,
-}
-
-/// A group of channels that takes a sample inside a kernel.
-pub trait Steps<E: Elem> {
-    /// Elements of state.
-    fn state_len(&self) -> usize;
-
-    /// One sample: `u` and `y` are a row.
-    fn step<L: Lanes<E = E>>(&self, lanes: L, when: When, u: &[E], y: &mut [E], state: &mut [E]);
-}
-
 /// One sample of `groups` of some streams.
 ///
 /// # Safety
 /// The rows and states are valid, and no one else touches what is written.
-pub unsafe fn step<'a, E: Elem, G: Steps<E> + 'a>(
+pub unsafe fn step<'a, E: Elem, G: ByModes<E> + 'a>(
     isa: Isa,
     phase: usize,
     stagger: usize,
@@ -80,7 +60,7 @@ struct Step<E, F> {
     streams: Streams<E>,
 }
 
-impl<'a, E: Elem, G: Steps<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<E, F> {
+impl<'a, E: Elem, G: ByModes<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<E, F> {
     type Output = ();
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 use crate::discretize::{self, DplrBar, ModeBar, RealSchur};
 use crate::document::{ComplexArray, Dense, Diagonal, Dplr};
 use crate::error::{Error, Result};
+use crate::kernels::by_modes::ByModes;
 use crate::kernels::chunk::{ChunkMatrices, Shape, Transition};
 use crate::kernels::dense::Triangular;
 use crate::kernels::diagonal::{self, Modes};

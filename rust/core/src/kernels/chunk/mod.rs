@@ -4,16 +4,6 @@
 //! The state is rounded once a chunk instead of once a sample, and the products reuse each coefficient for all
 //! chunks of a tile.
 
-/// Runs a body with a number as a constant, where that is one of some.
-macro_rules! compiled_for {
-    ($n:expr, $name:ident, $body:expr, $($k:literal)*) => {
-        match $n {
-            $($k => { const $name: usize = $k; $body })*
-            _ => unreachable!(),
-        }
-    };
-}
-
 /// Runs a body for all `chunks`, C at once.
 macro_rules! by_chunks {
     ($chunks:expr, |$chunk:ident, $c:ident| $body:expr) => {{

@@ -1,0 +1,118 @@
+//! Recurrences whose state is modes: sample by sample, or several samples at once where [`Ahead`] knows how.
+
+use super::ahead::{self, AHEAD, Ahead, Since};
+use super::{Elem, GROUP, Isa, Kernel, Lanes};
+
+/// Elements of the state of so many modes a lane: (re, im) each, and as much again for what their rounding left over.
+pub(super) fn modes_len<E: Elem>(modes: usize) -> usize {
+    modes * 2 * GROUP * if E::COMPENSATED { 2 } else { 1 }
+}
+
+/// When a sample comes, and what comes after it.
+#[derive(Clone, Copy, Debug)]
+pub struct When {
+    /// Counts the samples: a single one flushes what is tiny of every [`PHASES`](super::diagonal::PHASES)th mode, from
+    /// mode `phase` on.
+    pub phase: usize,
+    /// Groups that differ in it visit their modes at different samples.
+    pub stagger: usize,
+    /// How many elements on the state of the next stream stands, or 0.
+    pub next: usize,
+}
+
+/// A group of channels. Rows of `u` and `y` are [`GROUP`] elements; `x` is the state of the modes alone.
+pub trait ByModes<E: Elem>: Sized {
+    /// Modes a lane.
+    fn modes(&self) -> usize;
+
+    /// Inner products of the modes that couple them.
+    fn products(&self) -> usize;
+
+    /// Where the inputs' gain is 1.
+    fn ahead(&self) -> Option<&Ahead<E>>;
+
+    /// `rows` samples one by one. A single one is given its phase.
+    fn one_by_one<L: Lanes<E = E>>(&self, lanes: L, phase: usize, rows: usize, u: &[E], y: &mut [E], x: &mut [E]);
+
+    /// [`Ahead::scan`] for this many products.
+    fn blocks(&self, isa: Isa, ahead: &Ahead<E>, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]);
+
+    /// [`Ahead::step`] for this many products; `next` as in [`When`].
+    fn sample<L: Lanes<E = E>>(&self, lanes: L, at: Sample<'_, E>, u: &[E], y: &mut [E], next: usize);
+
+    /// Elements of the state proper: (re, im) a mode, each a row of [`GROUP`].
+    fn core_len(&self) -> usize {
+        self.modes() * 2 * GROUP
+    }
+
+    /// Elements of state: that of the modes, and what single samples keep until these are visited again.
+    #[inline(always)]
+    fn state_len(&self) -> usize {
+        modes_len::<E>(self.modes()) + ahead::state_len(self.products())
+    }
+
+    /// Runs over `rows` rows, writing `y`. The state is settled.
+    fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
+        assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
+        let x = &mut state[..modes_len::<E>(self.modes())];
+        let mut done = 0;
+        if let Some(ahead) = self.ahead() {
+            self.blocks(isa, ahead, rows / AHEAD, u, y, x);
+            done = rows / AHEAD * AHEAD;
+        }
+        let (u, y) = (&u[done * GROUP..], &mut y[done * GROUP..]);
+        if done < rows {
+            isa.run(OneByOne { group: self, phase, rows: rows - done, u, y, x });
+        }
+    }
+
+    /// Moves the modes on by the inputs of single samples that they have not met.
+    fn settle(&self, isa: Isa, state: &mut [E]) {
+        let (x, later) = state.split_at_mut(modes_len::<E>(self.modes()));
+        if let Since::Visit(rows @ 1..) = Since::of(later) {
+            let (u, y, _) = ahead::rows(later);
+            isa.run(OneByOne { group: self, phase: 0, rows, u, y, x });
+        }
+        Since::Now(0).put(later);
+    }
+
+    /// One sample, as [`ByModes::scan`]; after a few such calls, in a fraction of its time.
+    #[inline(always)]
+    fn step<L: Lanes<E = E>>(&self, lanes: L, when: When, u: &[E], y: &mut [E], state: &mut [E]) {
+        let (x, later) = state.split_at_mut(modes_len::<E>(self.modes()));
+        match (self.ahead(), Since::of(later)) {
+            (Some(ahead), since) if since.looks_ahead(when.stagger) => {
+                self.sample(lanes, Sample { ahead, x, later }, u, y, when.next);
+            }
+            (_, since) => {
+                since.one_more().put(later);
+                self.one_by_one(lanes, when.phase, 1, u, y, x);
+            }
+        }
+    }
+}
+
+/// A group as [`Ahead::step`] meets it: the state of the modes, and what follows it.
+pub struct Sample<'a, E> {
+    pub(super) ahead: &'a Ahead<E>,
+    pub(super) x: &'a mut [E],
+    pub(super) later: &'a mut [E],
+}
+
+struct OneByOne<'a, E, G> {
+    group: &'a G,
+    phase: usize,
+    rows: usize,
+    u: &'a [E],
+    y: &'a mut [E],
+    x: &'a mut [E],
+}
+
+impl<E: Elem, G: ByModes<E>> Kernel<E> for OneByOne<'_, E, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        self.group.one_by_one(lanes, self.phase, self.rows, self.u, self.y, self.x);
+    }
+}
