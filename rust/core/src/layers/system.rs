@@ -242,11 +242,11 @@ impl System {
 
     /// Whether runs of so many samples go through chunk matrices where the caller does not say. The matrices are read
     /// for many samples only: for more where all channels' do not stay in the last cache. S4's own recurrence costs O(N)
-    /// a sample, its matrix over a chunk O(N^2), and little less than the recurrence for few modes; its matrices are
-    /// worth their reading later, and later still where the samples to be turned stand a page apart.
+    /// a sample, its matrix over a chunk O(N^2), and no less than the recurrence for few modes; its matrices are worth
+    /// their reading later, and later still where the samples to be turned stand a page apart.
     pub fn prefers_chunks(&self, rows: usize) -> bool {
         const FEW_ROWS: usize = 256;
-        const MANY_ROWS: usize = 1024;
+        const MANY_ROWS: usize = 4096;
         const FEW_MODES: usize = 8;
         const MANY_MODES: usize = 48;
         const LAST_CACHE: usize = 1 << 22;
@@ -256,7 +256,7 @@ impl System {
             Kind::Diagonal(_) => rows >= FEW_ROWS || outputs * 2 * modes * 2 * samples <= LAST_CACHE,
             Kind::Dplr(_) => {
                 let far = outputs * 2 * modes * (2 * samples + 2 * modes) > LAST_CACHE || outputs >= PAGE;
-                modes <= MANY_MODES && rows >= if far { MANY_ROWS } else { FEW_ROWS } && !(far && modes <= FEW_MODES)
+                modes > FEW_MODES && modes <= MANY_MODES && rows >= if far { MANY_ROWS } else { FEW_ROWS }
             }
             Kind::Dense(..) => true,
         }
