@@ -2,8 +2,8 @@
 //! x' = x + delta x - sum_k w_k s_k + b u, s_k = Re(v_k . x), y = Re(c . x').
 //!
 //! delta is the discrete pole less one, and in float32 what the rounding of each sum left over is carried to the
-//! next: what a slow mode would otherwise lose. Where modes are scaled so that b is 1, they are visited once in a few
-//! samples: see [`ahead`](super::ahead).
+//! next: what a slow mode would otherwise lose. Where modes are scaled so that b is 1, and inner products are few, modes
+//! are visited once in a few samples: see [`ahead`](super::ahead).
 
 use super::ahead::Ahead;
 use super::by_modes::{ByModes, Sample, modes_len};
@@ -19,12 +19,8 @@ const FIXED: usize = 6;
 /// And for each product: v and w, each (re, im).
 const EACH: usize = 4;
 
-/// Runs a body with a system's number of inner products as a constant.
-macro_rules! by_products {
-    ($products:expr, $name:ident, $body:expr) => {
-        compiled_for!($products, $name, $body, 0 1 2 3 4 5 6 7 8)
-    };
-}
+/// The most inner products for which samples are looked ahead: what these say of one another grows with their square.
+const MAX_AHEAD: usize = 2;
 
 /// The system of one group of channels.
 #[derive(Debug)]
@@ -32,7 +28,7 @@ pub struct LowRank<E> {
     modes: usize,
     products: usize,
     coefficients: Aligned<E>,
-    /// Where every b is 1.
+    /// Where every b is 1, and the inner products are few.
     ahead: Option<Ahead<E>>,
 }
 
@@ -63,7 +59,7 @@ impl<E: Elem> LowRank<E> {
                 coefficients[(i / GROUP * rows + row) * GROUP + i % GROUP] = E::of(value);
             }
         }
-        let ahead = unit_gain.then(|| {
+        let ahead = (unit_gain && products <= MAX_AHEAD).then(|| {
             Ahead::new(modes, products, |lane, n| {
                 let Mode { delta, c, vw, .. } = &all[n * GROUP + lane];
                 (*delta, *c, vw)
@@ -91,16 +87,16 @@ impl<E: Elem> ByModes<E> for LowRank<E> {
 
     #[inline(always)]
     fn one_by_one<L: Lanes<E = E>>(&self, lanes: L, phase: usize, rows: usize, u: &[E], y: &mut [E], x: &mut [E]) {
-        by_products!(self.products, K, one_by_one::<L, K>(lanes, self, phase, rows, u, y, x));
+        compiled_for!(self.products, K, one_by_one::<L, K>(lanes, self, phase, rows, u, y, x), 0 1 2 3 4 5 6 7 8);
     }
 
     fn blocks(&self, isa: Isa, ahead: &Ahead<E>, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
-        by_products!(self.products, K, ahead.scan::<K>(isa, blocks, u, y, x));
+        compiled_for!(self.products, K, ahead.scan::<K>(isa, blocks, u, y, x), 0 1 2);
     }
 
     #[inline(always)]
     fn sample<L: Lanes<E = E>>(&self, lanes: L, at: Sample<'_, E>, u: &[E], y: &mut [E], next: usize) {
-        by_products!(self.products, K, at.ahead.step::<L, K>(lanes, u, y, at.x, at.later, next));
+        compiled_for!(self.products, K, at.ahead.step::<L, K>(lanes, u, y, at.x, at.later, next), 0 1 2);
     }
 }
 
