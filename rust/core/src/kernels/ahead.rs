@@ -22,7 +22,7 @@ use std::iter::once;
 pub const AHEAD: usize = 8;
 
 /// Rows of [`GROUP`] a mode takes before those of its readers: a, a^2 and a^AHEAD - 1, each (re, im), and the low parts
-/// of the last. Couplings say more than these, and do without.
+/// of the last. These are left out where modes are coupled: the rounding of the couplings is greater.
 const fn fixed(products: usize) -> usize {
     if products == 0 { 8 } else { 6 }
 }

@@ -31,7 +31,7 @@ pub trait ByModes<E: Elem>: Sized {
     /// Where the inputs' gain is 1.
     fn ahead(&self) -> Option<&Ahead<E>>;
 
-    /// `rows` samples one by one. A single one is given its phase.
+    /// `rows` samples one by one; a single one flushes by its `phase`, as in [`When`].
     fn one_by_one<L: Lanes<E = E>>(&self, lanes: L, phase: usize, rows: usize, u: &[E], y: &mut [E], x: &mut [E]);
 
     /// [`Ahead::scan`] for this many products.

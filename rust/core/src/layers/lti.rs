@@ -245,11 +245,8 @@ impl<E: Elem> Lti<E> {
                 // SAFETY: as the caller's; the rows are within `rows` and padded to whole groups.
                 let column = unsafe { y.add(t * y_stride + group * GROUP) };
                 let to = if self.straight() { (column, y_stride as isize) } else { (z.as_mut_ptr(), GROUP as isize) };
-                let core = self.groups[group].core_len();
                 // SAFETY: as above.
-                unsafe { chunk.run(isa, chunks, from, to, &mut state[..core], rest) };
-                // Of what rounding left over, nothing belongs to the new state.
-                state[core..].fill(E::ZERO);
+                unsafe { chunk.run(isa, chunks, from, to, self.groups[group].core(state), rest) };
                 if !self.straight() {
                     // SAFETY: as above.
                     unsafe { self.finish(isa, group, t, n, rows, z, y, y_stride) };
@@ -301,15 +298,13 @@ impl<E: Elem> Lti<E> {
         let mut echo = Aligned::<E>::zeros(state.len());
         echo.copy_from_slice(state);
         let chunk = self.chunks[group].get_or_init(|| self.measure(isa, group));
-        let core = self.groups[group].core_len();
         let mut t = 0;
         while t < rows {
             let chunks = ((rows - t) / self.shape.samples).min(self.shape.tile);
             let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
             if !silent {
                 if chunks > 0 {
-                    chunk.echo(isa, chunks, z, &mut echo[..core], rest);
-                    echo[core..].fill(E::ZERO);
+                    chunk.echo(isa, chunks, z, self.groups[group].core(&mut echo), rest);
                 } else {
                     u[..n * GROUP].fill(E::ZERO);
                     self.groups[group].scan(isa, 0, n, u, z, &mut echo);
@@ -320,8 +315,7 @@ impl<E: Elem> Lti<E> {
             }
             self.pack(isa, group, t, n, rows, x, x_stride, u);
             if chunks > 0 {
-                chunk.advance(isa, chunks, u, &mut state[..core], rest);
-                state[core..].fill(E::ZERO);
+                chunk.advance(isa, chunks, u, self.groups[group].core(state), rest);
             } else {
                 self.groups[group].scan(isa, 0, n, u, z, state);
             }

@@ -59,6 +59,13 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
+    /// The state proper, for who sets it from outside: what rounding left over of the old one is gone.
+    pub fn core<'a>(&self, state: &'a mut [E]) -> &'a mut [E] {
+        let (core, left) = state.split_at_mut(self.core_len());
+        left.fill(E::ZERO);
+        core
+    }
+
     /// Runs over `rows` rows of `u`, writing `y`. `phase` counts the samples, for what is done now and then.
     pub fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         match self {
