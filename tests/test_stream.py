@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
-from ssmrt import Model
+from ssmrt import Document, Model
+from ssmrt.document import Activation, Diagonal, Linear, Node, Norm, Residual, Sequential
 from strategies import Case, alone, answered, cases, layers, models, selectives
 
 Array = NDArray[Any]
@@ -287,6 +288,7 @@ def test_the_number_of_threads_is_not_heard(tmp_path: Path) -> None:
 
     collect()
     collected.append(Case(alone(wide()), 0, 3, 700))
+    collected.append(Case(deep(), 0, 1, 6000))
     for i, case in enumerate(collected):
         Model(case.document).save(tmp_path / f"{i}.ssm.safetensors")
         np.save(tmp_path / f"{i}.npy", case.u)
@@ -311,3 +313,17 @@ def wide() -> Any:
     A = -g.uniform(0.2, 3, (h, n)) + 1j * g.uniform(0, 30, (h, n))
     B, C = g.standard_normal((2, h, n)) + 0j
     return ssmrt.diagonal(A, B, C, g.standard_normal(h), g.uniform(1e-3, 0.1, h)).document.root
+
+
+def deep() -> Document:
+    """Layers of few channels, more than there are threads: these take turns at blocks. One has a kernel that is cut."""
+    g = np.random.default_rng(0)
+    h, n = 5, 3
+    nodes: list[Node] = [Linear(g.standard_normal((h, 1)), None)]
+    for i in range(8):
+        A = -g.uniform(0.2, 3, (h, n)) + 1j * g.uniform(0, 30, (h, n))
+        B, C = g.standard_normal((h, n)) + 0j, g.standard_normal((1, h, n)) + 0j
+        cut = 1000 if i == 4 else None
+        layer = Diagonal(C, g.standard_normal((1, h)), g.uniform(1e-3, 0.1, h), A, B, kernel_length=cut)
+        nodes += [Residual(Sequential((layer, Activation("gelu")))), Norm("layer", np.ones(h), np.zeros(h))]
+    return Document(Sequential((*nodes, Linear(g.standard_normal((2, h)), None))), 1, 2)

@@ -15,3 +15,4 @@ pub mod sequence;
 pub mod stability;
 pub mod stream;
 pub mod threads;
+mod walk;

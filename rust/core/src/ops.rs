@@ -9,8 +9,9 @@ use crate::kernels::{Aligned, Elem, padded};
 use crate::layers::convolution::Convolution;
 use crate::layers::lti::Lti;
 use crate::layers::spectrum::Mimo;
-use crate::plan::{Buffer, Walk};
+use crate::plan::Buffer;
 use crate::threads::Shared;
+use crate::walk::Walk;
 
 /// A part of a stream's state.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +154,15 @@ impl<E: Elem> Stage<E> {
         stages
     }
 
+    /// The pieces that a team can share it out in, where it needs the rows before.
+    pub fn pieces(&self) -> Option<usize> {
+        match self {
+            Stage::Whole { op: Op::Lti { layer, .. }, .. } => Some(layer.groups()),
+            Stage::Whole { .. } => Some(1),
+            Stage::Rows { .. } => None,
+        }
+    }
+
     /// Runs it over all rows of all streams of a walk, of which one has met `met` samples and none more.
     pub fn run(&self, w: &Walk<'_, E>, met: u64) {
         match self {
@@ -291,12 +301,12 @@ impl<E: Elem> Op<E> {
 /// depend on how they are shared.
 fn by_rows<E: Elem>(w: &Walk<'_, E>, cost: usize, f: impl Fn(usize, usize) + Sync) {
     let rows = w.streams * w.rows;
-    if w.team.size() == 1 {
+    if w.team.size() == 1 || rows * cost < 2 * GRAIN {
         f(0, rows);
         return;
     }
-    let parts = (rows * cost / GRAIN).clamp(1, w.team.size().min(rows.max(1)));
-    w.team.each(parts, |_, p| f(rows * p / parts, rows * (p + 1) / parts));
+    let tile = rows.div_ceil(w.team.size()).min(TILE_ROWS);
+    w.team.each(rows.div_ceil(tile), |_, i| f(i * tile, rows.min((i + 1) * tile)));
 }
 
 fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y: Buffer) {
@@ -309,6 +319,7 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
         step_lti(w, layer, state, x, y);
         return;
     }
+    let method = layer.method(w.method, w.at_once);
     // Group by group, so that its coefficients are read once for all streams.
     let item = |worker: usize, i: usize| {
         let (group, s) = (i / w.streams, i % w.streams);
@@ -319,7 +330,7 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
             let y = py.at(s * w.rows * to);
             layer.run(
                 w.isa,
-                w.method,
+                method,
                 w.phase,
                 group,
                 w.rows,

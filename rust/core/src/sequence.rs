@@ -5,6 +5,7 @@ use crate::kernels::{Aligned, Elem};
 use crate::layers::lti::Method;
 use crate::plan::{Answers, Call, Input, Plan, Timing};
 use crate::threads::{Shared, Team};
+use std::slice::from_mut;
 
 /// A call on whole sequences.
 #[derive(Clone, Copy, Debug)]
@@ -39,14 +40,18 @@ impl<E: Elem> Plan<E> {
         self.check(call, states)?;
         let Sequences { input, streams, length, timing, method } = *call;
         let answers = if self.pooled() { Answers::Last } else { Answers::Each };
-        let whole = self.not_causal().is_some() || method == Method::Fft;
+        let whole = self.walks_whole(method);
         let rows = if whole { length } else { length.min(self.block_rows()) };
         let plain = timing.dt.is_none() && timing.resets.is_none() && timing.lengths.is_none();
         if plain && (streams < team.size() || length == 1) {
-            let mut work = self.take_workspace(rows.max(streams.min(self.block_rows())), team.size());
+            let turns = self.turn_rows(team.size()).filter(|turn| !whole && length > team.size() * turn);
+            let room = turns.unwrap_or(rows.max(streams.min(self.block_rows())));
+            let others = turns.map_or(0, |_| team.size());
+            let mut works = vec![self.take_workspace(room, team.size())];
+            works.extend((0..others).map(|_| self.take_workspace(room, 1)));
             let call = Call { streams, rows: length, method, dt: 1.0, answers, heard: None };
-            team.inside(|| self.advance(&mut work, team, &call, states, input, output));
-            self.give_back(work);
+            team.inside(|| self.advance(&mut works, team, &call, states, input, output));
+            works.into_iter().for_each(|work| self.give_back(work));
             return Ok(());
         }
         // Each sequence is one thread's: the same walk as alone, so that the answer is the same.
@@ -71,7 +76,7 @@ impl<E: Elem> Plan<E> {
                     Call { streams: 1, rows: to - from, method, dt, answers, heard: Some(end.saturating_sub(from)) };
                 let output =
                     if answers == Answers::Each { &mut output[from * width..to * width] } else { &mut *output };
-                self.advance(&mut work, &Team::ALONE, &call, state, input.part(from, to, d_in), output);
+                self.advance(from_mut(&mut work), &Team::ALONE, &call, state, input.part(from, to, d_in), output);
             }
             if answers == Answers::Each {
                 output[end * width..].fill(E::ZERO);

@@ -5,6 +5,7 @@ use crate::kernels::{Aligned, Elem};
 use crate::layers::lti::Method;
 use crate::plan::{Answers, Call, HEAD, Input, Plan, Workspace};
 use crate::threads::Team;
+use std::slice::from_mut;
 use std::sync::Arc;
 
 /// Multiply-adds of a call for which threads are worth their waking: never those of a sample of a few streams.
@@ -37,7 +38,7 @@ impl<E: Elem> Plan<E> {
         let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), 1);
         let call = Call { streams, rows: 1, method: Method::Auto, dt: 1.0, answers: Answers::Each, heard: None };
         match dt {
-            None => self.advance(&mut work, &Team::ALONE, &call, states, input, output),
+            None => self.advance(from_mut(&mut work), &Team::ALONE, &call, states, input, output),
             Some(dt) => {
                 self.check_dt(dt)?;
                 let (state_len, d_in, d_out) = (self.state_len(), self.d_input(), self.d_output());
@@ -45,7 +46,7 @@ impl<E: Elem> Plan<E> {
                     let call = Call { streams: 1, dt, ..call };
                     let state = &mut states[s * state_len..][..state_len];
                     let output = &mut output[s * d_out..][..d_out];
-                    self.advance(&mut work, &Team::ALONE, &call, state, input.part(s, s + 1, d_in), output);
+                    self.advance(from_mut(&mut work), &Team::ALONE, &call, state, input.part(s, s + 1, d_in), output);
                 }
             }
         }
@@ -130,7 +131,7 @@ impl<E: Elem> Stream<E> {
             let states = &mut self.states[active[from] * state_len..(active[from] + run) * state_len];
             let output = &mut output[from * d_out..(from + run) * d_out];
             let input = input.part(from, from + run, d_in);
-            self.plan.advance(&mut self.works[0], &Team::ALONE, &call, states, input, output);
+            self.plan.advance(&mut self.works[..1], &Team::ALONE, &call, states, input, output);
             from += run;
         }
         Ok(())
@@ -174,7 +175,7 @@ impl<E: Elem> Stream<E> {
             if shares > 1 {
                 plan.advance_shared(&mut works[..shares], &team, &call, states, input, output);
             } else {
-                team.inside(|| plan.advance(&mut works[0], &team, &call, states, input, output));
+                team.inside(|| plan.advance(&mut works[..1], &team, &call, states, input, output));
             }
             return Ok(());
         };
@@ -189,7 +190,7 @@ impl<E: Elem> Stream<E> {
                 let state = &mut self.states[s * state_len..][..state_len];
                 let output = &mut output[at * d_out..(at + run) * d_out];
                 self.plan.advance(
-                    &mut self.works[0],
+                    &mut self.works[..1],
                     &Team::ALONE,
                     &call,
                     state,

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The pool and the process that made it: a forked child has none of its parent's threads.
@@ -47,21 +48,83 @@ impl Team {
         }
     }
 
-    /// Calls `f(worker, item)` for every item below `n`. Calls with the same `worker`, which is below
-    /// [`Team::size`], come one after the other.
+    /// Calls `f(worker, item)` for every item below `n`; a thread that is done takes over from another. Calls with the
+    /// same `worker`, which is below [`Team::size`], come one after the other.
     pub fn each(&self, n: usize, f: impl Fn(usize, usize) + Sync) {
         match &self.0 {
-            Some(pool) if n > 1 => {
-                let workers = pool.current_num_threads().min(n);
-                pool.install(|| {
-                    (0..workers).into_par_iter().with_max_len(1).for_each(|worker| {
-                        for item in n * worker / workers..n * (worker + 1) / workers {
-                            f(worker, item);
-                        }
-                    });
+            Some(pool) if n > 1 => pool.install(|| {
+                (0..n).into_par_iter().with_max_len(1).for_each(|item| {
+                    f(rayon::current_thread_index().expect("on a thread of the pool"), item);
                 });
-            }
+            }),
             _ => (0..n).for_each(|item| f(0, item)),
+        }
+    }
+
+    /// Calls `f(block, stage, slot)` for every stage of every block: after the block's stages before, and after the same
+    /// stage of the block before. `slots` blocks at most are under way at once, each in a slot that is its own from
+    /// its first stage to its last.
+    ///
+    /// A thread keeps its block as long as that has not caught up with the block before; then it takes another.
+    /// So each does as much as it can, however fast it is.
+    pub fn in_turns(&self, blocks: usize, stages: usize, slots: usize, f: impl Fn(usize, usize, usize) + Sync) {
+        let slots: Vec<Slot> = (0..slots).map(|_| Slot::default()).collect();
+        let failed = AtomicBool::new(false);
+        // The block that a slot has after so many stages, and which stage is next.
+        let next = |slot: usize, done: usize| (done / stages * slots.len() + slot, done % stages);
+        let passed = |block: usize, stage: usize| {
+            let slot = &slots[block % slots.len()];
+            slot.done.load(Ordering::Acquire) > block / slots.len() * stages + stage
+        };
+        let ready = |block: usize, stage: usize| block == 0 || passed(block - 1, stage);
+        self.each(self.size(), |_, _| {
+            let _watch = Watch(&failed);
+            loop {
+                let (mut over, mut idle) = (true, true);
+                for (i, slot) in slots.iter().enumerate() {
+                    if slot.taken.swap(true, Ordering::Acquire) {
+                        over = false;
+                        continue;
+                    }
+                    loop {
+                        let done = slot.done.load(Ordering::Relaxed);
+                        let (block, stage) = next(i, done);
+                        over &= block >= blocks;
+                        if block >= blocks || !ready(block, stage) {
+                            break;
+                        }
+                        f(block, stage, i);
+                        slot.done.store(done + 1, Ordering::Release);
+                        idle = false;
+                    }
+                    slot.taken.store(false, Ordering::Release);
+                }
+                if over || failed.load(Ordering::Relaxed) {
+                    return;
+                }
+                if idle {
+                    std::thread::yield_now();
+                }
+            }
+        });
+    }
+}
+
+/// Where a block stands that is under way: all stages that were done here, and whether a thread is at one.
+#[derive(Default)]
+#[repr(align(128))]
+struct Slot {
+    done: AtomicUsize,
+    taken: AtomicBool,
+}
+
+/// Tells the others where a thread panics, so that they do not wait for it.
+struct Watch<'a>(&'a AtomicBool);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -193,7 +193,16 @@ impl<E: Elem> Lti<E> {
         columns::finish_rows(isa, self.function, streams, &self.skip, x, y);
     }
 
-    /// Runs one group over `rows` samples. `x` and `y` are the activations of one stream, `x_stride` and
+    /// The method by which a call goes that asks for `asked`, blocks of `rows` samples.
+    pub fn method(&self, asked: Method, rows: usize) -> Method {
+        match asked {
+            Method::Auto if self.system.prefers_chunks(rows) => Method::Chunk,
+            Method::Auto => Method::Scan,
+            asked => asked,
+        }
+    }
+
+    /// Runs one group over `rows` samples by one of the methods but auto. `x` and `y` are the activations of one stream, `x_stride` and
     /// `y_stride` elements a row; the group reads and writes only its own columns.
     ///
     /// `dt` multiplies the step size of every sample: then the layer is discretised anew. `phase` counts calls.
@@ -228,8 +237,7 @@ impl<E: Elem> Lti<E> {
             return;
         }
         let anew = (dt != 1.0).then(|| self.system.recurrence::<E>(&self.lanes[group], dt));
-        let chunked = method == Method::Chunk || method == Method::Auto && self.system.prefers_chunks(rows);
-        let chunk = (chunked && self.system.chunks() && rows >= self.shape.samples && anew.is_none())
+        let chunk = (method == Method::Chunk && self.system.chunks() && rows >= self.shape.samples && anew.is_none())
             .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
         let mut t = 0;
         while t < rows {
