@@ -12,6 +12,7 @@ use crate::layers::spectrum::Mimo;
 use crate::plan::Buffer;
 use crate::threads::Shared;
 use crate::walk::Walk;
+use std::ops::Range;
 
 /// A part of a stream's state.
 #[derive(Clone, Copy, Debug)]
@@ -163,17 +164,20 @@ impl<E: Elem> Stage<E> {
         }
     }
 
-    /// Runs it over all rows of all streams of a walk, of which one has met `met` samples and none more.
-    pub fn run(&self, w: &Walk<'_, E>, met: u64) {
+    /// Runs it over all rows of all streams of a walk.
+    pub fn run(&self, w: &Walk<'_, E>) {
         match self {
-            Stage::Whole { op, after } if *after == 0 || met + w.rows as u64 > *after => op.run(w),
+            Stage::Whole { op, after } if *after == 0 || w.met_at_most() + w.rows as u64 > *after => op.run(w),
             Stage::Whole { .. } => {}
             Stage::Rows { ops, cost } => by_rows(w, *cost, |from, to| {
-                for first in (from..to).step_by(TILE_ROWS) {
+                let mut first = from;
+                while first < to {
+                    let n = TILE_ROWS.min(to - first);
                     for op in ops {
                         // SAFETY: these rows are no one else's.
-                        unsafe { op.rows(w, first, TILE_ROWS.min(to - first)) };
+                        unsafe { op.rows(w, first, n) };
                     }
+                    first += n;
                 }
             }),
         }
@@ -299,6 +303,7 @@ impl<E: Elem> Op<E> {
 
 /// Shares rows out to the team, as runs from and to. Every row is computed by itself, so that the answer does not
 /// depend on how they are shared.
+#[inline(always)]
 fn by_rows<E: Elem>(w: &Walk<'_, E>, cost: usize, f: impl Fn(usize, usize) + Sync) {
     let rows = w.streams * w.rows;
     if w.team.size() == 1 || rows * cost < 2 * GRAIN {
@@ -319,7 +324,7 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
         step_lti(w, layer, state, x, y);
         return;
     }
-    let method = layer.method(w.method, w.at_once);
+    let method = layer.method(w.method, w.call_rows);
     // Group by group, so that its coefficients are read once for all streams.
     let item = |worker: usize, i: usize| {
         let (group, s) = (i / w.streams, i % w.streams);
@@ -360,16 +365,19 @@ fn step_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y
     // SAFETY: the place has this layer's state.
     let state = unsafe { w.state(0, state) };
     let states = Shared(state.as_mut_ptr());
-    let parts = if w.team.size() > 1 { layer.groups() } else { 1 };
-    w.team.each(parts, |_, part| {
-        let groups = layer.groups() * part / parts..layer.groups() * (part + 1) / parts;
+    let groups = |groups: Range<usize>| {
         // SAFETY: as above.
         unsafe {
             let (u, y) = ((px.at(0).cast_const(), from), (py.at(0), to));
             let streams = Streams { count: w.streams, u, y, state: (states.at(0), w.state_len) };
             layer.step(w.isa, w.phase, groups, streams);
         }
-    });
+    };
+    if w.team.size() == 1 {
+        groups(0..layer.groups());
+    } else {
+        w.team.each(layer.groups(), |_, group| groups(group..group + 1));
+    }
     by_rows(w, 16 * y.width, |a, b| {
         // SAFETY: as above.
         let (x, y) = unsafe { (w.part_in(x, a, b - a), w.part_of(y, a, b - a)) };

@@ -9,6 +9,7 @@ use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
 use crate::layers::lti::Method;
 use crate::lower;
 use crate::ops::Stage;
+use crate::threads::Shared;
 use std::sync::{Mutex, PoisonError};
 
 /// Elements at the start of a stream's state: the samples it has met, as (high, low).
@@ -60,6 +61,7 @@ pub struct Plan<E> {
     pub(crate) scratch_len: usize,
     /// Rows for which a layer reads its matrices once.
     pub(crate) tile_rows: usize,
+    block_rows: usize,
     pub(crate) not_causal: Option<NotCausal>,
     pub(crate) padding_seen: bool,
     pub(crate) no_step_size: Option<String>,
@@ -132,6 +134,8 @@ pub struct Timing<'a> {
 #[derive(Debug)]
 pub struct Workspace<E> {
     pub(crate) buffers: Aligned<E>,
+    /// Where the rows of each buffer stand; a walk puts the caller's own rows there.
+    pub(crate) bases: Vec<Shared<E>>,
     pub(crate) rows: usize,
     pub(crate) scratch: Aligned<E>,
     threads: usize,
@@ -175,6 +179,9 @@ impl<E: Elem> Plan<E> {
                  its recurrence was trained in discrete time"
             )));
         }
+        let near = BLOCK_ELEMENTS / plan.row_len.max(1);
+        let rows = if near < NEAR_ROWS { FAR_ROWS } else { near.clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) };
+        plan.block_rows = rows.next_multiple_of(plan.tile_rows.max(1));
         plan.fingerprint = document.fingerprint ^ rate.to_bits().rotate_left(17) ^ size_of::<E>() as u64;
         Ok(plan)
     }
@@ -192,6 +199,7 @@ impl<E: Elem> Plan<E> {
             state_len: HEAD,
             scratch_len: 0,
             tile_rows: 0,
+            block_rows: 0,
             not_causal: None,
             padding_seen: false,
             no_step_size: None,
@@ -250,9 +258,7 @@ impl<E: Elem> Plan<E> {
 
     /// Rows that a block of a long sequence has.
     pub fn block_rows(&self) -> usize {
-        let near = BLOCK_ELEMENTS / self.row_len.max(1);
-        let rows = if near < NEAR_ROWS { FAR_ROWS } else { near.clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) };
-        rows.next_multiple_of(self.tile_rows.max(1))
+        self.block_rows
     }
 
     /// Whether a call goes over all its samples in one block.
@@ -302,8 +308,13 @@ impl<E: Elem> Plan<E> {
 
     /// Memory for walks of up to `rows` rows with `threads` threads.
     pub fn workspace(&self, rows: usize, threads: usize) -> Workspace<E> {
+        let mut buffers = Aligned::<E>::zeros(self.row_len * rows);
+        let at = buffers.as_mut_ptr();
+        // SAFETY: a row has place for all buffers.
+        let bases = self.offsets.iter().map(|offset| Shared(unsafe { at.add(offset * rows) })).collect();
         Workspace {
-            buffers: Aligned::zeros(self.row_len * rows),
+            buffers,
+            bases,
             rows,
             scratch: Aligned::zeros(self.scratch_len.next_multiple_of(GROUP) * threads),
             threads,

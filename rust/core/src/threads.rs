@@ -36,6 +36,7 @@ impl Team {
     }
 
     /// Threads of the team.
+    #[inline]
     pub fn size(&self) -> usize {
         self.0.as_ref().map_or(1, |pool| pool.current_num_threads())
     }
@@ -150,7 +151,7 @@ fn wanted() -> Result<usize> {
 }
 
 /// A pointer that several threads write through, each to its own part.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Shared<T>(pub *mut T);
 
 // SAFETY: whoever makes one answers that the parts written do not overlap.
@@ -163,6 +164,7 @@ impl<T> Shared<T> {
     ///
     /// # Safety
     /// It is within what the pointer addresses.
+    #[inline]
     pub unsafe fn at(&self, i: usize) -> *mut T {
         // SAFETY: as the caller's.
         unsafe { self.0.add(i) }
@@ -173,6 +175,7 @@ impl<T> Shared<T> {
     /// # Safety
     /// They are valid, and no one else touches them while the slice lives.
     #[allow(clippy::mut_from_ref)]
+    #[inline]
     pub unsafe fn part<'a>(&self, at: usize, len: usize) -> &'a mut [T] {
         // SAFETY: as the caller's.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }

@@ -12,15 +12,14 @@ use crate::threads::{Shared, Team};
 pub(crate) struct Walk<'a, E> {
     pub isa: Isa,
     pub method: Method,
-    /// Samples that the call's method is chosen for, however it is cut into blocks.
-    pub at_once: usize,
+    /// Samples of each stream in the call, for which a method is chosen, however it is cut into blocks.
+    pub call_rows: usize,
     pub team: &'a Team,
-    pub buffers: Shared<E>,
-    /// The buffers that are the caller's own rows, and where these stand.
-    pub input: Option<(usize, Shared<E>)>,
-    pub output: Option<(usize, Shared<E>)>,
-    pub capacity: usize,
-    pub offsets: &'a [usize],
+    /// Where the rows of each buffer stand.
+    pub bases: &'a [Shared<E>],
+    /// Whether input and output are the caller's own rows.
+    pub reads_in_place: bool,
+    pub writes_in_place: bool,
     pub scratch: Shared<E>,
     pub scratch_len: usize,
     pub states: Shared<E>,
@@ -37,16 +36,6 @@ pub(crate) struct Walk<'a, E> {
 }
 
 impl<E: Elem> Walk<'_, E> {
-    /// Where a buffer's rows stand: the caller's own, where its input or output has whole rows.
-    fn base(&self, buffer: Buffer) -> *mut E {
-        match (self.input, self.output) {
-            (Some((id, at)), _) if id == buffer.id => at.0,
-            (_, Some((id, at))) if id == buffer.id => at.0,
-            // SAFETY: the workspace has `capacity` rows of every buffer.
-            _ => unsafe { self.buffers.at(self.offsets[buffer.id] * self.capacity) },
-        }
-    }
-
     /// The rows of a buffer, all streams', to read.
     ///
     /// # Safety
@@ -72,7 +61,7 @@ impl<E: Elem> Walk<'_, E> {
     pub unsafe fn part_in<'b>(&self, buffer: Buffer, first: usize, n: usize) -> &'b [E] {
         let stride = padded(buffer.width);
         // SAFETY: there are so many rows at the base; the caller answers for aliasing.
-        unsafe { std::slice::from_raw_parts(self.base(buffer).add(first * stride), n * stride) }
+        unsafe { std::slice::from_raw_parts(self.bases[buffer.id].at(first * stride), n * stride) }
     }
 
     /// `n` rows of a buffer from `first` on, to write.
@@ -82,7 +71,7 @@ impl<E: Elem> Walk<'_, E> {
     pub unsafe fn part_of<'b>(&self, buffer: Buffer, first: usize, n: usize) -> &'b mut [E] {
         let stride = padded(buffer.width);
         // SAFETY: there are so many rows at the base; the caller answers for aliasing.
-        unsafe { std::slice::from_raw_parts_mut(self.base(buffer).add(first * stride), n * stride) }
+        unsafe { self.bases[buffer.id].part(first * stride, n * stride) }
     }
 
     /// The part of stream `s`'s state at a place.
@@ -111,7 +100,7 @@ impl<E: Elem> Walk<'_, E> {
     }
 
     /// Samples that the stream has met which has met the most.
-    fn met_at_most(&self) -> u64 {
+    pub fn met_at_most(&self) -> u64 {
         (0..self.streams).map(|s| self.met(s)).max().unwrap_or(0)
     }
 }
@@ -191,7 +180,7 @@ impl<E: Elem> Plan<E> {
     }
 
     /// The walk over a block of a pass.
-    fn walk_of<'a>(&'a self, pass: &Pass<'a, E>, work: &mut Workspace<E>, block: usize) -> Walk<'a, E> {
+    fn walk_of<'a>(&'a self, pass: &Pass<'a, E>, work: &'a mut Workspace<E>, block: usize) -> Walk<'a, E> {
         let Call { rows, method, answers, heard, dt, .. } = *pass.call;
         let (d_in, d_out, n) = (self.d_input(), self.output.width, pass.streams);
         let done = block * pass.block;
@@ -199,32 +188,38 @@ impl<E: Elem> Plan<E> {
         let at = pass.first * rows + done;
         // Rows of whole groups, one stream's or all of them: read and written where they are.
         let whole = n == 1 || now == rows;
+        let own = |buffer: Buffer, work: &mut Workspace<E>| {
+            // SAFETY: the workspace has its `rows` rows of every buffer.
+            Shared(unsafe { work.buffers.as_mut_ptr().add(self.offsets[buffer.id] * work.rows) })
+        };
         let given = match pass.input {
             Input::Real(x) if whole && d_in % GROUP == 0 => {
-                Some((self.input.id, Shared(x[at * d_in..(at + n * now) * d_in].as_ptr().cast_mut())))
+                Some(Shared(x[at * d_in..(at + n * now) * d_in].as_ptr().cast_mut()))
             }
             _ => None,
         };
+        work.bases[self.input.id] = given.unwrap_or_else(|| own(self.input, work));
         let straight = whole && answers == Answers::Each && self.pool.is_none() && d_out % GROUP == 0;
         let (output, len) = pass.output;
         let taken = (straight && self.output.id != self.input.id).then(|| {
             assert!((at + n * now) * d_out <= len);
             // SAFETY: just checked.
-            (self.output.id, Shared(unsafe { output.at(at * d_out) }))
+            Shared(unsafe { output.at(at * d_out) })
         });
+        if self.output.id != self.input.id {
+            work.bases[self.output.id] = taken.unwrap_or_else(|| own(self.output, work));
+        }
         // SAFETY: the states of `n` streams, each of which has its head.
         let head = unsafe { (*pass.states.at(0), *pass.states.at(1)) };
         Walk {
-            input: given,
-            output: taken,
             isa: self.isa(),
             method,
-            at_once: rows.min(self.block_rows()),
+            call_rows: rows,
             team: pass.team,
-            capacity: work.rows,
-            offsets: &self.offsets,
             scratch: Shared(work.scratch.as_mut_ptr()),
-            buffers: Shared(work.buffers.as_mut_ptr()),
+            bases: &work.bases,
+            reads_in_place: given.is_some(),
+            writes_in_place: taken.is_some(),
             scratch_len: self.scratch_len.next_multiple_of(GROUP),
             states: pass.states,
             state_len: self.state_len,
@@ -240,14 +235,14 @@ impl<E: Elem> Plan<E> {
     /// One stage of a walk: the trunk's, the first of which reads the samples first, and one that answers.
     fn stage(&self, pass: &Pass<'_, E>, walk: &Walk<'_, E>, stage: usize) {
         let Call { rows, .. } = *pass.call;
-        if stage == 0 && walk.input.is_none() {
+        if stage == 0 && !walk.reads_in_place {
             for s in 0..walk.streams {
                 let from = (pass.first + s) * rows + walk.done;
                 self.read(walk, s, pass.input.part(from, from + walk.rows, self.d_input()));
             }
         }
         match self.trunk.get(stage) {
-            Some(stage) => stage.run(walk, walk.met_at_most()),
+            Some(stage) => stage.run(walk),
             None => self.answer(pass, walk),
         }
     }
@@ -265,8 +260,8 @@ impl<E: Elem> Plan<E> {
             _ => return,
         };
         let head = Walk { rows: heard, ..*walk };
-        self.head.iter().for_each(|stage| stage.run(&head, walk.met_at_most()));
-        if walk.output.is_some() {
+        self.head.iter().for_each(|stage| stage.run(&head));
+        if walk.writes_in_place {
             return;
         }
         let d_out = self.output.width;
@@ -386,8 +381,8 @@ impl<E: Elem> Plan<E> {
     fn write(&self, walk: &Walk<'_, E>, from: usize, rows: usize, output: &mut [E]) {
         let (width, stride) = (self.output.width, padded(self.output.width));
         // SAFETY: nothing else holds the rows.
-        let all = unsafe { std::slice::from_raw_parts(walk.base(self.output), (from + rows) * stride) };
-        for (y, row) in output.chunks_exact_mut(width).zip(all[from * stride..].chunks_exact(stride)) {
+        let given = unsafe { walk.part_in(self.output, from, rows) };
+        for (y, row) in output.chunks_exact_mut(width).zip(given.chunks_exact(stride)) {
             y.copy_from_slice(&row[..width]);
         }
     }

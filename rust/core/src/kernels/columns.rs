@@ -10,7 +10,7 @@ use super::{Elem, GROUP, Isa, Kernel, Lanes};
 /// All `n` rows of GROUP elements are valid to read.
 pub unsafe fn pack<E: Elem>(isa: Isa, n: usize, x: *const E, step: isize, packed: &mut [E]) {
     assert!(packed.len() >= n * GROUP);
-    isa.run(Copy { n, from: (x, step), to: (packed.as_mut_ptr(), GROUP as isize) });
+    isa.run(Pack { n, from: (x, step), to: packed.as_mut_ptr() });
 }
 
 /// Adds the direct path to packed rows: z += d u.
@@ -26,42 +26,33 @@ pub fn finish_rows<E: Elem>(isa: Isa, function: Function, rows: usize, d: &[E], 
     isa.run(FinishRows { function, rows, d, x, y });
 }
 
-/// Writes `n` packed rows to the group's columns, as [`pack`] reads them.
-///
-/// # Safety
-/// All `n` rows of GROUP elements are valid to write, and no one else touches them.
-pub unsafe fn unpack<E: Elem>(isa: Isa, n: usize, packed: &[E], y: *mut E, step: isize) {
-    assert!(packed.len() >= n * GROUP);
-    isa.run(Copy { n, from: (packed.as_ptr(), GROUP as isize), to: (y, step) });
-}
-
 /// Writes `n` packed rows with the direct path added, z + d u, to the group's columns.
 ///
 /// # Safety
-/// As [`unpack`].
+/// All `n` rows of GROUP elements are valid to write, and no one else touches them.
 pub unsafe fn unpack_with_skip<E: Elem>(isa: Isa, n: usize, d: &[E], u: &[E], z: &[E], y: *mut E, step: isize) {
     assert!(d.len() >= GROUP && u.len() >= n * GROUP && z.len() >= n * GROUP);
     isa.run(AddSkip { n, d, u, z: z.as_ptr(), to: (y, step) });
 }
 
-/// Rows of GROUP from one place to another, each with the distance to the next row.
-struct Copy<E> {
+/// Rows of GROUP, with the distance to the next one, and where they go one after the other.
+struct Pack<E> {
     n: usize,
     from: (*const E, isize),
-    to: (*mut E, isize),
+    to: *mut E,
 }
 
-impl<E: Elem> Kernel<E> for Copy<E> {
+impl<E: Elem> Kernel<E> for Pack<E> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        for i in 0..self.n as isize {
+        for i in 0..self.n {
             for lane in (0..GROUP).step_by(L::LANES) {
-                // SAFETY: the functions above, or their callers, answer for the rows.
+                // SAFETY: `pack` and its caller answer for the rows.
                 unsafe {
-                    let v = lanes.load(self.from.0.offset(i * self.from.1).add(lane));
-                    lanes.store(self.to.0.offset(i * self.to.1).add(lane), v);
+                    let v = lanes.load(self.from.0.offset(i as isize * self.from.1).add(lane));
+                    lanes.store(self.to.add(i * GROUP + lane), v);
                 }
             }
         }

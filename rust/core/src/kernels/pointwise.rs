@@ -405,6 +405,60 @@ pub fn run<E: Elem>(isa: Isa, function: Function, rows: usize, d: usize, x: &mut
     }
 }
 
+/// Applies `function` to `n` packed rows of [`GROUP`] on their way to rows that start `step` elements apart from `y` on.
+///
+/// # Safety
+/// All of these are valid to write, and no one else touches them.
+pub unsafe fn unpack<E: Elem>(isa: Isa, function: Function, n: usize, packed: &[E], y: *mut E, step: isize) {
+    assert!(packed.len() >= n * GROUP);
+    isa.run(Unpack { function, n, from: packed.as_ptr(), to: y, step });
+}
+
+struct Unpack<E> {
+    function: Function,
+    n: usize,
+    from: *const E,
+    to: *mut E,
+    step: isize,
+}
+
+impl<E: Elem> Kernel<E> for Unpack<E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        if L::REGISTERS >= 32 { self.abreast::<L, 4>(lanes) } else { self.abreast::<L, 2>(lanes) }
+    }
+}
+
+impl<E: Elem> Unpack<E> {
+    #[inline(always)]
+    fn abreast<L: Lanes<E = E>, const N: usize>(self, lanes: L) {
+        let Self { function, n, from, to, step } = self;
+        let len = n * GROUP;
+        let wide = len - len % (N * L::LANES);
+        // SAFETY: `unpack` checked the rows that are read, and its caller answers for those that are written.
+        let to = |i: usize| unsafe { to.offset((i / GROUP) as isize * step).add(i % GROUP) };
+        with_curve!(function, C => {
+            // SAFETY: as above.
+            unsafe {
+                let mut i = 0;
+                while i < wide {
+                    let several = Abreast::<L, N>(lanes);
+                    for v in C::apply(several, several.load(from.add(i))) {
+                        lanes.store(to(i), v);
+                        i += L::LANES;
+                    }
+                }
+                while i < len {
+                    lanes.store(to(i), C::apply(lanes, lanes.load(from.add(i))));
+                    i += L::LANES;
+                }
+            }
+        });
+    }
+}
+
 /// y = first half of x times `gate` of the second half: `rows` rows of 2 d channels into `rows` rows of d.
 ///
 /// Dauphin et al. 2017, eq. 1. The second half starts at channel `d`, not at a group.

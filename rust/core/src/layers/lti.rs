@@ -69,7 +69,8 @@ pub struct Lti<E> {
 }
 
 impl<E: Elem> Lti<E> {
-    /// `skip(m, h)` is the direct path D; `function` is applied to the outputs. `head_major` flattens (H, M).
+    /// `skip(m, h)` is the direct path D; `function` is applied to the outputs of a
+    /// forward layer. `head_major` flattens (H, M).
     pub fn new(
         team: &Team,
         system: System,
@@ -193,7 +194,7 @@ impl<E: Elem> Lti<E> {
         columns::finish_rows(isa, self.function, streams, &self.skip, x, y);
     }
 
-    /// The method by which a call goes that asks for `asked`, blocks of `rows` samples.
+    /// The method by which a call for `rows` samples goes that asks for `asked`.
     pub fn method(&self, asked: Method, rows: usize) -> Method {
         match asked {
             Method::Auto if self.system.prefers_chunks(rows) => Method::Chunk,
@@ -446,13 +447,11 @@ impl<E: Elem> Lti<E> {
                 }
             }
         }
-        if self.function != Function::Identity {
-            pointwise::run(isa, self.function, n, GROUP, &mut z[..n * GROUP]);
-        }
         match self.direction {
             // SAFETY: the rows are within `rows` and padded to whole groups, the columns are this group's own.
             Direction::Forward => unsafe {
-                columns::unpack(isa, n, z, y.add(t * stride + group * GROUP), stride as isize);
+                let y = y.add(t * stride + group * GROUP);
+                pointwise::unpack(isa, self.function, n, z, y, stride as isize);
             },
             // The sample at i from the end is heard by those before it.
             Direction::Backward => {
