@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from contests import COPY, METHODS, ONE, TWO
+from contests import METHODS, ONE, TWO
 
 Results = dict[str, Any]
 
@@ -334,18 +334,18 @@ def _all(r: Results) -> Iterator[Row]:
 
         def growth(axis: str = axis) -> tuple[float, str, bool, str]:
             worst, where, end = 0.0, "", 0
-            copies: dict[int, float] = {}
+            others: dict[int, list[str]] = {}
             for label, points in series(r, axis).items():
                 for (x0, t0), (x1, t1) in pairwise(points):
                     over = (t1 / t0) / (x1 / x0)
-                    if label == COPY:
-                        copies[x1] = over
-                    elif label.startswith("ssmrt") and over > worst:
+                    if not label.startswith("ssmrt"):
+                        others.setdefault(x1, []).append(f"{label} {over:.2f}x")
+                    elif over > worst:
                         worst, where, end = over, f"{label}, from {axis} = {x0} to {x1}", x1
             if not where:
                 raise Missing("left out of this run")
-            if end in copies:
-                where += f"; copying the samples grows {copies[end]:.2f}x over linear there"
+            if end in others:
+                where += f"; there {', '.join(others[end])}"
             return worst, f"{worst:.2f}x", worst <= 1.25, where
 
         yield "issue 7", f"cost grows linearly in {name}: the steepest step over a linear one", "<= 1.25x", growth
