@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy import linalg, signal  # type: ignore[import-untyped]
 from ssmrt import Model
-from ssmrt.document import Dense, Diagonal, DiagonalMimo, Document, Dplr, Sequential
+from ssmrt.document import Activation, Dense, Diagonal, DiagonalMimo, Document, Dplr, Sequential
 from strategies import (
     SEEDS,
     Case,
@@ -121,6 +121,26 @@ def test_layers_of_a_model_are_numbered_as_they_run() -> None:
     assert_allclose(2 * model.kernel(0, 9), model.kernel(1, 9), rtol=1e-14)
     with pytest.raises(ValueError, match="layer: expected a number below 2, found 2"):
         model.kernel(2, 9)
+
+
+@pytest.mark.parametrize("method", ["chunk", "scan"])
+def test_a_channel_does_not_hear_how_many_there_are(method: Any) -> None:
+    """Wide layers go through several groups of channels at once; the last groups and samples are left over."""
+    g = np.random.default_rng(0)
+    h, n = 1100, 3
+    A = spectrum(g, h, n)
+    B, C = complex_normal(g, h, n), complex_normal(g, 1, h, n)
+    D, dt = g.standard_normal((1, h)), g.uniform(1e-3, 0.1, h)
+
+    def model(channels: slice) -> Model:
+        part = Diagonal(C[:, channels], D[:, channels], dt[channels], A[channels], B[channels])
+        return Model(Document(Sequential((part, Activation("gelu"))), len(dt[channels]), len(dt[channels])))
+
+    u = g.standard_normal((2, 715, h)).astype(np.float32)
+    y = model(slice(0, h))(u, method=method)
+    for first in (0, 64, 1072, 1088):
+        channels = slice(first, min(first + 16, h))
+        assert_array_equal(y[..., channels], model(channels)(u[..., channels], method=method))
 
 
 def test_one_sample_of_kernel_is_one_sample() -> None:

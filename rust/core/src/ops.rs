@@ -7,7 +7,7 @@ use crate::kernels::selective::Selective;
 use crate::kernels::streams::Streams;
 use crate::kernels::{Aligned, Elem, padded};
 use crate::layers::convolution::Convolution;
-use crate::layers::lti::Lti;
+use crate::layers::lti::{Lti, Run};
 use crate::layers::spectrum::Mimo;
 use crate::plan::Buffer;
 use crate::threads::Shared;
@@ -324,32 +324,29 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
         step_lti(w, layer, state, x, y);
         return;
     }
-    let method = layer.method(w.method, w.call_rows);
+    let run = |s: usize| Run {
+        isa: w.isa,
+        method: layer.method(w.method, w.call_rows),
+        phase: w.phase,
+        dt: w.dt,
+        rows: w.rows,
+        // SAFETY: as above.
+        x: unsafe { std::slice::from_raw_parts(px.at(s * w.rows * from), w.rows * from) },
+        x_stride: from,
+        // SAFETY: as above.
+        y: unsafe { py.at(s * w.rows * to) },
+        y_stride: to,
+    };
+    let panel = layer.panel(&run(0));
     // Group by group, so that its coefficients are read once for all streams.
     let item = |worker: usize, i: usize| {
-        let (group, s) = (i / w.streams, i % w.streams);
-        let place = Place { from: state.from + group * len, len };
+        let (first, s) = (i / w.streams * panel, i % w.streams);
+        let these = first..groups.min(first + panel);
+        let place = Place { from: state.from + first * len, len: these.len() * len };
         // SAFETY: as above.
-        unsafe {
-            let x = std::slice::from_raw_parts(px.at(s * w.rows * from), w.rows * from);
-            let y = py.at(s * w.rows * to);
-            layer.run(
-                w.isa,
-                method,
-                w.phase,
-                group,
-                w.rows,
-                x,
-                from,
-                y,
-                to,
-                w.state(s, place),
-                w.scratch(worker),
-                w.dt,
-            );
-        }
+        unsafe { layer.run(&run(s), these, w.state(s, place), w.scratch(worker)) };
     };
-    let items = groups * w.streams;
+    let items = groups.div_ceil(panel) * w.streams;
     if w.rows * len < GRAIN / 16 {
         (0..items).for_each(|i| item(0, i));
     } else {

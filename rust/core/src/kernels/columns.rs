@@ -3,14 +3,20 @@
 use super::pointwise::{self, Function};
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
 
-/// Packs `n` rows of the group's columns; `x` starts at the first row's, and the next is `step` elements further,
-/// or back.
+/// Packs `n` rows of G neighbouring groups, each group to a place of its own, `apart` elements after the one before; `x`
+/// starts at the first row's columns, and the next row is `step` elements further, or back.
 ///
 /// # Safety
-/// All `n` rows of GROUP elements are valid to read.
-pub unsafe fn pack<E: Elem>(isa: Isa, n: usize, x: *const E, step: isize, packed: &mut [E]) {
-    assert!(packed.len() >= n * GROUP);
-    isa.run(Pack { n, from: (x, step), to: packed.as_mut_ptr() });
+/// All `n` rows of G * GROUP elements are valid to read.
+pub unsafe fn pack<E: Elem, const G: usize>(
+    isa: Isa,
+    n: usize,
+    (x, step): (*const E, isize),
+    packed: &mut [E],
+    apart: usize,
+) {
+    assert!(n * GROUP <= apart && G * apart <= packed.len());
+    isa.run(Pack::<E, G> { n, from: (x, step), to: (packed.as_mut_ptr(), apart) });
 }
 
 /// Adds the direct path to packed rows: z += d u.
@@ -35,24 +41,24 @@ pub unsafe fn unpack_with_skip<E: Elem>(isa: Isa, n: usize, d: &[E], u: &[E], z:
     isa.run(AddSkip { n, d, u, z: z.as_ptr(), to: (y, step) });
 }
 
-/// Rows of GROUP, with the distance to the next one, and where they go one after the other.
-struct Pack<E> {
+/// Rows of G groups, with the distance to the next row, and where they go, with the distance to the next group.
+struct Pack<E, const G: usize> {
     n: usize,
     from: (*const E, isize),
-    to: *mut E,
+    to: (*mut E, usize),
 }
 
-impl<E: Elem> Kernel<E> for Pack<E> {
+impl<E: Elem, const G: usize> Kernel<E> for Pack<E, G> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        for i in 0..self.n {
-            for lane in (0..GROUP).step_by(L::LANES) {
+        for row in 0..self.n {
+            for i in (0..G * GROUP).step_by(L::LANES) {
                 // SAFETY: `pack` and its caller answer for the rows.
                 unsafe {
-                    let v = lanes.load(self.from.0.offset(i as isize * self.from.1).add(lane));
-                    lanes.store(self.to.add(i * GROUP + lane), v);
+                    let v = lanes.load(self.from.0.offset(row as isize * self.from.1).add(i));
+                    lanes.store(self.to.0.add(i / GROUP * self.to.1 + row * GROUP + i % GROUP), v);
                 }
             }
         }

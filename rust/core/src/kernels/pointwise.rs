@@ -405,24 +405,31 @@ pub fn run<E: Elem>(isa: Isa, function: Function, rows: usize, d: usize, x: &mut
     }
 }
 
-/// Applies `function` to `n` packed rows of [`GROUP`] on their way to rows that start `step` elements apart from `y` on.
+/// Applies `function` to `n` packed rows of G neighbouring groups, of which each is packed `apart` elements after the one
+/// before, on their way to rows that start `step` elements apart from `y` on.
 ///
 /// # Safety
 /// All of these are valid to write, and no one else touches them.
-pub unsafe fn unpack<E: Elem>(isa: Isa, function: Function, n: usize, packed: &[E], y: *mut E, step: isize) {
-    assert!(packed.len() >= n * GROUP);
-    isa.run(Unpack { function, n, from: packed.as_ptr(), to: y, step });
-}
-
-struct Unpack<E> {
+pub unsafe fn unpack<E: Elem, const G: usize>(
+    isa: Isa,
     function: Function,
     n: usize,
-    from: *const E,
-    to: *mut E,
-    step: isize,
+    packed: &[E],
+    apart: usize,
+    (y, step): (*mut E, isize),
+) {
+    assert!(n * GROUP <= apart && G * apart <= packed.len());
+    isa.run(Unpack::<E, G> { function, n, from: (packed.as_ptr(), apart), to: (y, step) });
 }
 
-impl<E: Elem> Kernel<E> for Unpack<E> {
+struct Unpack<E, const G: usize> {
+    function: Function,
+    n: usize,
+    from: (*const E, usize),
+    to: (*mut E, isize),
+}
+
+impl<E: Elem, const G: usize> Kernel<E> for Unpack<E, G> {
     type Output = ();
 
     #[inline(always)]
@@ -431,27 +438,35 @@ impl<E: Elem> Kernel<E> for Unpack<E> {
     }
 }
 
-impl<E: Elem> Unpack<E> {
+impl<E: Elem, const G: usize> Unpack<E, G> {
+    /// In the order in which it is written, whole rows of all groups.
     #[inline(always)]
     fn abreast<L: Lanes<E = E>, const N: usize>(self, lanes: L) {
-        let Self { function, n, from, to, step } = self;
-        let len = n * GROUP;
-        let wide = len - len % (N * L::LANES);
+        let Self { function, n, from, to } = self;
+        let several = Abreast::<L, N>(lanes);
+        let len = n * G * GROUP;
         // SAFETY: `unpack` checked the rows that are read, and its caller answers for those that are written.
-        let to = |i: usize| unsafe { to.offset((i / GROUP) as isize * step).add(i % GROUP) };
+        let at = |i: usize| unsafe {
+            let (row, i) = (i / (G * GROUP), i % (G * GROUP));
+            (from.0.add(i / GROUP * from.1 + row * GROUP + i % GROUP), to.0.offset(row as isize * to.1).add(i))
+        };
         with_curve!(function, C => {
+            let mut i = 0;
             // SAFETY: as above.
             unsafe {
-                let mut i = 0;
-                while i < wide {
-                    let several = Abreast::<L, N>(lanes);
-                    for v in C::apply(several, several.load(from.add(i))) {
-                        lanes.store(to(i), v);
-                        i += L::LANES;
+                while i + N * L::LANES <= len {
+                    let mut v = several.splat(E::ZERO);
+                    for (k, v) in v.iter_mut().enumerate() {
+                        *v = lanes.load(at(i + k * L::LANES).0);
                     }
+                    for (k, v) in C::apply(several, v).into_iter().enumerate() {
+                        lanes.store(at(i + k * L::LANES).1, v);
+                    }
+                    i += N * L::LANES;
                 }
                 while i < len {
-                    lanes.store(to(i), C::apply(lanes, lanes.load(from.add(i))));
+                    let (from, to) = at(i);
+                    lanes.store(to, C::apply(lanes, lanes.load(from)));
                     i += L::LANES;
                 }
             }

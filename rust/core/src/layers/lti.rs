@@ -17,6 +17,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 /// Rows that go through a recurrence sample by sample with one packing.
 const SCAN_ROWS: usize = 64;
 
+/// Groups whose columns are read and written together where rows stand [`FAR_STRIDE`] or more elements apart: there the
+/// columns of one group alone would meet but a few sets of the first cache.
+const PANEL: usize = 4;
+const FAR_STRIDE: usize = 512;
+
 /// How a run of samples is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -37,6 +42,29 @@ pub enum Direction {
     Forward,
     /// From the last to the first; y\[t\] is *increased* by what the samples after t say.
     Backward,
+}
+
+/// A run of samples of one stream through a layer.
+#[derive(Debug)]
+pub struct Run<'a, E> {
+    /// The instruction set.
+    pub isa: Isa,
+    /// Any but auto.
+    pub method: Method,
+    /// Counts calls.
+    pub phase: usize,
+    /// Multiplies the step size of every sample: then the layer is discretised anew.
+    pub dt: f64,
+    /// Samples.
+    pub rows: usize,
+    /// The inputs, `x_stride` elements a row.
+    pub x: &'a [E],
+    /// Whole groups.
+    pub x_stride: usize,
+    /// The answers, `y_stride` elements a row.
+    pub y: *mut E,
+    /// Whole groups.
+    pub y_stride: usize,
 }
 
 /// The kernels of a group's lanes, ready for convolution with sequences of one length.
@@ -81,7 +109,7 @@ impl<E: Elem> Lti<E> {
     ) -> Self {
         let (m, h) = (system.outputs(), system.channels());
         let outputs = m * h;
-        let parts = if system.splits() && outputs <= GROUP / 2 {
+        let parts = if system.moves_by_poles() && outputs <= GROUP / 2 {
             (GROUP / outputs.next_power_of_two()).min(system.modes().next_power_of_two())
         } else {
             1
@@ -146,7 +174,8 @@ impl<E: Elem> Lti<E> {
 
     /// Elements of scratch that [`Lti::run`] needs.
     pub fn scratch_len(&self) -> usize {
-        self.shape.rows() * GROUP * 2 + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
+        let groups = if self.system.moves_by_poles() { PANEL } else { 1 };
+        self.shape.rows() * GROUP * 2 * groups + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
     }
 
     /// Whether lanes, inputs and outputs are the same channels: then a sample needs no packing.
@@ -203,31 +232,88 @@ impl<E: Elem> Lti<E> {
         }
     }
 
-    /// Runs one group over `rows` samples by one of the methods but auto. `x` and `y` are the activations of one stream, `x_stride` and
-    /// `y_stride` elements a row; the group reads and writes only its own columns.
-    ///
-    /// `dt` multiplies the step size of every sample: then the layer is discretised anew. `phase` counts calls.
+    /// Groups that go through a run together.
+    pub fn panel(&self, run: &Run<'_, E>) -> usize {
+        let chunks = run.method == Method::Chunk && run.dt == 1.0 && self.system.chunks();
+        let in_place = self.in_order && self.direction == Direction::Forward;
+        let far = run.x_stride.min(run.y_stride) >= FAR_STRIDE;
+        if chunks && in_place && far && self.system.moves_by_poles() { PANEL } else { 1 }
+    }
+
+    /// Runs some groups, as many as [`Lti::panel`] says at most, over samples; each reads and writes only its own columns.
+    /// `state` is theirs.
     ///
     /// # Safety
-    /// `y` may be written by several groups at once: it is valid for `rows` rows, and no one else touches this
-    /// group's columns.
-    #[allow(clippy::too_many_arguments)]
-    pub unsafe fn run(
-        &self,
-        isa: Isa,
-        method: Method,
-        phase: usize,
-        group: usize,
-        rows: usize,
-        x: &[E],
-        x_stride: usize,
-        y: *mut E,
-        y_stride: usize,
-        state: &mut [E],
-        scratch: &mut [E],
-        dt: f64,
-    ) {
-        assert!(x.len() >= rows * x_stride && x_stride >= padded(self.system.channels()));
+    /// `y` may be written by several groups at once: it is valid for so many rows, and no one else touches these
+    /// groups' columns.
+    pub unsafe fn run(&self, run: &Run<'_, E>, groups: Range<usize>, state: &mut [E], scratch: &mut [E]) {
+        assert!(run.x.len() >= run.rows * run.x_stride && run.x_stride >= padded(self.system.channels()));
+        let mut done = 0;
+        if groups.len() == PANEL {
+            // SAFETY: as the caller's.
+            done = unsafe { self.run_panel(run, groups.clone(), state, scratch) };
+        }
+        let rest = Run {
+            rows: run.rows - done,
+            x: &run.x[done * run.x_stride..],
+            // SAFETY: as the caller's.
+            y: unsafe { run.y.add(done * run.y_stride) },
+            ..*run
+        };
+        let len = self.group_state_len();
+        for (i, group) in groups.enumerate() {
+            // SAFETY: as the caller's.
+            unsafe { self.run_group(&rest, group, &mut state[i * len..][..len], scratch) };
+        }
+    }
+
+    /// Whole chunks of a panel's groups, whose columns are packed and unpacked together; says how many samples that is.
+    ///
+    /// # Safety
+    /// As [`Lti::run`].
+    unsafe fn run_panel(&self, run: &Run<'_, E>, groups: Range<usize>, state: &mut [E], scratch: &mut [E]) -> usize {
+        let Run { isa, rows, x, x_stride, y, y_stride, .. } = *run;
+        let len = self.group_state_len();
+        let tile = self.shape.rows() * GROUP;
+        let (u, rest) = scratch.split_at_mut(PANEL * tile);
+        let (z, rest) = rest.split_at_mut(PANEL * tile);
+        for (group, state) in groups.clone().zip(state.chunks_exact_mut(len)) {
+            self.groups[group].settle(isa, state);
+        }
+        let column = groups.start * GROUP;
+        let mut t = 0;
+        while rows - t >= self.shape.samples {
+            let chunks = ((rows - t) / self.shape.samples).min(self.shape.tile);
+            let n = chunks * self.shape.samples;
+            let from = (x[t * x_stride + column..].as_ptr(), x_stride as isize);
+            // SAFETY: as the caller's; the rows are within `rows` and padded to whole groups.
+            unsafe { columns::pack::<E, PANEL>(isa, n, from, u, tile) };
+            for (i, state) in state.chunks_exact_mut(len).enumerate() {
+                let group = groups.start + i;
+                let from = (u[i * tile..].as_ptr(), GROUP as isize);
+                let to = (z[i * tile..].as_mut_ptr(), GROUP as isize);
+                // SAFETY: a tile has place for these rows.
+                unsafe { self.chunk(isa, group).run(isa, chunks, from, to, self.groups[group].core(state), rest) };
+            }
+            // SAFETY: as above.
+            unsafe {
+                let to = (y.add(t * y_stride + column), y_stride as isize);
+                pointwise::unpack::<E, PANEL>(isa, self.function, n, z, tile, to);
+            }
+            t += n;
+        }
+        t
+    }
+
+    /// The chunk matrices of a group, made when they are first wanted.
+    fn chunk(&self, isa: Isa, group: usize) -> &Chunk<E> {
+        self.chunks[group].get_or_init(|| self.measure(isa, group))
+    }
+
+    /// # Safety
+    /// As [`Lti::run`].
+    unsafe fn run_group(&self, run: &Run<'_, E>, group: usize, state: &mut [E], scratch: &mut [E]) {
+        let Run { isa, method, phase, dt, rows, x, x_stride, y, y_stride } = *run;
         self.groups[group].settle(isa, state);
         let tile = self.shape.rows() * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
@@ -239,7 +325,7 @@ impl<E: Elem> Lti<E> {
         }
         let anew = (dt != 1.0).then(|| self.system.recurrence::<E>(&self.lanes[group], dt));
         let chunk = (method == Method::Chunk && self.system.chunks() && rows >= self.shape.samples && anew.is_none())
-            .then(|| self.chunks[group].get_or_init(|| self.measure(isa, group)));
+            .then(|| self.chunk(isa, group));
         let mut t = 0;
         while t < rows {
             let chunks = chunk.map_or(0, |_| ((rows - t) / self.shape.samples).min(self.shape.tile));
@@ -306,7 +392,7 @@ impl<E: Elem> Lti<E> {
         let silent = state.iter().all(|&x| x == E::ZERO);
         let mut echo = Aligned::<E>::zeros(state.len());
         echo.copy_from_slice(state);
-        let chunk = self.chunks[group].get_or_init(|| self.measure(isa, group));
+        let chunk = self.chunk(isa, group);
         let mut t = 0;
         while t < rows {
             let chunks = ((rows - t) / self.shape.samples).min(self.shape.tile);
@@ -375,7 +461,7 @@ impl<E: Elem> Lti<E> {
         if self.in_order {
             let (x, step) = self.columns(group, t, rows, x, stride);
             // SAFETY: `x` has `rows` whole rows, and the group's columns are within each.
-            unsafe { columns::pack(isa, n, x, step, u) };
+            unsafe { columns::pack::<E, 1>(isa, n, (x, step), u, n * GROUP) };
             return;
         }
         let (first, step) = self.order(t, rows, stride);
@@ -451,7 +537,7 @@ impl<E: Elem> Lti<E> {
             // SAFETY: the rows are within `rows` and padded to whole groups, the columns are this group's own.
             Direction::Forward => unsafe {
                 let y = y.add(t * stride + group * GROUP);
-                pointwise::unpack(isa, self.function, n, z, y, stride as isize);
+                pointwise::unpack::<E, 1>(isa, self.function, n, z, n * GROUP, (y, stride as isize));
             },
             // The sample at i from the end is heard by those before it.
             Direction::Backward => {

@@ -224,11 +224,6 @@ impl System {
         discretize::discretize_dplr(&row(&node.a, 0), &p, &q, &row(&node.b, 0), step, node.conjugate_pairs)
     }
 
-    /// Whether a channel's modes may be shared out among lanes.
-    pub fn splits(&self) -> bool {
-        matches!(self.kind, Kind::Diagonal(_))
-    }
-
     /// Where the state moves by poles alone: mode n of an output as (Abar, what reads it).
     pub fn poles(&self) -> Option<impl Fn(Lane, usize) -> (Complex64, Complex64) + Sync> {
         let Kind::Diagonal(node) = &self.kind else { return None };
@@ -236,6 +231,11 @@ impl System {
             let bar = self.mode_bar(node, lane, n, 1.0);
             (bar.a, self.reads(node, lane, n, &bar))
         })
+    }
+
+    /// Whether the state moves by poles alone.
+    pub fn moves_by_poles(&self) -> bool {
+        matches!(self.kind, Kind::Diagonal(_))
     }
 
     /// How chunks are cut: where the state moves by a matrix, that product is shared by more samples, and the matrices

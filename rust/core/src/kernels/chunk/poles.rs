@@ -62,7 +62,7 @@ impl<E: Elem> Poles<E> {
             }
             // Rows that stand apart by a power of two would share few sets of the cache.
             // SAFETY: as the caller's.
-            unsafe { columns::pack(isa, rows, u, step, packed) };
+            unsafe { columns::pack::<E, 1>(isa, rows, (u, step), packed, rows * GROUP) };
             packed.as_ptr()
         });
         isa.run(Run { poles: self, chunks, u, y, state, x });
