@@ -174,8 +174,9 @@ impl<E: Elem> Lti<E> {
 
     /// Elements of scratch that [`Lti::run`] needs.
     pub fn scratch_len(&self) -> usize {
-        let groups = if self.system.moves_by_poles() { PANEL } else { 1 };
-        self.shape.rows() * GROUP * 2 * groups + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
+        let together = if self.wide() { PANEL } else { 1 };
+        self.shape.rows() * GROUP * 2 * together
+            + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
     }
 
     /// Whether lanes, inputs and outputs are the same channels: then a sample needs no packing.
@@ -232,12 +233,15 @@ impl<E: Elem> Lti<E> {
         }
     }
 
+    /// Whether its rows are so long that groups go through chunks in panels.
+    fn wide(&self) -> bool {
+        let in_place = self.in_order && self.direction == Direction::Forward;
+        in_place && padded(self.outputs) >= FAR_STRIDE && self.system.moves_by_poles() && self.system.chunks()
+    }
+
     /// Groups that go through a run together.
     pub fn panel(&self, run: &Run<'_, E>) -> usize {
-        let chunks = run.method == Method::Chunk && run.dt == 1.0 && self.system.chunks();
-        let in_place = self.in_order && self.direction == Direction::Forward;
-        let far = run.x_stride.min(run.y_stride) >= FAR_STRIDE;
-        if chunks && in_place && far && self.system.moves_by_poles() { PANEL } else { 1 }
+        if self.wide() && run.method == Method::Chunk && run.dt == 1.0 { PANEL } else { 1 }
     }
 
     /// Runs some groups, as many as [`Lti::panel`] says at most, over samples; each reads and writes only its own columns.
