@@ -242,9 +242,6 @@ def powers(first: int, last: int, step: int = 2) -> list[int]:
     return out
 
 
-COPY = "NumPy, copying the samples"
-
-
 def scaling(quick: bool) -> Iterator[Contest]:
     """Time against length, states, channels and batch."""
     step = 4 if quick else 2
@@ -265,7 +262,7 @@ def scaling(quick: bool) -> Iterator[Contest]:
             p = {"kind": "s4d", **fixed, axis: value}
             entries.append(Entry("JAX, FFT convolution", "jax", "fft", p))
             if axis != "N":
-                entries.append(Entry(COPY, "numpy", "copy", p))
+                entries.append(Entry("NumPy, copying the samples", "numpy", "copy", p))
             yield Contest(
                 f"scale/{axis}/{value}",
                 f"{axis} = {value}, {', '.join(f'{k} = {v}' for k, v in fixed.items())}",

@@ -170,14 +170,11 @@ impl<E: Elem> Stage<E> {
             Stage::Whole { op, after } if *after == 0 || w.met_at_most() + w.rows as u64 > *after => op.run(w),
             Stage::Whole { .. } => {}
             Stage::Rows { ops, cost } => by_rows(w, *cost, |from, to| {
-                let mut first = from;
-                while first < to {
-                    let n = TILE_ROWS.min(to - first);
+                for first in (from..to).step_by(TILE_ROWS) {
                     for op in ops {
                         // SAFETY: these rows are no one else's.
-                        unsafe { op.rows(w, first, n) };
+                        unsafe { op.rows(w, first, TILE_ROWS.min(to - first)) };
                     }
-                    first += n;
                 }
             }),
         }
@@ -303,7 +300,6 @@ impl<E: Elem> Op<E> {
 
 /// Shares rows out to the team, as runs from and to. Every row is computed by itself, so that the answer does not
 /// depend on how they are shared.
-#[inline(always)]
 fn by_rows<E: Elem>(w: &Walk<'_, E>, cost: usize, f: impl Fn(usize, usize) + Sync) {
     let rows = w.streams * w.rows;
     if w.team.size() == 1 || rows * cost < 2 * GRAIN {
@@ -324,9 +320,10 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
         step_lti(w, layer, state, x, y);
         return;
     }
+    let method = layer.method(w.method, w.call_rows);
     let run = |s: usize| Run {
         isa: w.isa,
-        method: layer.method(w.method, w.call_rows),
+        method,
         phase: w.phase,
         dt: w.dt,
         rows: w.rows,

@@ -153,8 +153,8 @@ impl<E> Workspace<E> {
     }
 }
 
-/// Workspaces that are kept for later calls.
-const SPARE: usize = 32;
+/// Workspaces that are kept for later calls, where one call does not need more.
+const SPARE: usize = 8;
 
 /// Elements of activations that a block of rows may take: about what a core's second cache holds.
 const BLOCK_ELEMENTS: usize = 192 * 1024;
@@ -297,28 +297,34 @@ impl<E: Elem> Plan<E> {
         }
     }
 
-    /// Keeps a workspace for later calls, as many at most as threads may need.
-    pub(crate) fn give_back(&self, work: Workspace<E>) {
+    /// Keeps a call's workspaces for later ones: these, and of others a few.
+    pub(crate) fn give_back(&self, works: impl IntoIterator<Item = Workspace<E>>) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if work.rows <= self.block_rows() {
-            spare.truncate(SPARE - 1);
+        let mut count = 0;
+        for work in works.into_iter().filter(|work| work.rows <= self.block_rows()) {
             spare.insert(0, work);
+            count += 1;
         }
+        spare.truncate(SPARE.max(count));
     }
 
     /// Memory for walks of up to `rows` rows with `threads` threads.
     pub fn workspace(&self, rows: usize, threads: usize) -> Workspace<E> {
-        let mut buffers = Aligned::<E>::zeros(self.row_len * rows);
-        let at = buffers.as_mut_ptr();
-        // SAFETY: a row has place for all buffers.
-        let bases = self.offsets.iter().map(|offset| Shared(unsafe { at.add(offset * rows) })).collect();
-        Workspace {
-            buffers,
-            bases,
+        let mut work = Workspace {
+            buffers: Aligned::zeros(self.row_len * rows),
+            bases: Vec::new(),
             rows,
             scratch: Aligned::zeros(self.scratch_len.next_multiple_of(GROUP) * threads),
             threads,
-        }
+        };
+        work.bases = (0..self.offsets.len()).map(|id| self.own_rows(&mut work, id)).collect();
+        work
+    }
+
+    /// Where a workspace has rows of its own for a buffer.
+    pub(crate) fn own_rows(&self, work: &mut Workspace<E>, id: usize) -> Shared<E> {
+        // SAFETY: it has its `rows` rows of every buffer.
+        Shared(unsafe { work.buffers.as_mut_ptr().add(self.offsets[id] * work.rows) })
     }
 
     /// Fails where a token is none of the vocabulary.

@@ -51,7 +51,7 @@ impl<E: Elem> Plan<E> {
             works.extend((0..others).map(|_| self.take_workspace(room, 1)));
             let call = Call { streams, rows: length, method, dt: 1.0, answers, heard: None };
             team.inside(|| self.advance(&mut works, team, &call, states, input, output));
-            works.into_iter().for_each(|work| self.give_back(work));
+            self.give_back(works);
             return Ok(());
         }
         // Each sequence is one thread's: the same walk as alone, so that the answer is the same.
@@ -81,7 +81,7 @@ impl<E: Elem> Plan<E> {
             if answers == Answers::Each {
                 output[end * width..].fill(E::ZERO);
             }
-            self.give_back(work);
+            self.give_back([work]);
         });
         Ok(())
     }

@@ -50,7 +50,7 @@ impl<E: Elem> Plan<E> {
                 }
             }
         }
-        self.give_back(work);
+        self.give_back([work]);
         Ok(())
     }
 }

@@ -188,17 +188,13 @@ impl<E: Elem> Plan<E> {
         let at = pass.first * rows + done;
         // Rows of whole groups, one stream's or all of them: read and written where they are.
         let whole = n == 1 || now == rows;
-        let own = |buffer: Buffer, work: &mut Workspace<E>| {
-            // SAFETY: the workspace has its `rows` rows of every buffer.
-            Shared(unsafe { work.buffers.as_mut_ptr().add(self.offsets[buffer.id] * work.rows) })
-        };
         let given = match pass.input {
             Input::Real(x) if whole && d_in % GROUP == 0 => {
                 Some(Shared(x[at * d_in..(at + n * now) * d_in].as_ptr().cast_mut()))
             }
             _ => None,
         };
-        work.bases[self.input.id] = given.unwrap_or_else(|| own(self.input, work));
+        work.bases[self.input.id] = given.unwrap_or_else(|| self.own_rows(work, self.input.id));
         let straight = whole && answers == Answers::Each && self.pool.is_none() && d_out % GROUP == 0;
         let (output, len) = pass.output;
         let taken = (straight && self.output.id != self.input.id).then(|| {
@@ -207,7 +203,7 @@ impl<E: Elem> Plan<E> {
             Shared(unsafe { output.at(at * d_out) })
         });
         if self.output.id != self.input.id {
-            work.bases[self.output.id] = taken.unwrap_or_else(|| own(self.output, work));
+            work.bases[self.output.id] = taken.unwrap_or_else(|| self.own_rows(work, self.output.id));
         }
         // SAFETY: the states of `n` streams, each of which has its head.
         let head = unsafe { (*pass.states.at(0), *pass.states.at(1)) };

@@ -97,8 +97,8 @@ pub struct Lti<E> {
 }
 
 impl<E: Elem> Lti<E> {
-    /// `skip(m, h)` is the direct path D; `function` is applied to the outputs of a
-    /// forward layer. `head_major` flattens (H, M).
+    /// `skip(m, h)` is the direct path D; `function` is applied to the outputs of a forward layer. `head_major` flattens
+    /// (H, M).
     pub fn new(
         team: &Team,
         system: System,
@@ -252,6 +252,10 @@ impl<E: Elem> Lti<E> {
     /// groups' columns.
     pub unsafe fn run(&self, run: &Run<'_, E>, groups: Range<usize>, state: &mut [E], scratch: &mut [E]) {
         assert!(run.x.len() >= run.rows * run.x_stride && run.x_stride >= padded(self.system.channels()));
+        let len = self.group_state_len();
+        for (i, group) in groups.clone().enumerate() {
+            self.groups[group].settle(run.isa, &mut state[i * len..][..len]);
+        }
         let mut done = 0;
         if groups.len() == PANEL {
             // SAFETY: as the caller's.
@@ -264,7 +268,6 @@ impl<E: Elem> Lti<E> {
             y: unsafe { run.y.add(done * run.y_stride) },
             ..*run
         };
-        let len = self.group_state_len();
         for (i, group) in groups.enumerate() {
             // SAFETY: as the caller's.
             unsafe { self.run_group(&rest, group, &mut state[i * len..][..len], scratch) };
@@ -272,6 +275,7 @@ impl<E: Elem> Lti<E> {
     }
 
     /// Whole chunks of a panel's groups, whose columns are packed and unpacked together; says how many samples that is.
+    /// The states are settled.
     ///
     /// # Safety
     /// As [`Lti::run`].
@@ -281,9 +285,6 @@ impl<E: Elem> Lti<E> {
         let tile = self.shape.rows() * GROUP;
         let (u, rest) = scratch.split_at_mut(PANEL * tile);
         let (z, rest) = rest.split_at_mut(PANEL * tile);
-        for (group, state) in groups.clone().zip(state.chunks_exact_mut(len)) {
-            self.groups[group].settle(isa, state);
-        }
         let column = groups.start * GROUP;
         let mut t = 0;
         while rows - t >= self.shape.samples {
@@ -314,11 +315,12 @@ impl<E: Elem> Lti<E> {
         self.chunks[group].get_or_init(|| self.measure(isa, group))
     }
 
+    /// One group, whose columns are read and written by themselves. The state is settled.
+    ///
     /// # Safety
     /// As [`Lti::run`].
     unsafe fn run_group(&self, run: &Run<'_, E>, group: usize, state: &mut [E], scratch: &mut [E]) {
         let Run { isa, method, phase, dt, rows, x, x_stride, y, y_stride } = *run;
-        self.groups[group].settle(isa, state);
         let tile = self.shape.rows() * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
         let (z, rest) = rest.split_at_mut(tile);
