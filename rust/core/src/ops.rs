@@ -1,11 +1,12 @@
 //! The operations that a plan is made of.
 
+use crate::kernels::ahead::Single;
 use crate::kernels::linear::Linear;
 use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::selective::Selective;
 use crate::kernels::streams::Streams;
-use crate::kernels::{Aligned, Elem, padded};
+use crate::kernels::{Aligned, Elem, GROUP, padded};
 use crate::layers::convolution::Convolution;
 use crate::layers::lti::{Lti, Run};
 use crate::layers::spectrum::Mimo;
@@ -315,16 +316,20 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
     let (from, to) = (padded(x.width), padded(y.width));
     // SAFETY: as in `Op::run`; the items write different columns or streams.
     let (px, py) = unsafe { (Shared(w.rows_in(x).as_ptr().cast_mut()), Shared(w.rows_of(y).as_mut_ptr())) };
-    let len = layer.group_state_len();
     if w.rows == 1 && w.dt == 1.0 && layer.steps_in_place() {
         step_lti(w, layer, state, x, y);
         return;
     }
+    let len = layer.group_state_len();
+    // SAFETY: as above: the row of single samples is written when all items are done.
+    let singles = Shared(unsafe { w.state(0, Place { len: GROUP, ..state }).as_mut_ptr() });
     let method = layer.method(w.method, w.call_rows);
     let run = |s: usize| Run {
         isa: w.isa,
         method,
         phase: w.phase,
+        // SAFETY: as above.
+        single: Single::of(unsafe { *singles.at(s * w.state_len) }),
         dt: w.dt,
         rows: w.rows,
         // SAFETY: as above.
@@ -339,7 +344,7 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
     let item = |worker: usize, i: usize| {
         let (first, s) = (i / w.streams * panel, i % w.streams);
         let these = first..groups.min(first + panel);
-        let place = Place { from: state.from + first * len, len: these.len() * len };
+        let place = Place { from: state.from + GROUP + first * len, len: these.len() * len };
         // SAFETY: as above.
         unsafe { layer.run(&run(s), these, w.state(s, place), w.scratch(worker)) };
     };
@@ -349,6 +354,8 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
     } else {
         w.team.each(items, item);
     }
+    // SAFETY: as above.
+    (0..w.streams).for_each(|s| unsafe { *singles.at(s * w.state_len) = E::ZERO });
 }
 
 /// One sample of each stream, group by group, so that its coefficients are read once for all streams.
@@ -376,6 +383,13 @@ fn step_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y
         // SAFETY: as above.
         let (x, y) = unsafe { (w.part_in(x, a, b - a), w.part_of(y, a, b - a)) };
         layer.finish_step(w.isa, b - a, x, y);
+        for s in a..b {
+            // SAFETY: the groups have looked at it, and no one else has this stream.
+            unsafe {
+                let single = states.at(s * w.state_len);
+                *single = Single::of(*single).and_one();
+            }
+        }
     });
 }
 

@@ -72,7 +72,9 @@ struct Case {
 }
 
 fn layer() -> impl Strategy<Value = Document> {
-    let sizes = (prop::sample::select(vec![1usize, 3, 8, 15, 16, 17, 24]), 1usize..8, 1usize..4);
+    // Modes from 32 on are visited at other samples than fewer.
+    let modes = prop_oneof![3 => 1usize..8, 1 => 31usize..35];
+    let sizes = (prop::sample::select(vec![1usize, 3, 8, 15, 16, 17, 24]), modes, 1usize..4);
     (sizes, any::<u64>(), 0..6u8, any::<bool>()).prop_map(|((h, n, m), seed, kind, pairs)| {
         let sizes = Sizes { h, n, m };
         let node = match kind {

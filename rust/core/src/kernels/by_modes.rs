@@ -1,11 +1,11 @@
 //! Recurrences whose state is modes: sample by sample, or several samples at once where [`Ahead`] knows how.
 
-use super::ahead::{self, AHEAD, Ahead, Since};
+use super::ahead::{self, AHEAD, Ahead, Sample, Since, Single};
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
 
-/// Elements of the state of so many modes a lane: (re, im) each, and as much again for what their rounding left over.
-pub(super) fn modes_len<E: Elem>(modes: usize) -> usize {
-    modes * 2 * GROUP * if E::COMPENSATED { 2 } else { 1 }
+/// Elements of the state of so many modes a lane: rows (re, im) each, then a row each of what their rounding left over.
+pub(super) const fn modes_len<E: Elem>(modes: usize) -> usize {
+    modes * GROUP * if E::COMPENSATED { 3 } else { 2 }
 }
 
 /// When a sample comes, and what comes after it.
@@ -14,10 +14,29 @@ pub struct When {
     /// Counts the samples: a single one flushes what is tiny of every [`PHASES`](super::diagonal::PHASES)th mode, from
     /// mode `phase` on.
     pub phase: usize,
+    /// Those before it.
+    pub single: Single,
     /// Groups that differ in it visit their modes at different samples.
     pub stagger: usize,
-    /// How many elements on the state of the next stream stands, or 0.
-    pub next: usize,
+    /// The streams whose turn it is next.
+    pub after: After,
+}
+
+/// The streams after one, whose states stand at equal distances.
+#[derive(Clone, Copy, Debug)]
+pub struct After {
+    /// How many.
+    pub streams: usize,
+    /// Elements from one state to the next.
+    pub stride: usize,
+}
+
+impl After {
+    /// How far the state of the `n`th of them is, if there are so many.
+    #[inline(always)]
+    pub fn stream(self, n: usize) -> Option<usize> {
+        (n <= self.streams).then_some(n * self.stride)
+    }
 }
 
 /// A group of channels. Rows of `u` and `y` are [`GROUP`] elements; `x` is the state of the modes alone.
@@ -37,8 +56,8 @@ pub trait ByModes<E: Elem>: Sized {
     /// [`Ahead::scan`] for this many products.
     fn blocks(&self, isa: Isa, ahead: &Ahead<E>, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]);
 
-    /// [`Ahead::step`] for this many products; `next` as in [`When`].
-    fn sample<L: Lanes<E = E>>(&self, lanes: L, at: Sample<'_, E>, u: &[E], y: &mut [E], next: usize);
+    /// [`Sample::run`] for this many products.
+    fn sample<L: Lanes<E = E>>(&self, lanes: L, sample: Sample<'_, E>, u: &[E], y: &mut [E]);
 
     /// Elements of the state proper: (re, im) a mode, each a row of [`GROUP`].
     fn core_len(&self) -> usize {
@@ -48,13 +67,17 @@ pub trait ByModes<E: Elem>: Sized {
     /// Elements of state: that of the modes, and what single samples keep until these are visited again.
     #[inline(always)]
     fn state_len(&self) -> usize {
-        modes_len::<E>(self.modes()) + ahead::state_len(self.products())
+        modes_len::<E>(self.modes()) + ahead::state_len(self.modes(), self.products())
     }
 
     /// Runs over `rows` rows, writing `y`. The state is settled.
     fn scan(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
-        let x = &mut state[..modes_len::<E>(self.modes())];
+        self.run(isa, phase, rows, u, y, &mut state[..modes_len::<E>(self.modes())]);
+    }
+
+    /// As [`ByModes::scan`], with the state of the modes alone.
+    fn run(&self, isa: Isa, phase: usize, rows: usize, u: &[E], y: &mut [E], x: &mut [E]) {
         let mut done = 0;
         if let Some(ahead) = self.ahead() {
             self.blocks(isa, ahead, rows / AHEAD, u, y, x);
@@ -67,36 +90,24 @@ pub trait ByModes<E: Elem>: Sized {
     }
 
     /// Moves the modes on by the inputs of single samples that they have not met.
-    fn settle(&self, isa: Isa, state: &mut [E]) {
+    fn settle(&self, isa: Isa, single: Single, stagger: usize, state: &mut [E]) {
         let (x, later) = state.split_at_mut(modes_len::<E>(self.modes()));
-        if let Since::Visit(rows @ 1..) = Since::of(later) {
-            let (u, y, _) = ahead::rows(later);
-            isa.run(OneByOne { group: self, phase: 0, rows, u, y, x });
+        let Some(ahead) = self.ahead() else { return };
+        if let Since::Visit(rows @ 1..) = ahead.since(single, stagger) {
+            let (u, y, _) = ahead.rows(later);
+            self.run(isa, 0, rows, u, y, x);
         }
-        Since::Now(0).put(later);
     }
 
     /// One sample, as [`ByModes::scan`]; after a few such calls, in a fraction of its time.
     #[inline(always)]
     fn step<L: Lanes<E = E>>(&self, lanes: L, when: When, u: &[E], y: &mut [E], state: &mut [E]) {
         let (x, later) = state.split_at_mut(modes_len::<E>(self.modes()));
-        match (self.ahead(), Since::of(later)) {
-            (Some(ahead), since) if since.looks_ahead(when.stagger) => {
-                self.sample(lanes, Sample { ahead, x, later }, u, y, when.next);
-            }
-            (_, since) => {
-                since.one_more().put(later);
-                self.one_by_one(lanes, when.phase, 1, u, y, x);
-            }
+        match self.ahead().map(|ahead| (ahead, ahead.since(when.single, when.stagger))) {
+            None | Some((_, Since::Now)) => self.one_by_one(lanes, when.phase, 1, u, y, x),
+            Some((ahead, since)) => self.sample(lanes, Sample { ahead, x, later, since, after: when.after }, u, y),
         }
     }
-}
-
-/// A group as [`Ahead::step`] meets it: the state of the modes, and what follows it.
-pub struct Sample<'a, E> {
-    pub(super) ahead: &'a Ahead<E>,
-    pub(super) x: &'a mut [E],
-    pub(super) later: &'a mut [E],
 }
 
 struct OneByOne<'a, E, G> {

@@ -4,10 +4,10 @@
 //! rounding of each sum left over carried to the next: a pole close to the unit circle forgets so slowly that its
 //! own rounding, or that of its state, would be heard.
 
-use super::ahead::Ahead;
-use super::by_modes::{ByModes, Sample, modes_len};
+use super::ahead::{Ahead, Sample};
+use super::by_modes::{ByModes, modes_len};
 use super::chunk::{ChunkMatrices, Transition};
-use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
+use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, fetch};
 use num_complex::Complex64;
 
 /// Rows of [`GROUP`] a mode takes in [`Modes`]: delta_re, delta_im, their low parts, c_re, c_im, and the gain of the
@@ -107,8 +107,8 @@ impl<E: Elem> ByModes<E> for Modes<E> {
     }
 
     #[inline(always)]
-    fn sample<L: Lanes<E = E>>(&self, lanes: L, at: Sample<'_, E>, u: &[E], y: &mut [E], next: usize) {
-        at.ahead.step::<L, 0>(lanes, u, y, at.x, at.later, next);
+    fn sample<L: Lanes<E = E>>(&self, lanes: L, sample: Sample<'_, E>, u: &[E], y: &mut [E]) {
+        sample.run::<L, 0>(lanes, u, y);
     }
 }
 
@@ -144,6 +144,38 @@ impl Modes<f64> {
     }
 }
 
+/// Where a mode's state stands: a row each of the real and the imaginary part, and one of what their rounding left
+/// over, in halves: it is less than half a unit of the last digit, and half its bits are eight digits more.
+#[derive(Clone, Copy)]
+pub(super) struct Place<E> {
+    x: *mut E,
+    left: *mut E,
+}
+
+impl<E: Elem> Place<E> {
+    /// Of mode `n` of `modes`, of whose states `x` is the first.
+    #[inline(always)]
+    pub fn of(x: *mut E, modes: usize, n: usize) -> Self {
+        Self { x: x.wrapping_add(n * 2 * GROUP), left: x.wrapping_add((modes * 2 + n) * GROUP) }
+    }
+
+    /// Of the mode `n` modes on.
+    #[inline(always)]
+    pub fn after(self, n: usize) -> Self {
+        Self { x: self.x.wrapping_add(n * 2 * GROUP), left: self.left.wrapping_add(n * GROUP) }
+    }
+
+    /// Fetches what stands `next` elements on.
+    #[inline(always)]
+    pub fn fetch(self, next: usize) {
+        fetch(self.x.wrapping_add(next).cast_const());
+        fetch(self.x.wrapping_add(next + GROUP).cast_const());
+        if E::COMPENSATED {
+            fetch(self.left.wrapping_add(next).cast_const());
+        }
+    }
+}
+
 /// One mode's state, and what its rounding left over.
 #[derive(Clone, Copy)]
 pub(super) struct Held<V> {
@@ -155,15 +187,16 @@ pub(super) struct Held<V> {
 
 impl<V: Copy> Held<V> {
     /// # Safety
-    /// `x` addresses the mode's rows, and what is left over `far` elements on.
+    /// The place addresses rows of a state.
     #[inline(always)]
-    pub unsafe fn load<L: Lanes<V = V>>(lanes: L, x: *const L::E, far: usize) -> Self {
+    pub unsafe fn load<L: Lanes<V = V>>(lanes: L, place: Place<L::E>) -> Self {
         let zero = lanes.splat(L::E::ZERO);
         // SAFETY: as the caller's.
         unsafe {
-            let (re, im) = (lanes.load(x), lanes.load(x.add(GROUP)));
+            let (re, im) = (lanes.load(place.x), lanes.load(place.x.add(GROUP)));
             if L::E::COMPENSATED {
-                Self { re, im, left_re: lanes.load(x.add(far)), left_im: lanes.load(x.add(far + GROUP)) }
+                let left = lanes.load(place.left);
+                Self { re, im, left_re: lanes.first(left), left_im: lanes.second(left) }
             } else {
                 Self { re, im, left_re: zero, left_im: zero }
             }
@@ -173,14 +206,13 @@ impl<V: Copy> Held<V> {
     /// # Safety
     /// As [`Held::load`].
     #[inline(always)]
-    pub unsafe fn store<L: Lanes<V = V>>(self, lanes: L, x: *mut L::E, far: usize) {
+    pub unsafe fn store<L: Lanes<V = V>>(self, lanes: L, place: Place<L::E>) {
         // SAFETY: as the caller's.
         unsafe {
-            lanes.store(x, self.re);
-            lanes.store(x.add(GROUP), self.im);
+            lanes.store(place.x, self.re);
+            lanes.store(place.x.add(GROUP), self.im);
             if L::E::COMPENSATED {
-                lanes.store(x.add(far), self.left_re);
-                lanes.store(x.add(far + GROUP), self.left_im);
+                lanes.store(place.left, lanes.halves(self.left_re, self.left_im));
             }
         }
     }
@@ -233,13 +265,10 @@ pub const PHASES: usize = 8;
 /// `x` addresses the rows of `modes` modes, and of what is left over.
 #[inline(always)]
 pub(super) unsafe fn flush<L: Lanes>(lanes: L, phase: usize, modes: usize, x: *mut L::E) {
-    let far = modes * 2 * GROUP;
     for n in (phase % PHASES..modes).step_by(PHASES) {
+        let place = Place::of(x, modes, n);
         // SAFETY: as the caller's.
-        unsafe {
-            let x = x.add(n * 2 * GROUP);
-            Held::load(lanes, x, far).flushed(lanes).store(lanes, x, far);
-        }
+        unsafe { Held::load(lanes, place).flushed(lanes).store(lanes, place) };
     }
 }
 
@@ -255,7 +284,6 @@ unsafe fn channels<L: Lanes, const UNIT: bool>(
     y: *mut L::E,
     x: *mut L::E,
 ) {
-    let far = modes * 2 * GROUP;
     // SAFETY: as the caller's.
     unsafe {
         if rows == 1 {
@@ -269,12 +297,12 @@ unsafe fn channels<L: Lanes, const UNIT: bool>(
         // Two modes at once hide the latency of the dependent operations, where registers hold them.
         if L::REGISTERS >= 32 {
             while n + 2 <= modes {
-                block::<L, UNIT, 2>(lanes, rows, far, k.add(n * rows_of(UNIT) * GROUP), u, y, x.add(n * 2 * GROUP));
+                block::<L, UNIT, 2>(lanes, rows, k.add(n * rows_of(UNIT) * GROUP), u, y, Place::of(x, modes, n));
                 n += 2;
             }
         }
         while n < modes {
-            block::<L, UNIT, 1>(lanes, rows, far, k.add(n * rows_of(UNIT) * GROUP), u, y, x.add(n * 2 * GROUP));
+            block::<L, UNIT, 1>(lanes, rows, k.add(n * rows_of(UNIT) * GROUP), u, y, Place::of(x, modes, n));
             n += 1;
         }
     }
@@ -304,7 +332,6 @@ unsafe fn one_row<L: Lanes, const UNIT: bool>(
     y: *mut L::E,
     x: *mut L::E,
 ) {
-    let far = modes * 2 * GROUP;
     // SAFETY: as the caller's.
     unsafe {
         let u = lanes.load(u);
@@ -312,11 +339,11 @@ unsafe fn one_row<L: Lanes, const UNIT: bool>(
         // Two chains of sums, each in registers.
         let (mut even, mut odd) = ((zero, zero), (zero, zero));
         for n in (0..modes / 2 * 2).step_by(2) {
-            even = one_mode::<L, UNIT>(lanes, n, far, k, u, x, even);
-            odd = one_mode::<L, UNIT>(lanes, n + 1, far, k, u, x, odd);
+            even = one_mode::<L, UNIT>(lanes, n, modes, k, u, x, even);
+            odd = one_mode::<L, UNIT>(lanes, n + 1, modes, k, u, x, odd);
         }
         if !modes.is_multiple_of(2) {
-            even = one_mode::<L, UNIT>(lanes, modes - 1, far, k, u, x, even);
+            even = one_mode::<L, UNIT>(lanes, modes - 1, modes, k, u, x, even);
         }
         lanes.store(y, lanes.add(lanes.add(even.0, even.1), lanes.add(odd.0, odd.1)));
     }
@@ -330,7 +357,7 @@ unsafe fn one_row<L: Lanes, const UNIT: bool>(
 unsafe fn one_mode<L: Lanes, const UNIT: bool>(
     lanes: L,
     n: usize,
-    far: usize,
+    modes: usize,
     k: *const L::E,
     u: L::V,
     x: *mut L::E,
@@ -338,27 +365,26 @@ unsafe fn one_mode<L: Lanes, const UNIT: bool>(
 ) -> (L::V, L::V) {
     // SAFETY: as the caller's.
     unsafe {
-        let (k, x) = (k.add(n * rows_of(UNIT) * GROUP), x.add(n * 2 * GROUP));
+        let (k, place) = (k.add(n * rows_of(UNIT) * GROUP), Place::of(x, modes, n));
         let pole =
             [lanes.load(k), lanes.load(k.add(GROUP)), lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP))];
-        let next = Held::load(lanes, x, far).advance(lanes, pole, seen::<L, UNIT>(lanes, k, u));
-        next.store(lanes, x, far);
+        let next = Held::load(lanes, place).advance(lanes, pole, seen::<L, UNIT>(lanes, k, u));
+        next.store(lanes, place);
         let (c_re, c_im) = (lanes.load(k.add(4 * GROUP)), lanes.load(k.add(5 * GROUP)));
         (lanes.fma(c_re, next.re, sums.0), lanes.nfma(c_im, next.im, sums.1))
     }
 }
 
 /// # Safety
-/// As [`channels`], with M modes from `k` and `x` on.
+/// As [`channels`], with M modes from `k` and `place` on.
 #[inline(always)]
 unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
     lanes: L,
     rows: usize,
-    far: usize,
     k: *const L::E,
     u: *const L::E,
     y: *mut L::E,
-    x: *mut L::E,
+    place: Place<L::E>,
 ) {
     let zero = lanes.splat(L::E::ZERO);
     // SAFETY: as the caller's.
@@ -372,7 +398,7 @@ unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
                 *pole = lanes.load(k.add(i * GROUP));
             }
             c[m] = (lanes.load(k.add(4 * GROUP)), lanes.load(k.add(5 * GROUP)));
-            state[m] = Held::load(lanes, x.add(m * 2 * GROUP), far);
+            state[m] = Held::load(lanes, place.after(m));
         }
         for t in 0..rows {
             let input = lanes.load(u.add(t * GROUP));
@@ -385,7 +411,7 @@ unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
             lanes.store(y.add(t * GROUP), sum);
         }
         for m in 0..M {
-            state[m].flushed(lanes).store(lanes, x.add(m * 2 * GROUP), far);
+            state[m].flushed(lanes).store(lanes, place.after(m));
         }
     }
 }
@@ -418,9 +444,9 @@ impl<E: Elem> Spectrum<E> {
         super::padded(self.modes) * 2
     }
 
-    /// Elements of state: a row, group by group (re, im), and as much again for what its rounding left over.
+    /// Elements of state: as those of a group of channels that has a mode for each group of modes here.
     pub fn state_len(&self) -> usize {
-        self.row_len() * if E::COMPENSATED { 2 } else { 1 }
+        modes_len::<E>(super::padded(self.modes) / GROUP)
     }
 
     /// Turns the `rows` rows of `v` into the states after each; from the last row to the first if `reverse`.
@@ -452,8 +478,8 @@ impl<E: Elem> Kernel<E> for SpectrumScan<'_, E> {
                 let k = self.spectrum.coefficients.as_ptr().add(group * SPECTRUM_ROWS * GROUP + lane);
                 let row = |i: usize| lanes.load(k.add(i * GROUP));
                 let pole = [row(0), row(1), row(2), row(3)];
-                let state = self.state.as_mut_ptr().add(group * 2 * GROUP + lane);
-                let mut x = Held::load(lanes, state, width);
+                let place = Place::of(self.state.as_mut_ptr().add(lane), half / GROUP, group);
+                let mut x = Held::load(lanes, place);
                 for i in 0..self.rows {
                     let t = if self.reverse { self.rows - 1 - i } else { i };
                     let v = self.v.as_mut_ptr().add(t * width + first);
@@ -461,7 +487,7 @@ impl<E: Elem> Kernel<E> for SpectrumScan<'_, E> {
                     lanes.store(v, x.re);
                     lanes.store(v.add(half), x.im);
                 }
-                x.flushed(lanes).store(lanes, state, width);
+                x.flushed(lanes).store(lanes, place);
             }
         }
     }

@@ -5,9 +5,9 @@
 //! next: what a slow mode would otherwise lose. Where modes are scaled so that b is 1, and inner products are few, modes
 //! are visited once in a few samples: see [`ahead`](super::ahead).
 
-use super::ahead::Ahead;
-use super::by_modes::{ByModes, Sample, modes_len};
-use super::diagonal::{Held, flush};
+use super::ahead::{Ahead, Sample};
+use super::by_modes::{ByModes, modes_len};
+use super::diagonal::{Held, Place, flush};
 use super::{Aligned, Elem, GROUP, Isa, Lanes};
 use num_complex::Complex64;
 
@@ -95,8 +95,8 @@ impl<E: Elem> ByModes<E> for LowRank<E> {
     }
 
     #[inline(always)]
-    fn sample<L: Lanes<E = E>>(&self, lanes: L, at: Sample<'_, E>, u: &[E], y: &mut [E], next: usize) {
-        compiled_for!(self.products, K, at.ahead.step::<L, K>(lanes, u, y, at.x, at.later, next), 0 1 2);
+    fn sample<L: Lanes<E = E>>(&self, lanes: L, sample: Sample<'_, E>, u: &[E], y: &mut [E]) {
+        compiled_for!(self.products, K, sample.run::<L, K>(lanes, u, y), 0 1 2);
     }
 }
 
@@ -172,25 +172,24 @@ unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
     u: L::V,
     products: &mut [L::V; K],
 ) -> L::V {
-    let far = modes * 2 * GROUP;
     let zero = lanes.splat(L::E::ZERO);
     let mut next = [(zero, zero); K];
     let mut y = (zero, zero);
     // SAFETY: as the caller's.
     unsafe {
         for n in 0..modes {
-            let (k, x) = (k.add(n * (FIXED + EACH * K) * GROUP), x.add(n * 2 * GROUP));
+            let (k, place) = (k.add(n * (FIXED + EACH * K) * GROUP), Place::of(x, modes, n));
             let mut by = (lanes.mul(lanes.load(k.add(4 * GROUP)), u), lanes.mul(lanes.load(k.add(5 * GROUP)), u));
             for (i, p) in products.iter().enumerate() {
                 let w = k.add((FIXED + EACH * i + 2) * GROUP);
                 by.0 = lanes.nfma(lanes.load(w), *p, by.0);
                 by.1 = lanes.nfma(lanes.load(w.add(GROUP)), *p, by.1);
             }
-            let mut z = Held::load(lanes, x, far).moved(lanes, (lanes.load(k), lanes.load(k.add(GROUP))), by);
+            let mut z = Held::load(lanes, place).moved(lanes, (lanes.load(k), lanes.load(k.add(GROUP))), by);
             if LAST {
                 z = z.flushed(lanes);
             }
-            z.store(lanes, x, far);
+            z.store(lanes, place);
             let (c_re, c_im) = (lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP)));
             y = (lanes.fma(c_re, z.re, y.0), lanes.nfma(c_im, z.im, y.1));
             for (i, p) in next.iter_mut().enumerate() {

@@ -148,6 +148,13 @@ pub trait Lanes: Copy {
         (next, self.sub(change, self.sub(next, x)))
     }
 
+    /// Two vectors in the room of one, each number rounded to half its bits (in float32: to bfloat16).
+    fn halves(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a` of [`Lanes::halves`].
+    fn first(self, halves: Self::V) -> Self::V;
+    /// `b` of [`Lanes::halves`].
+    fn second(self, halves: Self::V) -> Self::V;
+
     /// a with lanes below [`Elem::TINY`] in magnitude set to zero; NaN stays.
     #[inline(always)]
     fn flush(self, a: Self::V) -> Self::V {
@@ -290,6 +297,30 @@ impl<S: Simd> Lanes for F32<S> {
     }
 
     #[inline(always)]
+    fn halves(self, a: S::f32s, b: S::f32s) -> S::f32s {
+        let simd = self.0;
+        // What is cut off is half a unit at most once half a unit was added, whatever the sign.
+        let half = simd.splat_u32s(1 << 15);
+        let a = simd.add_u32s(simd.transmute_u32s_f32s(a), half);
+        let b = simd.add_u32s(simd.transmute_u32s_f32s(b), half);
+        let high = simd.and_u32s(a, simd.splat_u32s(0xffff << 16));
+        let low = simd.wrapping_dyn_shr_u32s(b, simd.splat_u32s(16));
+        simd.transmute_f32s_u32s(simd.or_u32s(high, low))
+    }
+
+    #[inline(always)]
+    fn first(self, halves: S::f32s) -> S::f32s {
+        self.0.and_f32s(halves, self.splat(f32::from_bits(0xffff << 16)))
+    }
+
+    #[inline(always)]
+    fn second(self, halves: S::f32s) -> S::f32s {
+        let simd = self.0;
+        let bits = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(halves), simd.splat_u32s(16));
+        simd.transmute_f32s_u32s(bits)
+    }
+
+    #[inline(always)]
     fn exp2_poly(self, f: S::f32s) -> S::f32s {
         self.poly(f, &EXP2_32)
     }
@@ -329,6 +360,26 @@ impl<S: Simd> Lanes for F64<S> {
         const ROUND: f64 = 6_755_399_441_055_744.0 + 1023.0;
         let shifted = self.add(a, self.splat(ROUND));
         (self.sub(shifted, self.splat(ROUND)), self.map(shifted, |x| f64::from_bits(x.to_bits() << 52)))
+    }
+
+    #[inline(always)]
+    fn halves(self, a: S::f64s, b: S::f64s) -> S::f64s {
+        let simd = self.0;
+        let half = simd.splat_u64s(1 << 31);
+        let rounded = |x| simd.add_u64s(simd.transmute_u64s_f64s(x), half);
+        let high = simd.and_u64s(rounded(a), simd.splat_u64s(0xffff_ffff << 32));
+        let low = self.map(simd.transmute_f64s_u64s(rounded(b)), |x| f64::from_bits(x.to_bits() >> 32));
+        simd.transmute_f64s_u64s(simd.or_u64s(high, simd.transmute_u64s_f64s(low)))
+    }
+
+    #[inline(always)]
+    fn first(self, halves: S::f64s) -> S::f64s {
+        self.0.and_f64s(halves, self.splat(f64::from_bits(0xffff_ffff << 32)))
+    }
+
+    #[inline(always)]
+    fn second(self, halves: S::f64s) -> S::f64s {
+        self.map(halves, |x| f64::from_bits(x.to_bits() << 32))
     }
 
     #[inline(always)]
@@ -425,5 +476,54 @@ impl Elem for f64 {
     #[inline(always)]
     fn vectorize<S: Simd, K: Kernel<f64>>(simd: S, kernel: K) -> K::Output {
         simd.vectorize(On64(kernel))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Isa;
+    use proptest::prelude::*;
+
+    /// A vector's worth of numbers, there and back.
+    struct ThereAndBack<E>(Vec<E>, Vec<E>);
+
+    impl<E: Elem> Kernel<E> for ThereAndBack<E> {
+        type Output = (Vec<E>, Vec<E>);
+
+        #[inline(always)]
+        fn run<L: Lanes<E = E>>(self, lanes: L) -> (Vec<E>, Vec<E>) {
+            let Self(mut a, mut b) = self;
+            for i in (0..a.len()).step_by(L::LANES) {
+                // SAFETY: both have whole vectors.
+                unsafe {
+                    let (a, b) = (a.as_mut_ptr().add(i), b.as_mut_ptr().add(i));
+                    let halves = lanes.halves(lanes.load(a), lanes.load(b));
+                    lanes.store(a, lanes.first(halves));
+                    lanes.store(b, lanes.second(halves));
+                }
+            }
+            (a, b)
+        }
+    }
+
+    fn check<E: Elem>(a: &[f64], b: &[f64], digits: i32) {
+        let numbers = |x: &[f64]| x.iter().map(|&x| E::of(x)).collect::<Vec<E>>();
+        for isa in Isa::all() {
+            let (first, second) = isa.run(ThereAndBack(numbers(a), numbers(b)));
+            for (half, x) in first.iter().chain(&second).zip(numbers(a).into_iter().chain(numbers(b))) {
+                let (half, x) = (half.f64(), x.f64());
+                assert!((half - x).abs() <= x.abs() * 0.5f64.powi(digits), "{isa:?}: {half} for {x}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn halves_are_rounded(x in prop::collection::vec(-1e6f64..1e6, 32), scale in -20i32..20) {
+            let (a, b): (Vec<f64>, Vec<f64>) = x.chunks(2).map(|x| (x[0], x[1] * 10f64.powi(scale))).unzip();
+            check::<f32>(&a, &b, 8);
+            check::<f64>(&a, &b, 21);
+        }
     }
 }

@@ -14,7 +14,7 @@ macro_rules! compiled_for {
     };
 }
 
-mod ahead;
+pub mod ahead;
 pub mod aligned;
 pub mod by_modes;
 pub mod chunk;

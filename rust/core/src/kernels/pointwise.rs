@@ -314,6 +314,9 @@ impl<L: Lanes, const N: usize> Lanes for Abreast<L, N> {
         select_gt(a, b, yes, no);
         exp2_poly(f);
         exp2m1_poly(f);
+        halves(a, b);
+        first(halves);
+        second(halves);
     }
     #[inline(always)]
     fn call<K: Kernel<L::E>>(self, kernel: K) -> K::Output {

@@ -1,7 +1,8 @@
 //! One sample of many streams: groups of channels, and the streams of each.
 
-use super::by_modes::{ByModes, When};
-use super::{Elem, GROUP, Isa, Kernel, Lanes};
+use super::ahead::{ROWS_AHEAD, Single};
+use super::by_modes::{After, ByModes, When};
+use super::{Elem, GROUP, Isa, Kernel, Lanes, fetch};
 use std::ops::Range;
 
 /// Where the rows and states of some streams stand, each with the distance to the next stream's.
@@ -13,11 +14,25 @@ pub struct Streams<E> {
     pub u: (*const E, usize),
     /// A row each, overwritten.
     pub y: (*mut E, usize),
-    /// The states of all groups, one after the other.
+    /// The state of the layer: a row that begins with how many [`Single`] samples it has met, then the states of all
+    /// groups, one after the other.
     pub state: (*mut E, usize),
 }
 
 impl<E> Streams<E> {
+    /// The single samples that stream `s` has met.
+    ///
+    /// # Safety
+    /// There is such a stream.
+    #[inline(always)]
+    pub unsafe fn single(&self, s: usize) -> Single
+    where
+        E: Elem,
+    {
+        // SAFETY: as the caller's.
+        Single::of(unsafe { *self.state.0.add(s * self.state.1) })
+    }
+
     /// The columns and the state of one group of stream `s`, where each group has `state_len` elements.
     ///
     /// # Safety
@@ -27,7 +42,7 @@ impl<E> Streams<E> {
         // SAFETY: as the caller's.
         unsafe {
             let (u, y) = (self.u.0.add(s * self.u.1 + group * GROUP), self.y.0.add(s * self.y.1 + group * GROUP));
-            let state = self.state.0.add(s * self.state.1 + group * state_len);
+            let state = self.state.0.add(s * self.state.1 + GROUP + group * state_len);
             (
                 std::slice::from_raw_parts(u, GROUP),
                 std::slice::from_raw_parts_mut(y, GROUP),
@@ -70,9 +85,12 @@ impl<'a, E: Elem, G: ByModes<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<
             let group = group(g);
             for s in 0..streams.count {
                 // SAFETY: the caller of `step` answers for the rows and states.
-                let (u, y, state) = unsafe { streams.part(s, g, group.state_len()) };
-                let next = if s + 1 < streams.count { streams.state.1 } else { 0 };
-                group.step(lanes, When { phase, stagger: stagger + g, next }, u, y, state);
+                let (single, (u, y, state)) = unsafe { (streams.single(s), streams.part(s, g, group.state_len())) };
+                let after = After { streams: streams.count - 1 - s, stride: streams.state.1 };
+                if let Some(far) = after.stream(ROWS_AHEAD) {
+                    fetch(streams.state.0.wrapping_add(s * streams.state.1 + far));
+                }
+                group.step(lanes, When { phase, single, stagger: stagger + g, after }, u, y, state);
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use super::system::{Lane, Recurrence, System};
 use crate::conv::{CausalConv, Spectrum};
+use crate::kernels::ahead::Single;
 use crate::kernels::chunk::{Chunk, Shape};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::streams::{self, Streams};
@@ -53,6 +54,8 @@ pub struct Run<'a, E> {
     pub method: Method,
     /// Counts calls.
     pub phase: usize,
+    /// Samples that came one by one before these.
+    pub single: Single,
     /// Multiplies the step size of every sample: then the layer is discretised anew.
     pub dt: f64,
     /// Samples.
@@ -162,9 +165,9 @@ impl<E: Elem> Lti<E> {
         self.groups[0].state_len()
     }
 
-    /// Elements of state of the layer.
+    /// Elements of state of the layer: a row that begins with how many single samples it has met, then the groups'.
     pub fn state_len(&self) -> usize {
-        self.groups() * self.group_state_len()
+        GROUP + self.groups() * self.group_state_len()
     }
 
     /// Rows for which its matrices are read once.
@@ -254,7 +257,7 @@ impl<E: Elem> Lti<E> {
         assert!(run.x.len() >= run.rows * run.x_stride && run.x_stride >= padded(self.system.channels()));
         let len = self.group_state_len();
         for (i, group) in groups.clone().enumerate() {
-            self.groups[group].settle(run.isa, &mut state[i * len..][..len]);
+            self.groups[group].settle(run.isa, run.single, self.stagger + group, &mut state[i * len..][..len]);
         }
         let mut done = 0;
         if groups.len() == PANEL {
@@ -320,7 +323,7 @@ impl<E: Elem> Lti<E> {
     /// # Safety
     /// As [`Lti::run`].
     unsafe fn run_group(&self, run: &Run<'_, E>, group: usize, state: &mut [E], scratch: &mut [E]) {
-        let Run { isa, method, phase, dt, rows, x, x_stride, y, y_stride } = *run;
+        let Run { isa, method, phase, dt, rows, x, x_stride, y, y_stride, .. } = *run;
         let tile = self.shape.rows() * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
         let (z, rest) = rest.split_at_mut(tile);

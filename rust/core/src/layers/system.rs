@@ -3,6 +3,7 @@
 use crate::discretize::{self, DplrBar, ModeBar, RealSchur};
 use crate::document::{ComplexArray, Dense, Diagonal, Dplr};
 use crate::error::{Error, Result};
+use crate::kernels::ahead::Single;
 use crate::kernels::by_modes::ByModes;
 use crate::kernels::chunk::{ChunkMatrices, Shape, Transition};
 use crate::kernels::dense::Triangular;
@@ -76,11 +77,11 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
-    /// Makes the state one that runs can go on from, after single samples.
-    pub fn settle(&self, isa: Isa, state: &mut [E]) {
+    /// Makes the state one that runs can go on from, after `single` samples.
+    pub fn settle(&self, isa: Isa, single: Single, stagger: usize, state: &mut [E]) {
         match self {
-            Recurrence::Diagonal(r) => r.settle(isa, state),
-            Recurrence::LowRank(r) => r.settle(isa, state),
+            Recurrence::Diagonal(r) => r.settle(isa, single, stagger, state),
+            Recurrence::LowRank(r) => r.settle(isa, single, stagger, state),
             Recurrence::Triangular(_) | Recurrence::Window(_) => {}
         }
     }
