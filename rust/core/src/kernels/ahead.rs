@@ -15,7 +15,7 @@
 //! state before the sample, and an input, through -w_k.
 
 use super::by_modes::{After, modes_len};
-use super::diagonal::{Held, Place, pair};
+use super::diagonal::{Held, HeldAt, pair};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, fetch};
 use num_complex::Complex64;
 use std::iter::once;
@@ -497,7 +497,7 @@ impl<E: Elem, const K: usize, const W: usize> Modes<E, K, W> {
                 }
             }
             for (m, (re, im)) in met.into_iter().enumerate() {
-                let place = Place::of(self.x, self.count, n + m);
+                let place = HeldAt::of(self.x, self.count, n + m);
                 let k = self.k.add((n + m) * Self::STRIDE + Self::pole_row(V) * GROUP);
                 let held = Held::load(lanes, place);
                 let pole = (lanes.load(k), lanes.load(k.add(GROUP)));
@@ -565,7 +565,7 @@ impl<E: Elem, const K: usize, const W: usize> Modes<E, K, W> {
             let mut answers = [[[zero; AHEAD]; V]; P];
             for n in 0..self.count {
                 if next > 0 {
-                    Place::of(self.x, self.count, n).fetch(next);
+                    HeldAt::of(self.x, self.count, n).fetch(next);
                 }
                 let (k, x) = (self.k.add(n * Self::STRIDE), self.x.add(n * 2 * GROUP));
                 let square = (lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP)));

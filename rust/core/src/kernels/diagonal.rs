@@ -147,12 +147,12 @@ impl Modes<f64> {
 /// Where a mode's state stands: a row each of the real and the imaginary part, and one of what their rounding left
 /// over, in halves: it is less than half a unit of the last digit, and half its bits are eight digits more.
 #[derive(Clone, Copy)]
-pub(super) struct Place<E> {
+pub(super) struct HeldAt<E> {
     x: *mut E,
     left: *mut E,
 }
 
-impl<E: Elem> Place<E> {
+impl<E: Elem> HeldAt<E> {
     /// Of mode `n` of `modes`, of whose states `x` is the first.
     #[inline(always)]
     pub fn of(x: *mut E, modes: usize, n: usize) -> Self {
@@ -189,7 +189,7 @@ impl<V: Copy> Held<V> {
     /// # Safety
     /// The place addresses rows of a state.
     #[inline(always)]
-    pub unsafe fn load<L: Lanes<V = V>>(lanes: L, place: Place<L::E>) -> Self {
+    pub unsafe fn load<L: Lanes<V = V>>(lanes: L, place: HeldAt<L::E>) -> Self {
         let zero = lanes.splat(L::E::ZERO);
         // SAFETY: as the caller's.
         unsafe {
@@ -206,7 +206,7 @@ impl<V: Copy> Held<V> {
     /// # Safety
     /// As [`Held::load`].
     #[inline(always)]
-    pub unsafe fn store<L: Lanes<V = V>>(self, lanes: L, place: Place<L::E>) {
+    pub unsafe fn store<L: Lanes<V = V>>(self, lanes: L, place: HeldAt<L::E>) {
         // SAFETY: as the caller's.
         unsafe {
             lanes.store(place.x, self.re);
@@ -266,7 +266,7 @@ pub const PHASES: usize = 8;
 #[inline(always)]
 pub(super) unsafe fn flush<L: Lanes>(lanes: L, phase: usize, modes: usize, x: *mut L::E) {
     for n in (phase % PHASES..modes).step_by(PHASES) {
-        let place = Place::of(x, modes, n);
+        let place = HeldAt::of(x, modes, n);
         // SAFETY: as the caller's.
         unsafe { Held::load(lanes, place).flushed(lanes).store(lanes, place) };
     }
@@ -297,12 +297,12 @@ unsafe fn channels<L: Lanes, const UNIT: bool>(
         // Two modes at once hide the latency of the dependent operations, where registers hold them.
         if L::REGISTERS >= 32 {
             while n + 2 <= modes {
-                block::<L, UNIT, 2>(lanes, rows, k.add(n * rows_of(UNIT) * GROUP), u, y, Place::of(x, modes, n));
+                block::<L, UNIT, 2>(lanes, rows, k.add(n * rows_of(UNIT) * GROUP), u, y, HeldAt::of(x, modes, n));
                 n += 2;
             }
         }
         while n < modes {
-            block::<L, UNIT, 1>(lanes, rows, k.add(n * rows_of(UNIT) * GROUP), u, y, Place::of(x, modes, n));
+            block::<L, UNIT, 1>(lanes, rows, k.add(n * rows_of(UNIT) * GROUP), u, y, HeldAt::of(x, modes, n));
             n += 1;
         }
     }
@@ -365,7 +365,7 @@ unsafe fn one_mode<L: Lanes, const UNIT: bool>(
 ) -> (L::V, L::V) {
     // SAFETY: as the caller's.
     unsafe {
-        let (k, place) = (k.add(n * rows_of(UNIT) * GROUP), Place::of(x, modes, n));
+        let (k, place) = (k.add(n * rows_of(UNIT) * GROUP), HeldAt::of(x, modes, n));
         let pole =
             [lanes.load(k), lanes.load(k.add(GROUP)), lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP))];
         let next = Held::load(lanes, place).advance(lanes, pole, seen::<L, UNIT>(lanes, k, u));
@@ -384,7 +384,7 @@ unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
     k: *const L::E,
     u: *const L::E,
     y: *mut L::E,
-    place: Place<L::E>,
+    place: HeldAt<L::E>,
 ) {
     let zero = lanes.splat(L::E::ZERO);
     // SAFETY: as the caller's.
@@ -478,7 +478,7 @@ impl<E: Elem> Kernel<E> for SpectrumScan<'_, E> {
                 let k = self.spectrum.coefficients.as_ptr().add(group * SPECTRUM_ROWS * GROUP + lane);
                 let row = |i: usize| lanes.load(k.add(i * GROUP));
                 let pole = [row(0), row(1), row(2), row(3)];
-                let place = Place::of(self.state.as_mut_ptr().add(lane), half / GROUP, group);
+                let place = HeldAt::of(self.state.as_mut_ptr().add(lane), half / GROUP, group);
                 let mut x = Held::load(lanes, place);
                 for i in 0..self.rows {
                     let t = if self.reverse { self.rows - 1 - i } else { i };

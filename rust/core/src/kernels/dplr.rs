@@ -7,7 +7,7 @@
 
 use super::ahead::{Ahead, Sample};
 use super::by_modes::{ByModes, modes_len};
-use super::diagonal::{Held, Place, flush};
+use super::diagonal::{Held, HeldAt, flush};
 use super::{Aligned, Elem, GROUP, Isa, Lanes};
 use num_complex::Complex64;
 
@@ -178,7 +178,7 @@ unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
     // SAFETY: as the caller's.
     unsafe {
         for n in 0..modes {
-            let (k, place) = (k.add(n * (FIXED + EACH * K) * GROUP), Place::of(x, modes, n));
+            let (k, place) = (k.add(n * (FIXED + EACH * K) * GROUP), HeldAt::of(x, modes, n));
             let mut by = (lanes.mul(lanes.load(k.add(4 * GROUP)), u), lanes.mul(lanes.load(k.add(5 * GROUP)), u));
             for (i, p) in products.iter().enumerate() {
                 let w = k.add((FIXED + EACH * i + 2) * GROUP);
