@@ -173,8 +173,8 @@ impl<E: Elem> Ahead<E> {
 
     /// `blocks` times AHEAD rows of `u` into rows of `y`; `x` is the state of the modes.
     pub fn scan<const K: usize>(&self, isa: Isa, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
-        let rows = blocks * AHEAD * GROUP;
-        assert!(self.products == K && u.len() >= rows && y.len() >= rows && x.len() == modes_len::<E>(self.modes));
+        let len = blocks * BLOCK;
+        assert!(self.products == K && u.len() >= len && y.len() >= len && x.len() == modes_len::<E>(self.modes));
         isa.run(Scan::<E, K> { ahead: self, blocks, u, y, x });
     }
 }
