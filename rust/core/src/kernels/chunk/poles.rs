@@ -11,15 +11,16 @@ pub struct Poles<E> {
     n: usize,
     /// (T,)
     kernel: Aligned<E>,
-    /// (T, N)
+    /// (T, N), in strips of [`TALL`] rows.
     g: Aligned<E>,
-    /// (N, T), and zeros up to whole tiles.
+    /// (N, T) and zeros up to whole strips, likewise.
     w: Aligned<E>,
     /// (re, im) a mode
     poles: Aligned<E>,
 }
 
-/// Rows of a register tile, where the machine has registers for them.
+/// Rows of a register tile, where the machine has registers for them. A matrix stands in strips of so many rows, column
+/// after column: a tile reads one run of memory.
 const TALL: usize = 4;
 
 /// `n` numbers of state, up to whole tiles.
@@ -27,19 +28,33 @@ const fn whole(n: usize) -> usize {
     n.next_multiple_of(TALL)
 }
 
+/// Where row `i` of a matrix begins, in rows of GROUP.
+const fn strip(i: usize, columns: usize) -> usize {
+    i / TALL * TALL * columns + i % TALL
+}
+
 impl<E: Elem> Poles<E> {
     /// In engine precision, for the poles (re, im), 2 rows a mode.
     pub fn new(m: &ChunkMatrices, poles: &[f64]) -> Self {
-        let of = |v: &[f64], len: usize| v.iter().copied().chain(std::iter::repeat(0.0)).take(len).map(E::of).collect();
+        let of = |v: &[f64]| v.iter().copied().map(E::of).collect();
         let (t, n) = (m.samples(), m.states());
+        let strips = |v: &[f64], rows: usize, columns: usize| {
+            let mut strips = Aligned::zeros(whole(rows) * columns * GROUP);
+            for (i, j) in (0..rows * columns).map(|at| (at / columns, at % columns)) {
+                let entry = &v[(i * columns + j) * GROUP..][..GROUP];
+                let to = &mut strips[(strip(i, columns) + j * TALL) * GROUP..][..GROUP];
+                to.iter_mut().zip(entry).for_each(|(to, x)| *to = E::of(*x));
+            }
+            strips
+        };
         assert!(t.is_multiple_of(TALL) && n.is_multiple_of(2) && m.w.len() == m.g.len());
         Self {
             t,
             n,
-            kernel: of(&m.kernel, m.kernel.len()),
-            g: of(&m.g, m.g.len()),
-            w: of(&m.w, whole(n) * t * GROUP),
-            poles: of(poles, poles.len()),
+            kernel: of(&m.kernel),
+            g: strips(&m.g, t, n),
+            w: strips(&m.w, n, t),
+            poles: of(poles),
         }
     }
 
@@ -71,8 +86,8 @@ impl<E: Elem> Poles<E> {
     /// The answers to an impulse over one chunk, and the state after it.
     pub fn impulse(&self, y: &mut [E], state: &mut [E]) {
         y[..self.t * GROUP].copy_from_slice(&self.kernel);
-        for (state, w) in state.chunks_exact_mut(GROUP).zip(self.w.chunks_exact(self.t * GROUP)) {
-            state.copy_from_slice(&w[..GROUP]);
+        for (i, state) in state.chunks_exact_mut(GROUP).enumerate() {
+            state.copy_from_slice(&self.w[strip(i, self.t) * GROUP..][..GROUP]);
         }
     }
 }
@@ -149,8 +164,13 @@ impl<L: Lanes> Vector<L> {
                     }
                 }
             }
+            // What is tiny is flushed with the last chunk: denormals before it cannot be many.
             for chunk in 0..chunks {
-                self.follow(chunk);
+                if chunk + 1 < chunks {
+                    self.follow::<false>(chunk);
+                } else {
+                    self.follow::<true>(chunk);
+                }
             }
             if let Some(y) = y {
                 by_chunks!(chunks, |chunk, C| for i in (0..self.t).step_by(R) {
@@ -167,8 +187,8 @@ impl<L: Lanes> Vector<L> {
         let mut sums = [[lanes.splat(L::E::ZERO); R]; C];
         // SAFETY: as the caller's.
         unsafe {
-            let (w, u) = (self.w.add(row * t * GROUP), u.add(chunk * t * GROUP));
-            sums = self.multiply(t, (w, t * GROUP), (u, t * GROUP), sums);
+            let (w, u) = (self.w.add(strip(row, t) * GROUP), u.add(chunk * t * GROUP));
+            sums = self.multiply(t, w, (u, t * GROUP), sums);
             let to = self.x.add(((chunk + 1) * n + row) * GROUP);
             for (c, sums) in sums.iter().enumerate() {
                 for (r, &sum) in sums.iter().enumerate() {
@@ -178,9 +198,9 @@ impl<L: Lanes> Vector<L> {
         }
     }
 
-    /// Adds the state before a chunk, moved on, to the one after it.
+    /// Adds the state before a chunk, moved on, to the one after it; `FLUSH` sets to zero what is tiny.
     #[inline(always)]
-    unsafe fn follow(&self, chunk: usize) {
+    unsafe fn follow<const FLUSH: bool>(&self, chunk: usize) {
         let (lanes, n) = (self.lanes, whole(self.n));
         // SAFETY: as the caller's.
         unsafe {
@@ -190,8 +210,9 @@ impl<L: Lanes> Vector<L> {
                 let (ar, ai, xr, xi) = (at(self.poles, 0), at(self.poles, 1), at(from, 0), at(from, 1));
                 let re = lanes.fma(ar, xr, lanes.nfma(ai, xi, at(to, 0)));
                 let im = lanes.fma(ar, xi, lanes.fma(ai, xr, at(to, 1)));
-                lanes.store(to.add(i * GROUP), lanes.flush(re));
-                lanes.store(to.add((i + 1) * GROUP), lanes.flush(im));
+                let kept = |part| if FLUSH { lanes.flush(part) } else { part };
+                lanes.store(to.add(i * GROUP), kept(re));
+                lanes.store(to.add((i + 1) * GROUP), kept(im));
             }
         }
     }
@@ -225,7 +246,7 @@ impl<L: Lanes> Vector<L> {
                 }
             }
             let x = self.x.add(chunk * whole(n) * GROUP);
-            sums = self.multiply(n, (self.g.add(row * n * GROUP), n * GROUP), (x, whole(n) * GROUP), sums);
+            sums = self.multiply(n, self.g.add(strip(row, n) * GROUP), (x, whole(n) * GROUP), sums);
             for (c, sums) in sums.iter().enumerate() {
                 for (r, &sum) in sums.iter().enumerate() {
                     lanes.store(y.offset(((chunk + c) * t + row + r) as isize * step), sum);
@@ -234,12 +255,12 @@ impl<L: Lanes> Vector<L> {
         }
     }
 
-    /// sums\[c\]\[r\] += sum_j m\[r, j\] z\[c, j\] for `columns` columns, each matrix with its step from row to row.
+    /// sums\[c\]\[r\] += sum_j m\[r, j\] z\[c, j\] for `columns` columns of a strip, and `z` with its step from row to row.
     #[inline(always)]
     unsafe fn multiply<const R: usize, const C: usize>(
         &self,
         columns: usize,
-        (m, m_step): (*const L::E, usize),
+        m: *const L::E,
         (z, z_step): (*const L::E, usize),
         mut sums: [[L::V; R]; C],
     ) -> [[L::V; R]; C] {
@@ -249,7 +270,7 @@ impl<L: Lanes> Vector<L> {
             // SAFETY: as the caller's.
             unsafe {
                 for (r, entry) in column.iter_mut().enumerate() {
-                    *entry = lanes.load(m.add(r * m_step + j * GROUP));
+                    *entry = lanes.load(m.add((j * TALL + r) * GROUP));
                 }
                 sums = self.add(column, (z.add(j * GROUP), z_step), sums);
             }
