@@ -31,7 +31,7 @@ pub struct Norm<E> {
 }
 
 /// Rows whose statistics are under way at once: each is a chain of dependent operations.
-const ROWS: usize = 4;
+const ROWS: usize = 8;
 
 /// Scale and offsets of one row: y = ((x - center) scale + offset) weight + bias.
 #[derive(Clone, Copy)]
