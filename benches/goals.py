@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from contests import METHODS, ONE, TWO
 
 Results = dict[str, Any]
@@ -350,6 +351,17 @@ def _all(r: Results) -> Iterator[Row]:
 
         yield "issue 7", f"cost grows linearly in {name}: the steepest step over a linear one", "<= 1.25x", growth
 
+        def power(axis: str = axis) -> tuple[float, str, bool, str]:
+            fits = {label: exponent(points) for label, points in series(r, axis).items() if label.startswith("ssmrt")}
+            if not fits:
+                raise Missing("left out of this run")
+            worst = max(fits, key=lambda label: fits[label])
+            each = ", ".join(f"{label.removeprefix('ssmrt ')} {p:.2f}" for label, p in fits.items())
+            note = f"{axis}^p fitted over the whole range: {each}"
+            return fits[worst], f"{fits[worst]:.2f}", fits[worst] <= 1.1, note
+
+        yield "issue 7", f"cost grows linearly in {name}: the power it grows with", "<= 1.1", power
+
     for label in ("one sample", "a sequence of 16 000"):
         yield (
             "issue 7",
@@ -367,6 +379,12 @@ def series(r: Results, axis: str) -> dict[str, list[tuple[int, float]]]:
             for label, e in c["entries"].items():
                 out.setdefault(label, []).append((c["facts"]["value"], e["min"]))
     return {label: sorted(points) for label, points in out.items()}
+
+
+def exponent(points: list[tuple[int, float]]) -> float:
+    """The p of t = c x^p, by least squares of the logarithms."""
+    x, t = (np.log(values) for values in zip(*points, strict=True))
+    return float(np.polyfit(x, t, 1)[0])
 
 
 def scale(us: float) -> str:
