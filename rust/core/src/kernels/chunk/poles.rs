@@ -48,14 +48,7 @@ impl<E: Elem> Poles<E> {
             strips
         };
         assert!(t.is_multiple_of(TALL) && n.is_multiple_of(2) && m.w.len() == m.g.len());
-        Self {
-            t,
-            n,
-            kernel: of(&m.kernel),
-            g: strips(&m.g, t, n),
-            w: strips(&m.w, n, t),
-            poles: of(poles),
-        }
+        Self { t, n, kernel: of(&m.kernel), g: strips(&m.g, t, n), w: strips(&m.w, n, t), poles: of(poles) }
     }
 
     /// Elements of scratch: the samples of a tile, and the states before each chunk and after the last.
