@@ -85,7 +85,7 @@ impl<E: Elem> Sample<'_, E> {
 }
 
 /// `blocks` times AHEAD rows of `u` into rows of `y`; `x` is the state of the modes. The lengths were checked.
-pub(super) struct Scan<'a, E, const K: usize> {
+pub struct Scan<'a, E, const K: usize> {
     pub ahead: &'a Ahead<E>,
     pub blocks: usize,
     pub u: &'a [E],

@@ -23,12 +23,12 @@ pub struct Poles<E> {
 /// after column: a tile reads one run of memory.
 const TALL: usize = 4;
 
-/// `n` numbers of state, up to whole tiles.
+/// `n` rows, up to whole strips.
 const fn whole(n: usize) -> usize {
     n.next_multiple_of(TALL)
 }
 
-/// Where row `i` of a matrix begins, in rows of GROUP.
+/// Where row `i` of a matrix begins, in rows of GROUP; its columns stand TALL of these apart.
 const fn strip(i: usize, columns: usize) -> usize {
     i / TALL * TALL * columns + i % TALL
 }
@@ -40,8 +40,8 @@ impl<E: Elem> Poles<E> {
         let (t, n) = (m.samples(), m.states());
         let strips = |v: &[f64], rows: usize, columns: usize| {
             let mut strips = Aligned::zeros(whole(rows) * columns * GROUP);
-            for (i, j) in (0..rows * columns).map(|at| (at / columns, at % columns)) {
-                let entry = &v[(i * columns + j) * GROUP..][..GROUP];
+            for (at, entry) in v.chunks_exact(GROUP).enumerate() {
+                let (i, j) = (at / columns, at % columns);
                 let to = &mut strips[(strip(i, columns) + j * TALL) * GROUP..][..GROUP];
                 to.iter_mut().zip(entry).for_each(|(to, x)| *to = E::of(*x));
             }
@@ -157,13 +157,13 @@ impl<L: Lanes> Vector<L> {
                     }
                 }
             }
-            // What is tiny is flushed with the last chunk: denormals before it cannot be many.
             for chunk in 0..chunks {
-                if chunk + 1 < chunks {
-                    self.follow::<false>(chunk);
-                } else {
-                    self.follow::<true>(chunk);
-                }
+                self.follow(chunk);
+            }
+            // What is tiny is flushed after the last chunk: denormals before it cannot be many.
+            for i in 0..self.n {
+                let last = self.x.add((chunks * n + i) * GROUP);
+                lanes.store(last, lanes.flush(lanes.load(last)));
             }
             if let Some(y) = y {
                 by_chunks!(chunks, |chunk, C| for i in (0..self.t).step_by(R) {
@@ -191,9 +191,9 @@ impl<L: Lanes> Vector<L> {
         }
     }
 
-    /// Adds the state before a chunk, moved on, to the one after it; `FLUSH` sets to zero what is tiny.
+    /// Adds the state before a chunk, moved on, to the one after it.
     #[inline(always)]
-    unsafe fn follow<const FLUSH: bool>(&self, chunk: usize) {
+    unsafe fn follow(&self, chunk: usize) {
         let (lanes, n) = (self.lanes, whole(self.n));
         // SAFETY: as the caller's.
         unsafe {
@@ -203,9 +203,8 @@ impl<L: Lanes> Vector<L> {
                 let (ar, ai, xr, xi) = (at(self.poles, 0), at(self.poles, 1), at(from, 0), at(from, 1));
                 let re = lanes.fma(ar, xr, lanes.nfma(ai, xi, at(to, 0)));
                 let im = lanes.fma(ar, xi, lanes.fma(ai, xr, at(to, 1)));
-                let kept = |part| if FLUSH { lanes.flush(part) } else { part };
-                lanes.store(to.add(i * GROUP), kept(re));
-                lanes.store(to.add((i + 1) * GROUP), kept(im));
+                lanes.store(to.add(i * GROUP), re);
+                lanes.store(to.add((i + 1) * GROUP), im);
             }
         }
     }
