@@ -8,12 +8,13 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use num_complex::Complex64;
-use ssmrt_core::kernels::by_modes::ByModes;
-use ssmrt_core::kernels::diagonal::{Mode, Modes};
-use ssmrt_core::kernels::linear::{Epilogue, Linear};
-use ssmrt_core::kernels::norm::{Norm, NormKind, Residual};
-use ssmrt_core::kernels::pointwise::{self, Function};
-use ssmrt_core::kernels::{Aligned, GROUP, Isa, padded};
+use ssmrt_core::internals::Named;
+use ssmrt_core::internals::kernels::diagonal::{DiagonalModes, Mode};
+use ssmrt_core::internals::kernels::linear::{Epilogue, Linear};
+use ssmrt_core::internals::kernels::modal::Modal;
+use ssmrt_core::internals::kernels::norm::{Norm, NormKind, Residual};
+use ssmrt_core::internals::kernels::pointwise::{self, Function};
+use ssmrt_core::internals::kernels::{Aligned, GROUP, Isa, padded};
 use std::hint::black_box;
 
 const D: usize = 64;
@@ -32,7 +33,7 @@ fn aligned(n: usize) -> Aligned<f32> {
 
 fn diagonal(c: &mut Criterion) {
     let mut group = c.benchmark_group("diagonal");
-    let modes = Modes::<f32>::new(MODES, true, |lane, n| Mode {
+    let modes = DiagonalModes::<f32>::new(MODES, true, |lane, n| Mode {
         delta: Complex64::new(-0.01, 0.1 * (n + lane) as f64).exp() - 1.0,
         c: Complex64::new(0.3, 0.2),
         gain: Complex64::new(1.0, 0.0),
@@ -52,7 +53,7 @@ fn diagonal(c: &mut Criterion) {
 fn linear(c: &mut Criterion) {
     let mut group = c.benchmark_group("linear and glu");
     let (weight, bias) = (numbers(2 * D * D), numbers(2 * D));
-    let linear = Linear::<f32>::new(D, &weight, Some(&bias), Epilogue::Glu(Function::Sigmoid));
+    let linear = Linear::<f32>::new(D, D, |row, k| weight[row * D + k], Some(&bias), Epilogue::Glu(Function::Sigmoid));
     for rows in ROWS {
         let (x, mut y) = (aligned(rows * padded(D)), Aligned::zeros(rows * padded(D)));
         group.throughput(Throughput::Elements((rows * 2 * D * D) as u64));
@@ -88,8 +89,8 @@ fn functions(c: &mut Criterion) {
     let mut y = Aligned::zeros(x.len());
     group.throughput(Throughput::Elements((rows * D) as u64));
     let isa = Isa::all()[0];
-    for function in Function::ALL {
-        group.bench_function(function.name(), |b| {
+    for &(name, function) in Function::NAMES {
+        group.bench_function(name, |b| {
             b.iter(|| {
                 y.copy_from_slice(black_box(&x));
                 pointwise::run(isa, function, rows, D, &mut y);

@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use ssmrt_core::kernels::Isa;
+use ssmrt_core::Isa;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::Instant;

@@ -7,10 +7,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use ssmrt_core::document::Document;
-use ssmrt_core::kernels::Isa;
-use ssmrt_core::plan::{Input, Plan};
-use ssmrt_core::stream::Stream;
+use ssmrt_core::{Document, Input, Isa, Model, Stream, Team};
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -90,8 +87,9 @@ fn quantile(sorted: &[u32], q: f64) -> u32 {
 fn main() -> Result<(), Box<dyn Error>> {
     let o = options()?;
     let started = Instant::now();
-    let document = Document::parse(&std::fs::read(&o.model)?)?;
-    let plan = Arc::new(Plan::<f32>::new(&document, 1.0, Isa::choose()?)?);
+    let team = Team::all()?;
+    let model = Model::<f32>::new(Document::parse(std::fs::read(&o.model)?)?, Isa::choose()?, &team)?;
+    let plan = model.plan(1.0, &team)?;
     let mut stream = Stream::new(Arc::clone(&plan), o.streams)?;
     let a_call = o.streams * o.block * plan.d_input();
     let mut y = vec![0.0; o.streams * o.block * plan.d_output()];

@@ -2,10 +2,7 @@
 //!
 //! `cargo run --release --example wav_blocks -- MODEL.ssm.safetensors AUDIO.wav [BLOCK]`, for mono 16-bit PCM.
 
-use ssmrt_core::document::Document;
-use ssmrt_core::kernels::Isa;
-use ssmrt_core::plan::{Input, Plan};
-use ssmrt_core::stream::Stream;
+use ssmrt_core::{Document, Input, Isa, Model, Stream, Team};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +15,9 @@ fn main() -> Result<(), Failure> {
         return Err("usage: wav_blocks MODEL.ssm.safetensors AUDIO.wav [BLOCK]".into());
     };
     let block = rest.first().map_or(Ok(256), |b| b.parse())?;
-    let document = Document::parse(&std::fs::read(model)?)?;
-    let plan = Arc::new(Plan::<f32>::new(&document, 1.0, Isa::choose()?)?);
+    let team = Team::all()?;
+    let model = Model::<f32>::new(Document::parse(std::fs::read(model)?)?, Isa::choose()?, &team)?;
+    let plan = model.plan(1.0, &team)?;
     let (rate, samples) = mono_pcm16(&std::fs::read(audio)?)?;
     let mut stream = Stream::new(Arc::clone(&plan), 1)?;
     let mut answers = vec![0.0; block * plan.d_output()];

@@ -1,6 +1,7 @@
 //! Causal convolution by FFT, in float64 for either engine: a transform mixes the loud with the faint.
 
-use crate::threads::{Shared, Team};
+use crate::shared::Shared;
+use crate::threads::Team;
 use num_complex::Complex64;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use std::sync::Arc;
@@ -90,14 +91,19 @@ impl CausalConv {
     }
 }
 
-/// The causal convolution of every row of `u` (rows, length) with that of `k`, in float64.
-pub fn rows(team: &Team, length: usize, u: &[f64], k: &[f64]) -> Vec<f64> {
+/// The causal convolution of every row of `u` (rows, length) with the same row of `k`, in float64 by FFT:
+/// y\[t\] = sum over j <= t of k\[j\] u\[t-j\].
+///
+/// # Panics
+/// Where `u` and `k` are not equally long, or not whole rows.
+pub fn causal_conv(team: &Team, length: usize, u: &[f64], k: &[f64]) -> Vec<f64> {
+    assert!(u.len() == k.len() && u.len() == u.len() / length.max(1) * length, "whole rows of u and k");
     let mut y = vec![0.0; u.len()];
     if length == 0 {
         return y;
     }
     let conv = CausalConv::new(length);
-    let out = Shared(y.as_mut_ptr());
+    let out = Shared::new(y.as_mut_ptr());
     team.each(u.len() / length, |_, i| {
         let row = i * length..(i + 1) * length;
         let mut scratch = conv.scratch();

@@ -1,49 +1,39 @@
 //! From continuous to discrete time, in float64: x' = A x + B u becomes x\[t\] = Abar x\[t-1\] + Bbar u\[t\].
 
+use crate::error::{Error, Result};
+use crate::names::Named;
 use nalgebra::{DMatrix, DVector, Schur};
 use num_complex::Complex64;
-use serde::Deserialize;
 
-use crate::error::{Error, Result};
-
-/// How a state-space system is discretised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Disc {
-    /// Zero-order hold: the input is constant between samples. Abar = e^{dt A}, Bbar = (Abar - I) A^-1 B.
-    Zoh,
-    /// [`Disc::Gbt`] with alpha = 1/2 (Tustin).
-    Bilinear,
-    /// [`Disc::Gbt`] with alpha = 0: Abar = I + dt A.
-    Euler,
-    /// [`Disc::Gbt`] with alpha = 1: Abar = (I - dt A)^-1.
-    BackwardEuler,
-    /// The generalised bilinear transform (Gu et al. 2021b, eq. 3):
-    /// Abar = (I - alpha dt A)^-1 (I + (1 - alpha) dt A), Bbar = (I - alpha dt A)^-1 dt B.
-    Gbt,
-    /// A and B are the discrete ones as they stand.
-    Discrete,
-    /// DSS's kernel (Gupta et al. 2022), which is no recurrence; what it shares with one is that of [`Disc::Zoh`].
-    Dss,
+named! {
+    /// How a state-space system is discretised.
+    pub enum Disc {
+        /// Zero-order hold: the input is constant between samples. Abar = e^{dt A}, Bbar = (Abar - I) A^-1 B.
+        Zoh = "zoh",
+        /// [`Disc::Gbt`] with alpha = 1/2 (Tustin).
+        Bilinear = "bilinear",
+        /// [`Disc::Gbt`] with alpha = 0: Abar = I + dt A.
+        Euler = "euler",
+        /// [`Disc::Gbt`] with alpha = 1: Abar = (I - dt A)^-1.
+        BackwardEuler = "backward_euler",
+        /// The generalised bilinear transform (Gu et al. 2021b, eq. 3):
+        /// Abar = (I - alpha dt A)^-1 (I + (1 - alpha) dt A), Bbar = (I - alpha dt A)^-1 dt B.
+        Gbt = "gbt",
+        /// A and B are the discrete ones as they stand.
+        Discrete = "discrete",
+        /// DSS's kernel (Gupta et al. 2022), which is no recurrence; what it shares with one is that of [`Disc::Zoh`].
+        Dss = "dss",
+    }
 }
 
 impl Disc {
-    /// The one of that name in a Document.
+    /// The one of that name, of those that are a transform of A and B.
     ///
     /// # Errors
     /// [`Error::Value`] where there is none.
-    pub fn named(name: &str) -> Result<Disc> {
-        Ok(match name {
-            "zoh" => Disc::Zoh,
-            "bilinear" => Disc::Bilinear,
-            "euler" => Disc::Euler,
-            "backward_euler" => Disc::BackwardEuler,
-            "gbt" => Disc::Gbt,
-            _ => {
-                return Err(Error::Value(format!(
-                    "method: expected zoh, bilinear, euler, backward_euler or gbt, found {name:?}"
-                )));
-            }
+    pub fn transform(name: &str) -> Result<Disc> {
+        Disc::named(name).filter(|disc| !matches!(disc, Disc::Discrete | Disc::Dss)).ok_or_else(|| {
+            Error::Value(format!("method: expected zoh, bilinear, euler, backward_euler or gbt, found {name:?}"))
         })
     }
 

@@ -15,7 +15,10 @@ pub enum Error {
     /// An argument has the wrong shape or value.
     #[error("{0}")]
     Value(String),
+    /// The caller asked for a stop before the answers were there.
+    #[error("stopped before the answers were computed")]
+    Stopped,
 }
 
 /// The engine's result.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

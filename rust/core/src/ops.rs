@@ -1,37 +1,33 @@
 //! The operations that a plan is made of.
 
-use crate::kernels::ahead::Single;
+use crate::kernels::conv1d::conv1d;
 use crate::kernels::linear::Linear;
+use crate::kernels::lookahead::SampleCount;
 use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::selective::Selective;
-use crate::kernels::streams::Streams;
+use crate::kernels::softmax::softmax;
+use crate::kernels::step::Streams;
 use crate::kernels::{Aligned, Elem, GROUP, padded};
 use crate::layers::convolution::Convolution;
 use crate::layers::lti::{Lti, Run};
-use crate::layers::spectrum::Mimo;
-use crate::plan::Buffer;
-use crate::threads::Shared;
-use crate::walk::Walk;
+use crate::layers::mimo::Mimo;
+use crate::memory::{Buffer, Context, StateSlice};
+use crate::shared::Shared;
 use std::ops::Range;
+use std::sync::Arc;
 
-/// A part of a stream's state.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    pub(crate) from: usize,
-    pub(crate) len: usize,
-}
-
-/// An operation on buffers. Where it has one buffer it works in place.
+/// An operation that computes every row by itself. Where it has one buffer it works in place.
 #[derive(Debug)]
-pub(crate) enum Op<E> {
+pub enum RowOp<E> {
+    /// y = table\[x\]
     Embed {
-        table: Aligned<E>,
+        table: Arc<Aligned<E>>,
         x: Buffer,
         y: Buffer,
     },
     Linear {
-        layer: Linear<E>,
+        layer: Arc<Linear<E>>,
         x: Buffer,
         y: Buffer,
     },
@@ -51,45 +47,6 @@ pub(crate) enum Op<E> {
     },
     Glu {
         gate: Function,
-        x: Buffer,
-        y: Buffer,
-    },
-    Conv1d {
-        weight: Aligned<E>,
-        bias: Aligned<E>,
-        taps: usize,
-        state: Place,
-        x: Buffer,
-        y: Buffer,
-    },
-    Lti {
-        layer: Box<Lti<E>>,
-        state: Place,
-        x: Buffer,
-        y: Buffer,
-    },
-    Mimo {
-        layer: Mimo<E>,
-        state: Place,
-        x: Buffer,
-    },
-    Convolution {
-        layer: Box<Convolution<E>>,
-        x: Buffer,
-        y: Buffer,
-    },
-    Selective {
-        layer: Selective<E>,
-        state: Place,
-        x: Buffer,
-        dt: Buffer,
-        bc: Buffer,
-        y: Buffer,
-    },
-    /// y = x as it was `len` samples ago, zero before that.
-    Delay {
-        len: usize,
-        state: Place,
         x: Buffer,
         y: Buffer,
     },
@@ -116,65 +73,123 @@ pub(crate) enum Op<E> {
     },
 }
 
+/// An operation that needs the rows before. Where it has one buffer it works in place.
+#[derive(Debug)]
+pub enum SequenceOp<E> {
+    Conv1d {
+        weight: Aligned<E>,
+        bias: Aligned<E>,
+        taps: usize,
+        state: StateSlice,
+        x: Buffer,
+        y: Buffer,
+    },
+    Lti {
+        layer: Box<Lti<E>>,
+        state: StateSlice,
+        x: Buffer,
+        y: Buffer,
+    },
+    Mimo {
+        layer: Mimo<E>,
+        state: StateSlice,
+        x: Buffer,
+    },
+    Convolution {
+        layer: Box<Convolution<E>>,
+        x: Buffer,
+        y: Buffer,
+    },
+    Selective {
+        layer: Selective<E>,
+        state: StateSlice,
+        x: Buffer,
+        dt: Buffer,
+        bc: Buffer,
+        y: Buffer,
+    },
+    /// y = x as it was `len` samples ago, zero before that.
+    Delay {
+        len: usize,
+        state: StateSlice,
+        x: Buffer,
+        y: Buffer,
+    },
+}
+
 /// Multiply-adds that are worth waking another thread for.
 const GRAIN: usize = 1 << 16;
 
-/// Rows that go through all operations of a [`Stage::Rows`] before the next ones: their activations stay near.
+/// Rows that go through all operations of a [`Stage::Rows`] before the next ones, so that their activations stay in the
+/// L1 cache.
 const TILE_ROWS: usize = 96;
 
 /// Operations that run between two meetings of the team.
 #[derive(Debug)]
-pub(crate) enum Stage<E> {
-    /// One that needs the rows before, or shares itself out.
-    Whole {
-        op: Op<E>,
-        /// Samples a stream must have met before it has any effect.
-        after: u64,
+pub enum Stage<E> {
+    /// One that needs the rows before, and shares itself out.
+    Sequence {
+        op: SequenceOp<E>,
+        /// The sample of a stream from which it has any effect.
+        from: u64,
     },
     /// Some that compute every row by itself.
     Rows {
-        ops: Vec<Op<E>>,
+        ops: Vec<RowOp<E>>,
         /// Multiply-adds a row, roughly.
         cost: usize,
+        /// The sample of a stream from which they have any effect.
+        from: u64,
     },
 }
 
 impl<E: Elem> Stage<E> {
-    /// Operations as stages, each with the samples after which it is heard.
-    pub fn stages(ops: impl IntoIterator<Item = (Op<E>, u64)>) -> Vec<Stage<E>> {
-        let mut stages = Vec::new();
-        for (op, after) in ops {
-            match (op.row_cost().filter(|_| after == 0), stages.last_mut()) {
-                (Some(more), Some(Stage::Rows { ops, cost })) => {
-                    ops.push(op);
-                    *cost += more;
-                }
-                (Some(cost), _) => stages.push(Stage::Rows { ops: vec![op], cost }),
-                (None, _) => stages.push(Stage::Whole { op, after }),
+    /// Appends an operation to a list of stages, with those before it where they go row by row together.
+    pub fn push_rows(stages: &mut Vec<Stage<E>>, op: RowOp<E>, from: u64) {
+        let (reads, writes) = op.buffers();
+        assert_ne!(reads.map(|b| b.id), Some(writes.id), "no operation reads a buffer that it writes: {op:?}");
+        let more = op.cost();
+        match stages.last_mut() {
+            Some(Stage::Rows { ops, cost, from: 0 }) if from == 0 => {
+                ops.push(op);
+                *cost += more;
             }
+            _ => stages.push(Stage::Rows { ops: vec![op], cost: more, from }),
         }
-        stages
+    }
+
+    /// Appends an operation to a list of stages.
+    pub fn push_sequence(stages: &mut Vec<Stage<E>>, op: SequenceOp<E>, from: u64) {
+        let (reads, writes) = op.buffers();
+        assert!(
+            reads.iter().flatten().all(|b| b.id != writes.id),
+            "no operation reads a buffer that it writes: {op:?}"
+        );
+        stages.push(Stage::Sequence { op, from });
     }
 
     /// The pieces that a team can share it out in, where it needs the rows before.
     pub fn pieces(&self) -> Option<usize> {
         match self {
-            Stage::Whole { op: Op::Lti { layer, .. }, .. } => Some(layer.groups()),
-            Stage::Whole { .. } => Some(1),
+            Stage::Sequence { op: SequenceOp::Lti { layer, .. }, .. } => Some(layer.groups()),
+            Stage::Sequence { .. } => Some(1),
             Stage::Rows { .. } => None,
         }
     }
 
-    /// Runs it over all rows of all streams of a walk.
-    pub fn run(&self, w: &Walk<'_, E>) {
+    /// Runs it over all rows of all streams of a block.
+    pub fn run(&self, c: &Context<'_, E>) {
+        let (Stage::Sequence { from, .. } | Stage::Rows { from, .. }) = self;
+        if *from > 0 && c.last_position() + c.rows as u64 <= *from {
+            return;
+        }
         match self {
-            Stage::Whole { op, after } if *after == 0 || w.met_at_most() + w.rows as u64 > *after => op.run(w),
-            Stage::Whole { .. } => {}
-            Stage::Rows { ops, cost } => by_rows(w, *cost, |from, to| {
+            Stage::Sequence { op, .. } => op.run(c),
+            Stage::Rows { ops, cost, .. } => by_rows(c, *cost, |from, to| {
                 for first in (from..to).step_by(TILE_ROWS) {
                     for op in ops {
                         // SAFETY: these rows are no one else's.
-                        unsafe { op.rows(w, first, TILE_ROWS.min(to - first)) };
+                        unsafe { op.run(c, first, TILE_ROWS.min(to - first)) };
                     }
                 }
             }),
@@ -182,238 +197,235 @@ impl<E: Elem> Stage<E> {
     }
 }
 
-impl<E: Elem> Op<E> {
-    /// Multiply-adds a row, roughly, of an operation that computes every row by itself.
-    fn row_cost(&self) -> Option<usize> {
+impl<E: Elem> RowOp<E> {
+    /// Multiply-adds a row, roughly.
+    fn cost(&self) -> usize {
         match self {
-            Op::Linear { layer, x, .. } => Some(layer.d_in() * x.width.max(layer.d_out())),
-            Op::Norm { x, .. } => Some(8 * x.width),
-            Op::Pointwise { x, .. } | Op::Residual { x, .. } | Op::Add { x, .. } | Op::Softmax { x, .. } => {
-                Some(16 * x.width)
-            }
-            Op::Glu { y, .. } => Some(16 * y.width),
-            Op::Embed { y, .. } | Op::Multiply { y, .. } | Op::Copy { y, .. } => Some(y.width),
-            Op::Conv1d { .. }
-            | Op::Lti { .. }
-            | Op::Mimo { .. }
-            | Op::Convolution { .. }
-            | Op::Selective { .. }
-            | Op::Delay { .. } => None,
+            RowOp::Linear { layer, x, .. } => layer.d_in() * x.width.max(layer.d_out()),
+            RowOp::Norm { x, .. } => 8 * x.width,
+            RowOp::Pointwise { x, .. }
+            | RowOp::Residual { x, .. }
+            | RowOp::Add { x, .. }
+            | RowOp::Softmax { x, .. } => 16 * x.width,
+            RowOp::Glu { y, .. } => 16 * y.width,
+            RowOp::Embed { y, .. } | RowOp::Multiply { y, .. } | RowOp::Copy { y, .. } => y.width,
+        }
+    }
+
+    /// The buffer that it reads, if any, and the one that it writes.
+    fn buffers(&self) -> (Option<Buffer>, Buffer) {
+        match self {
+            RowOp::Embed { x, y, .. }
+            | RowOp::Linear { x, y, .. }
+            | RowOp::Norm { x, y, .. }
+            | RowOp::Glu { x, y, .. }
+            | RowOp::Residual { x, y, .. }
+            | RowOp::Add { x, y, .. }
+            | RowOp::Multiply { x, y }
+            | RowOp::Copy { x, y } => (Some(*x), *y),
+            RowOp::Pointwise { x, .. } | RowOp::Softmax { x, .. } => (None, *x),
         }
     }
 
     /// Runs it over `n` rows from `first` on, of all streams' rows.
     ///
     /// # Safety
-    /// It has a [`Op::row_cost`], and no one else touches these rows.
-    unsafe fn rows(&self, w: &Walk<'_, E>, first: usize, n: usize) {
-        // SAFETY: the caller's; lowering gives every operation distinct buffers for what it reads and writes.
-        let read = |buffer: Buffer| unsafe { w.part_in(buffer, first, n) };
-        // SAFETY: as above.
-        let write = |buffer: Buffer| unsafe { w.part_of(buffer, first, n) };
+    /// No one else touches these rows.
+    unsafe fn run(&self, c: &Context<'_, E>, first: usize, n: usize) {
+        // SAFETY: the caller answers for the rows; what is read is another buffer than what is written, which
+        // `Stage::push_rows` has checked.
+        let read = |buffer: Buffer| unsafe { c.read_rows(buffer, first, n) };
+        // SAFETY: the caller answers for the rows, of which there is no other slice.
+        let write = |buffer: Buffer| unsafe { c.write_rows(buffer, first, n) };
         match self {
-            Op::Embed { table, x, y } => {
+            RowOp::Embed { table, x, y } => {
                 let stride = padded(y.width);
                 for (x, y) in read(*x).chunks_exact(padded(1)).zip(write(*y).chunks_exact_mut(stride)) {
                     y.copy_from_slice(&table[x[0].f64() as usize * stride..][..stride]);
                 }
             }
-            Op::Linear { layer, x, y } => layer.run(w.isa, n, read(*x), write(*y)),
-            Op::Norm { layer, x, y } => layer.run(w.isa, n, read(*x), write(*y)),
-            Op::Pointwise { function, x } => pointwise::run(w.isa, *function, n, padded(x.width), write(*x)),
-            Op::Softmax { log, size, x } => pointwise::softmax(*log, n, x.width, *size, write(*x)),
-            Op::Glu { gate, x, y } => pointwise::glu(w.isa, *gate, n, y.width, read(*x), write(*y)),
-            Op::Residual { layer, x, y } => layer.run_on_branch(w.isa, n, read(*x), write(*y)),
-            Op::Add { layer, x, y } => layer.run_on_skip(w.isa, n, write(*y), read(*x)),
-            Op::Multiply { x, y } => norm::mul_in_place(w.isa, n, x.width, read(*x), write(*y)),
-            Op::Copy { x, y } => write(*y).copy_from_slice(read(*x)),
-            _ => unreachable!("an operation that needs other rows"),
+            RowOp::Linear { layer, x, y } => layer.run(c.isa, n, read(*x), write(*y)),
+            RowOp::Norm { layer, x, y } => layer.run(c.isa, n, read(*x), write(*y)),
+            RowOp::Pointwise { function, x } => pointwise::run(c.isa, *function, n, padded(x.width), write(*x)),
+            RowOp::Softmax { log, size, x } => softmax(*log, n, x.width, *size, write(*x)),
+            RowOp::Glu { gate, x, y } => pointwise::glu(c.isa, *gate, n, y.width, read(*x), write(*y)),
+            RowOp::Residual { layer, x, y } => layer.run_on_branch(c.isa, n, read(*x), write(*y)),
+            RowOp::Add { layer, x, y } => layer.run_on_skip(c.isa, n, write(*y), read(*x)),
+            RowOp::Multiply { x, y } => norm::mul_in_place(c.isa, n, x.width, read(*x), write(*y)),
+            RowOp::Copy { x, y } => write(*y).copy_from_slice(read(*x)),
+        }
+    }
+}
+
+impl<E: Elem> SequenceOp<E> {
+    /// The buffers that it reads, and the one that it writes.
+    fn buffers(&self) -> ([Option<Buffer>; 3], Buffer) {
+        match self {
+            SequenceOp::Conv1d { x, y, .. }
+            | SequenceOp::Lti { x, y, .. }
+            | SequenceOp::Convolution { x, y, .. }
+            | SequenceOp::Delay { x, y, .. } => ([Some(*x), None, None], *y),
+            SequenceOp::Mimo { x, .. } => ([None; 3], *x),
+            SequenceOp::Selective { x, dt, bc, y, .. } => ([Some(*x), Some(*dt), Some(*bc)], *y),
         }
     }
 
-    /// Runs it over all rows of all streams of a walk.
-    fn run(&self, w: &Walk<'_, E>) {
+    /// Runs it over all rows of all streams of a block.
+    fn run(&self, c: &Context<'_, E>) {
+        // SAFETY: the block is this operation's alone, and what is read is another buffer than what is written, which
+        // `Stage::push_sequence` has checked.
+        let read = |buffer: Buffer| unsafe { c.read(buffer) };
+        // SAFETY: the block is this operation's alone, and there is no other slice of the buffer it writes.
+        let write = |buffer: Buffer| unsafe { c.write(buffer) };
+        // SAFETY: this slice of the state is this operation's alone, and it asks for one stream after the other.
+        let state_of = |s: usize, slice: StateSlice| unsafe { c.state(s, slice) };
         match self {
-            Op::Conv1d { weight, bias, taps, state, x, y } => {
+            SequenceOp::Conv1d { weight, bias, taps, state, x, y } => {
                 let stride = padded(x.width);
-                for s in 0..w.streams {
-                    // SAFETY: as above.
-                    let (x, y, past) = unsafe { (w.rows_in(*x), w.rows_of(*y), w.state(s, *state)) };
-                    let rows = s * w.rows * stride..(s + 1) * w.rows * stride;
-                    conv1d(weight, bias, *taps, stride, past, &x[rows.clone()], &mut y[rows]);
+                let (x, y) = (read(*x), write(*y));
+                for s in 0..c.streams {
+                    let rows = s * c.rows * stride..(s + 1) * c.rows * stride;
+                    let past = state_of(s, *state);
+                    conv1d(c.isa, weight, bias, *taps, past, &x[rows.clone()], &mut y[rows]);
                 }
             }
-            Op::Lti { layer, state, x, y } => run_lti(w, layer, *state, *x, *y),
-            Op::Mimo { layer, state, x } => {
-                for s in 0..w.streams {
-                    // SAFETY: as above.
-                    let (x, state) = unsafe { (w.rows_of(*x), w.state(s, *state)) };
-                    let row = layer.row_len();
-                    layer.run(w.isa, w.rows, &mut x[s * w.rows * row..][..w.rows * row], state, w.dt);
+            SequenceOp::Lti { layer, state, x, y } => run_lti(c, layer, *state, *x, *y),
+            SequenceOp::Mimo { layer, state, x } => {
+                let (x, len) = (write(*x), c.rows * layer.row_len());
+                for s in 0..c.streams {
+                    layer.run(c.isa, c.rows, &mut x[s * len..][..len], state_of(s, *state), c.dt);
                 }
             }
-            Op::Convolution { layer, x, y } => {
-                for s in 0..w.streams {
-                    // SAFETY: as above.
-                    let (x, y) = unsafe { (w.rows_in(*x), w.rows_of(*y)) };
-                    let (i, o) = (x.len() / w.streams, y.len() / w.streams);
-                    layer.run(w.isa, w.team, w.rows, &x[s * i..][..i], &mut y[s * o..][..o]);
+            SequenceOp::Convolution { layer, x, y } => {
+                let (x, y) = (read(*x), write(*y));
+                let (i, o) = (x.len() / c.streams, y.len() / c.streams);
+                for s in 0..c.streams {
+                    layer.run(c.isa, c.team, c.stop, c.rows, &x[s * i..][..i], &mut y[s * o..][..o]);
                 }
             }
-            Op::Selective { layer, state, x, dt, bc, y } => {
-                for s in 0..w.streams {
-                    // SAFETY: as above.
-                    let (x, dt, bc, y, state) =
-                        unsafe { (w.rows_in(*x), w.rows_in(*dt), w.rows_in(*bc), w.rows_of(*y), w.state(s, *state)) };
-                    let part = |v: &[E]| v.len() / w.streams;
-                    let (i, j) = (part(x), part(bc));
+            SequenceOp::Selective { layer, state, x, dt, bc, y } => {
+                let (x, dt, bc, y) = (read(*x), read(*dt), read(*bc), write(*y));
+                let (i, j) = (x.len() / c.streams, bc.len() / c.streams);
+                for s in 0..c.streams {
                     layer.run(
-                        w.isa,
-                        w.rows,
-                        w.dt,
+                        c.isa,
+                        c.rows,
+                        c.dt,
                         &x[s * i..][..i],
                         &dt[s * i..][..i],
                         &bc[s * j..][..j],
-                        state,
+                        state_of(s, *state),
                         &mut y[s * i..][..i],
                     );
                 }
             }
-            Op::Delay { len, state, x, y } => {
+            SequenceOp::Delay { len, state, x, y } => {
                 let stride = padded(x.width);
-                for s in 0..w.streams {
-                    let met = w.met(s) as usize;
-                    // SAFETY: as above.
-                    let (x, y, ring) = unsafe { (w.rows_in(*x), w.rows_of(*y), w.state(s, *state)) };
-                    for t in 0..w.rows {
-                        let row = (s * w.rows + t) * stride..(s * w.rows + t + 1) * stride;
-                        let at = (met + t) % len * stride;
+                let (x, y) = (read(*x), write(*y));
+                for s in 0..c.streams {
+                    let (position, ring) = (c.position(s) as usize, state_of(s, *state));
+                    for t in 0..c.rows {
+                        let row = (s * c.rows + t) * stride..(s * c.rows + t + 1) * stride;
+                        let at = (position + t) % len * stride;
                         y[row.clone()].copy_from_slice(&ring[at..at + stride]);
                         ring[at..at + stride].copy_from_slice(&x[row]);
                     }
                 }
             }
-            // SAFETY: the walk is this operation's alone.
-            _ => unsafe { self.rows(w, 0, w.streams * w.rows) },
         }
     }
 }
 
 /// Shares rows out to the team, as runs from and to. Every row is computed by itself, so that the answer does not
 /// depend on how they are shared.
-fn by_rows<E: Elem>(w: &Walk<'_, E>, cost: usize, f: impl Fn(usize, usize) + Sync) {
-    let rows = w.streams * w.rows;
-    if w.team.size() == 1 || rows * cost < 2 * GRAIN {
+fn by_rows<E: Elem>(c: &Context<'_, E>, cost: usize, f: impl Fn(usize, usize) + Sync) {
+    let rows = c.streams * c.rows;
+    if c.team.size() == 1 || rows * cost < 2 * GRAIN {
         f(0, rows);
         return;
     }
-    let tile = rows.div_ceil(w.team.size()).min(TILE_ROWS);
-    w.team.each(rows.div_ceil(tile), |_, i| f(i * tile, rows.min((i + 1) * tile)));
+    let tile = rows.div_ceil(c.team.size()).min(TILE_ROWS);
+    c.team.each(rows.div_ceil(tile), |_, i| f(i * tile, rows.min((i + 1) * tile)));
 }
 
-fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y: Buffer) {
+fn run_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: Buffer, y: Buffer) {
     let groups = layer.groups();
-    let (from, to) = (padded(x.width), padded(y.width));
-    // SAFETY: as in `Op::run`; the items write different columns or streams.
-    let (px, py) = unsafe { (Shared(w.rows_in(x).as_ptr().cast_mut()), Shared(w.rows_of(y).as_mut_ptr())) };
-    if w.rows == 1 && w.dt == 1.0 && layer.steps_in_place() {
-        step_lti(w, layer, state, x, y);
+    if c.rows == 1 && c.dt == 1.0 && layer.steps_in_place() {
+        step_lti(c, layer, state, x, y);
         return;
     }
+    let (from, to) = (padded(x.width), padded(y.width));
+    // SAFETY: the block is this operation's alone, and x is another buffer than y. The items below write different
+    // columns or streams of y, through its pointer.
+    let (input, answers) = unsafe { (c.read(x), Shared::new(c.write(y).as_mut_ptr())) };
     let len = layer.group_state_len();
-    // SAFETY: as above: the row of single samples is written when all items are done.
-    let singles = Shared(unsafe { w.state(0, Place { len: GROUP, ..state }).as_mut_ptr() });
-    let method = layer.method(w.method, w.call_rows);
+    // SAFETY: the layer's slice of the state begins there.
+    let counts = Shared::new(unsafe { c.states.at(state.from) });
+    let method = layer.method(c.method, c.call_rows);
     let run = |s: usize| Run {
-        isa: w.isa,
+        isa: c.isa,
         method,
-        phase: w.phase,
-        // SAFETY: as above.
-        single: Single::of(unsafe { *singles.at(s * w.state_len) }),
-        dt: w.dt,
-        rows: w.rows,
-        // SAFETY: as above.
-        x: unsafe { std::slice::from_raw_parts(px.at(s * w.rows * from), w.rows * from) },
+        phase: c.phase,
+        // SAFETY: the row of stream `s` that has its count; it is written when all items are done.
+        single: SampleCount::of(unsafe { *counts.at(s * c.state_len) }),
+        dt: c.dt,
+        rows: c.rows,
+        x: &input[s * c.rows * from..][..c.rows * from],
         x_stride: from,
-        // SAFETY: as above.
-        y: unsafe { py.at(s * w.rows * to) },
+        // SAFETY: the first of stream `s`'s rows.
+        y: unsafe { answers.at(s * c.rows * to) },
         y_stride: to,
     };
     let panel = layer.panel(&run(0));
     // Group by group, so that its coefficients are read once for all streams.
     let item = |worker: usize, i: usize| {
-        let (first, s) = (i / w.streams * panel, i % w.streams);
+        let (first, s) = (i / c.streams * panel, i % c.streams);
         let these = first..groups.min(first + panel);
-        let place = Place { from: state.from + GROUP + first * len, len: these.len() * len };
-        // SAFETY: as above.
-        unsafe { layer.run(&run(s), these, w.state(s, place), w.scratch(worker)) };
+        let slice = StateSlice { from: state.from + GROUP + first * len, len: these.len() * len };
+        // SAFETY: the item has these groups' columns of stream `s`, and their states, to itself.
+        unsafe { layer.run(&run(s), these, c.state(s, slice), c.scratch(worker)) };
     };
-    let items = groups.div_ceil(panel) * w.streams;
-    if w.rows * len < GRAIN / 16 {
+    let items = groups.div_ceil(panel) * c.streams;
+    if c.rows * len < GRAIN / 16 {
         (0..items).for_each(|i| item(0, i));
     } else {
-        w.team.each(items, item);
+        c.team.each(items, item);
     }
-    // SAFETY: as above.
-    (0..w.streams).for_each(|s| unsafe { *singles.at(s * w.state_len) = E::ZERO });
+    // SAFETY: all items are done.
+    (0..c.streams).for_each(|s| unsafe { *counts.at(s * c.state_len) = E::ZERO });
 }
 
 /// One sample of each stream, group by group, so that its coefficients are read once for all streams.
-fn step_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y: Buffer) {
+fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: Buffer, y: Buffer) {
     let (from, to) = (padded(x.width), padded(y.width));
-    // SAFETY: as in `Op::run`; the items write different columns or streams.
-    let (px, py) = unsafe { (Shared(w.rows_in(x).as_ptr().cast_mut()), Shared(w.rows_of(y).as_mut_ptr())) };
-    // SAFETY: the place has this layer's state.
-    let state = unsafe { w.state(0, state) };
-    let states = Shared(state.as_mut_ptr());
+    // SAFETY: the block is this operation's alone, and x is another buffer than y. The groups below write different
+    // columns of y, through its pointer.
+    let (input, answers) = unsafe { (c.read(x), Shared::new(c.write(y).as_mut_ptr())) };
+    // SAFETY: the layer's slice of the state begins there, and of each stream's `state_len` elements further on.
+    let states = Shared::new(unsafe { c.states.at(state.from) });
     let groups = |groups: Range<usize>| {
-        // SAFETY: as above.
+        // SAFETY: rows and states of all streams; the groups' columns and states are no one else's.
         unsafe {
-            let (u, y) = ((px.at(0).cast_const(), from), (py.at(0), to));
-            let streams = Streams { count: w.streams, u, y, state: (states.at(0), w.state_len) };
-            layer.step(w.isa, w.phase, groups, streams);
+            let (u, y) = ((input.as_ptr(), from), (answers.at(0), to));
+            let streams = Streams { count: c.streams, u, y, state: (states.at(0), c.state_len) };
+            layer.step(c.isa, c.phase, groups, streams);
         }
     };
-    if w.team.size() == 1 {
+    if c.team.size() == 1 {
         groups(0..layer.groups());
     } else {
-        w.team.each(layer.groups(), |_, group| groups(group..group + 1));
+        c.team.each(layer.groups(), |_, group| groups(group..group + 1));
     }
-    by_rows(w, 16 * y.width, |a, b| {
-        // SAFETY: as above.
-        let (x, y) = unsafe { (w.part_in(x, a, b - a), w.part_of(y, a, b - a)) };
-        layer.finish_step(w.isa, b - a, x, y);
+    by_rows(c, 16 * y.width, |a, b| {
+        // SAFETY: the groups are done, and no one else has these rows.
+        let (x, y) = unsafe { (c.read_rows(x, a, b - a), c.write_rows(y, a, b - a)) };
+        layer.finish_step(c.isa, b - a, x, y);
         for s in a..b {
-            // SAFETY: the groups have looked at it, and no one else has this stream.
+            // SAFETY: the groups are done with the count, and no one else has this stream.
             unsafe {
-                let single = states.at(s * w.state_len);
-                *single = Single::of(*single).and_one();
+                let count = states.at(s * c.state_len);
+                *count = SampleCount::of(*count).next();
             }
         }
     });
-}
-
-/// `past` holds the last taps - 1 samples, the oldest first.
-fn conv1d<E: Elem>(weight: &[E], bias: &[E], taps: usize, stride: usize, past: &mut [E], x: &[E], y: &mut [E]) {
-    let rows = x.len() / stride;
-    let before = taps - 1;
-    for t in 0..rows {
-        let y = &mut y[t * stride..][..stride];
-        y.copy_from_slice(bias);
-        for k in 0..taps {
-            // Tap k meets the sample k after the oldest one in the window that ends with t.
-            let at = t + k;
-            let x = if at < before { &past[at * stride..][..stride] } else { &x[(at - before) * stride..][..stride] };
-            for ((y, &x), &w) in y.iter_mut().zip(x).zip(&weight[k * stride..][..stride]) {
-                *y += w * x;
-            }
-        }
-    }
-    if rows >= before {
-        past.copy_from_slice(&x[(rows - before) * stride..]);
-    } else {
-        past.copy_within(rows * stride.., 0);
-        let kept = (before - rows) * stride;
-        past[kept..].copy_from_slice(x);
-    }
 }

@@ -1,26 +1,12 @@
 //! The plan: a Document made into a list of operations on buffers, once, for one rate and one precision.
-//!
-//! Running it is a walk over the list: no decision, no allocation, no lock. One walk serves one sample of many
-//! streams, or a block of samples of a few; the state of a stream is one run of numbers, zero at the start.
 
-use crate::document::{Document, PoolMode};
+use crate::document::PoolMode;
 use crate::error::{Error, Result};
-use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
+use crate::kernels::{Elem, Isa, padded};
 use crate::layers::lti::Method;
-use crate::lower;
+use crate::memory::Buffer;
 use crate::ops::Stage;
-use crate::threads::Shared;
-use std::sync::{Mutex, PoisonError};
-
-/// Elements at the start of a stream's state: the samples it has met, as (high, low).
-pub(crate) const HEAD: usize = GROUP;
-
-/// A buffer of activations: which, and channels a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffer {
-    pub(crate) id: usize,
-    pub(crate) width: usize,
-}
+use crate::workspace::{Layout, Spare, Workspace};
 
 /// What pooling keeps: a float64 sum (high, low) a channel, or the first sample.
 #[derive(Debug)]
@@ -46,31 +32,29 @@ pub struct NotCausal {
     pub why: String,
 }
 
-/// A model, ready to run.
+/// A model at one rate, ready to run.
 #[derive(Debug)]
 pub struct Plan<E> {
+    /// What comes before pooling, and what comes after it.
     pub(crate) trunk: Vec<Stage<E>>,
     pub(crate) pool: Option<Pooling>,
     pub(crate) head: Vec<Stage<E>>,
     pub(crate) input: Buffer,
     pub(crate) output: Buffer,
-    /// Where each buffer starts, in elements a row.
-    pub(crate) offsets: Vec<usize>,
-    pub(crate) row_len: usize,
+    pub(crate) layout: Layout,
     pub(crate) state_len: usize,
-    pub(crate) scratch_len: usize,
-    /// Rows for which a layer reads its matrices once.
-    pub(crate) tile_rows: usize,
-    block_rows: usize,
+    pub(crate) block_rows: usize,
     pub(crate) not_causal: Option<NotCausal>,
-    pub(crate) padding_seen: bool,
+    /// Whether layers that run backwards start at the end of the padding.
+    pub(crate) reverse_over_padding: bool,
+    /// A layer that a step size cannot be given to.
     pub(crate) no_step_size: Option<String>,
     /// A layer whose kernel is cut off after a number of samples, whatever their steps.
     pub(crate) cut_kernel: Option<String>,
     pub(crate) vocabulary: Option<usize>,
-    isa: Isa,
-    fingerprint: u64,
-    spare: Mutex<Vec<Workspace<E>>>,
+    pub(crate) isa: Isa,
+    pub(crate) fingerprint: u64,
+    pub(crate) spare: Spare<E>,
 }
 
 /// The samples of some streams, one stream after the other.
@@ -83,6 +67,15 @@ pub enum Input<'a, E> {
 }
 
 impl<'a, E> Input<'a, E> {
+    /// Numbers, or tokens.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Input::Real(x) => x.len(),
+            Input::Tokens(x) => x.len(),
+        }
+    }
+
+    /// The samples `from` to `to`, of `width` numbers each.
     pub(crate) fn part(self, from: usize, to: usize, width: usize) -> Self {
         match self {
             Input::Real(x) => Input::Real(&x[from * width..to * width]),
@@ -91,126 +84,13 @@ impl<'a, E> Input<'a, E> {
     }
 }
 
-/// Which answers are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answers {
-    /// One a sample; a pooled model answers as if the sequence ended there.
-    Each,
-    /// One a stream, after its last sample: of a pooled model only.
-    Last,
-    /// None: the samples are only remembered.
-    Nothing,
-}
-
-/// What [`Plan::advance`] is to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// Streams, each with its own state.
-    pub streams: usize,
-    /// Samples of each.
-    pub rows: usize,
-    /// How runs of samples are computed.
-    pub method: Method,
-    /// Multiplies every step size.
-    pub dt: f64,
-    /// Which answers are wanted.
-    pub answers: Answers,
-    /// Samples that pooling hears, where the last ones are padding.
-    pub heard: Option<usize>,
-}
-
-/// What a call says beside the samples.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Timing<'a> {
-    /// (streams, length): multiplies every step size, sample by sample.
-    pub dt: Option<&'a [f64]>,
-    /// (streams, length): the state is zero before that sample.
-    pub resets: Option<&'a [bool]>,
-    /// (streams,): where padding begins.
-    pub lengths: Option<&'a [usize]>,
-}
-
-/// The memory that one walk needs: buffers for some rows, and scratch for each thread.
-#[derive(Debug)]
-pub struct Workspace<E> {
-    pub(crate) buffers: Aligned<E>,
-    /// Where the rows of each buffer stand; a walk puts the caller's own rows there.
-    pub(crate) bases: Vec<Shared<E>>,
-    pub(crate) rows: usize,
-    pub(crate) scratch: Aligned<E>,
-    threads: usize,
-}
-
-impl<E> Workspace<E> {
-    /// Threads that it has room for.
-    pub fn threads(&self) -> usize {
-        self.threads
-    }
-
-    /// Rows that it has room for.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-}
-
-/// Workspaces that are kept for later calls, where one call does not need more.
-const SPARE: usize = 8;
-
-/// Elements of activations that a block of rows may take: about what a core's second cache holds.
-const BLOCK_ELEMENTS: usize = 192 * 1024;
 /// Rows a block has at least, and at most: a wide layer's matrices are read for so many.
-const BLOCK_ROWS: (usize, usize) = (512, 2048);
-/// Rows of a block where not even so many as [`NEAR_ROWS`] would stay near: then matrices are better read less often.
-const FAR_ROWS: usize = 1024;
-const NEAR_ROWS: usize = 256;
-/// Rows at most of a block that threads take turns at: so that the last ones have little to wait for.
-const TURN_ROWS: usize = 768;
+pub(crate) const BLOCK_ROWS: (usize, usize) = (512, 2048);
+
+/// Rows of a block at most where threads form a pipeline: so that the last ones have little to wait for.
+const PIPELINE_ROWS: usize = 768;
 
 impl<E: Elem> Plan<E> {
-    /// Plans `document` for a rate, which multiplies every step size.
-    pub fn new(document: &Document, rate: f64, isa: Isa) -> Result<Self> {
-        if !(rate.is_finite() && rate > 0.0) {
-            return Err(Error::Value(format!("rate: expected a positive number, found {rate}")));
-        }
-        let mut plan: Plan<E> = lower::lower(document, rate, isa)?;
-        if let (Some(layer), true) = (&plan.no_step_size, rate != 1.0) {
-            return Err(Error::Unsupported(format!(
-                "rate={rate}: layer {layer} has no step size that a rate could multiply; \
-                 its recurrence was trained in discrete time"
-            )));
-        }
-        let near = BLOCK_ELEMENTS / plan.row_len.max(1);
-        let rows = if near < NEAR_ROWS { FAR_ROWS } else { near.clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) };
-        plan.block_rows = rows.next_multiple_of(plan.tile_rows.max(1));
-        plan.fingerprint = document.fingerprint ^ rate.to_bits().rotate_left(17) ^ size_of::<E>() as u64;
-        Ok(plan)
-    }
-
-    pub(crate) fn assemble(isa: Isa) -> Self {
-        let none = Buffer { id: 0, width: 0 };
-        Self {
-            trunk: Vec::new(),
-            pool: None,
-            head: Vec::new(),
-            input: none,
-            output: none,
-            offsets: Vec::new(),
-            row_len: 0,
-            state_len: HEAD,
-            scratch_len: 0,
-            tile_rows: 0,
-            block_rows: 0,
-            not_causal: None,
-            padding_seen: false,
-            no_step_size: None,
-            cut_kernel: None,
-            vocabulary: None,
-            isa,
-            fingerprint: 0,
-            spare: Mutex::new(Vec::new()),
-        }
-    }
-
     /// The instruction set that it runs on.
     pub fn isa(&self) -> Isa {
         self.isa
@@ -247,6 +127,9 @@ impl<E: Elem> Plan<E> {
     }
 
     /// Fails where the model cannot stream.
+    ///
+    /// # Errors
+    /// [`Error::NotStreamable`]
     pub fn streamable(&self) -> Result<()> {
         match &self.not_causal {
             None => Ok(()),
@@ -261,74 +144,44 @@ impl<E: Elem> Plan<E> {
         self.block_rows
     }
 
-    /// Whether a call goes over all its samples in one block.
-    pub(crate) fn walks_whole(&self, method: Method) -> bool {
-        self.not_causal.is_some() || method == Method::Fft
-    }
-
-    /// Rows of the blocks that so many threads take turns at, where they rather do so than share each operation: where
-    /// operations that need the rows before fall into few pieces, and as many of them follow one another. Each thread
-    /// then reads all matrices, so that those from afar must be worth it.
-    pub(crate) fn turn_rows(&self, threads: usize) -> Option<usize> {
-        let far = self.block_rows() > BLOCK_ROWS.1;
-        let pieces = || self.trunk.iter().filter_map(Stage::pieces);
-        let few = if far { 2 * threads } else { 4 * threads };
-        let turns = threads > 1 && pieces().count() >= threads && pieces().min() < Some(few);
-        turns.then(|| (self.block_rows() / 3).min(TURN_ROWS).next_multiple_of(64))
+    /// Multiply-adds a sample, roughly.
+    pub fn cost(&self) -> usize {
+        self.state_len * 4 + self.layout.row_len * 64
     }
 
     /// What tells this plan from others: model, rate and precision.
-    pub fn fingerprint(&self) -> u64 {
+    pub(crate) fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
 
-    /// Multiply-adds a sample, roughly.
-    pub fn cost(&self) -> usize {
-        self.state_len * 4 + self.row_len * 64
+    /// Whether a call takes all its samples as one block.
+    pub(crate) fn needs_whole(&self, method: Method) -> bool {
+        self.not_causal.is_some() || method == Method::Fft
+    }
+
+    /// Rows of the blocks of a pipeline of so many threads, where that is better than sharing each operation out: where
+    /// operations that need the rows before fall into few pieces, and as many of them follow one another. Each thread
+    /// then reads all matrices, so that those from afar must be worth it.
+    pub(crate) fn pipeline_rows(&self, threads: usize) -> Option<usize> {
+        let far = self.block_rows > BLOCK_ROWS.1;
+        let pieces = || self.trunk.iter().filter_map(Stage::pieces);
+        let few = if far { 2 * threads } else { 4 * threads };
+        let pipeline = threads > 1 && pieces().count() >= threads && pieces().min() < Some(few);
+        pipeline.then(|| (self.block_rows / 3).min(PIPELINE_ROWS).next_multiple_of(64))
     }
 
     /// A workspace that an earlier call left, or a new one.
     pub(crate) fn take_workspace(&self, rows: usize, threads: usize) -> Workspace<E> {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |w: &Workspace<E>| w.rows == rows && w.threads >= threads;
-        match spare.iter().position(fits) {
-            Some(i) => spare.swap_remove(i),
-            None => self.workspace(rows, threads),
-        }
+        self.spare.take(&self.layout, rows, threads)
     }
 
-    /// Keeps a call's workspaces for later ones: these, and of others a few.
+    /// Keeps a call's workspaces for later ones.
     pub(crate) fn give_back(&self, works: impl IntoIterator<Item = Workspace<E>>) {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut count = 0;
-        for work in works.into_iter().filter(|work| work.rows <= self.block_rows()) {
-            spare.insert(0, work);
-            count += 1;
-        }
-        spare.truncate(SPARE.max(count));
+        self.spare.give_back(works, self.block_rows);
     }
 
-    /// Memory for walks of up to `rows` rows with `threads` threads.
-    pub fn workspace(&self, rows: usize, threads: usize) -> Workspace<E> {
-        let mut work = Workspace {
-            buffers: Aligned::zeros(self.row_len * rows),
-            bases: Vec::new(),
-            rows,
-            scratch: Aligned::zeros(self.scratch_len.next_multiple_of(GROUP) * threads),
-            threads,
-        };
-        work.bases = (0..self.offsets.len()).map(|id| self.own_rows(&mut work, id)).collect();
-        work
-    }
-
-    /// Where a workspace has rows of its own for a buffer.
-    pub(crate) fn own_rows(&self, work: &mut Workspace<E>, id: usize) -> Shared<E> {
-        // SAFETY: it has its `rows` rows of every buffer.
-        Shared(unsafe { work.buffers.as_mut_ptr().add(self.offsets[id] * work.rows) })
-    }
-
-    /// Fails where a token is none of the vocabulary.
-    pub fn check_input(&self, input: Input<'_, E>) -> Result<()> {
+    /// Fails where the samples are of the wrong kind, or a token is none of the vocabulary.
+    pub(crate) fn check_input(&self, input: Input<'_, E>) -> Result<()> {
         match (input, self.vocabulary) {
             (Input::Tokens(tokens), Some(n)) => match tokens.iter().find(|&&t| t < 0 || t >= n as i64) {
                 Some(t) => Err(Error::Value(format!("u: expected tokens from 0 to {}, found {t}", n - 1))),
@@ -338,5 +191,56 @@ impl<E: Elem> Plan<E> {
             (Input::Real(_), Some(_)) => Err(Error::Value("u: expected integer tokens, found real numbers".into())),
             (Input::Tokens(_), None) => Err(Error::Value("u: expected real numbers, found tokens".into())),
         }
+    }
+
+    /// Fails where step sizes are no positive numbers, or the model has none that they could multiply.
+    pub(crate) fn check_dt(&self, dt: &[f64]) -> Result<()> {
+        if let Some(dt) = dt.iter().find(|dt| !(dt.is_finite() && **dt > 0.0)) {
+            return Err(Error::Value(format!("dt: expected positive numbers, found {dt}")));
+        }
+        if dt.iter().all(|&dt| dt == 1.0) {
+            return Ok(());
+        }
+        if let Some(layer) = &self.cut_kernel {
+            return Err(Error::Unsupported(format!(
+                "dt: layer {layer} cuts its kernel off after a number of samples, which says nothing of irregular ones"
+            )));
+        }
+        match &self.no_step_size {
+            Some(layer) => Err(Error::Unsupported(format!(
+                "dt: layer {layer} has no step size that it could multiply; its recurrence was trained in discrete time"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails where a call's arrays are not those of `samples` samples with `answers` answers.
+    pub(crate) fn check_sizes(
+        &self,
+        input: Input<'_, E>,
+        samples: usize,
+        dt: Option<&[f64]>,
+        output: &[E],
+        answers: usize,
+    ) -> Result<()> {
+        for (name, found, expected) in [
+            ("input", input.len(), samples * self.d_input()),
+            ("output", output.len(), answers * self.d_output()),
+            ("dt", dt.map_or(samples, <[f64]>::len), samples),
+        ] {
+            if found != expected {
+                return Err(Error::Value(format!("{name}: expected {expected} numbers, found {found}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails where there are not as many states as streams.
+    pub(crate) fn check_states(&self, states: &[E], streams: usize) -> Result<()> {
+        if streams.checked_mul(self.state_len) == Some(states.len()) {
+            return Ok(());
+        }
+        let (expected, found) = (self.state_len, states.len());
+        Err(Error::Value(format!("state: expected {streams} x {expected} numbers, found {found}")))
     }
 }

@@ -3,9 +3,23 @@
 use crate::error::{Error, Result};
 use crate::kernels::{Aligned, Elem};
 use crate::layers::lti::Method;
-use crate::plan::{Answers, Call, Input, Plan, Timing};
-use crate::threads::{Shared, Team};
+use crate::plan::{Input, Plan};
+use crate::run::{Answers, Call, NEVER};
+use crate::shared::Shared;
+use crate::threads::Team;
 use std::slice::from_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a call says beside the samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing<'a> {
+    /// (streams, length): multiplies every step size, sample by sample.
+    pub dt: Option<&'a [f64]>,
+    /// (streams, length): the state is zero before that sample.
+    pub resets: Option<&'a [bool]>,
+    /// (streams,): where padding begins.
+    pub lengths: Option<&'a [usize]>,
+}
 
 /// A call on whole sequences.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +34,8 @@ pub struct Sequences<'a, E> {
     pub timing: Timing<'a>,
     /// How runs of samples are computed.
     pub method: Method,
+    /// Once another thread sets it, the call fails soon.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 /// A run of samples of one sequence with one step size, and whether its state is zero before.
@@ -35,28 +51,30 @@ impl<E: Elem> Plan<E> {
     /// samples. `output` is (streams, d_output) of a pooled model, else (streams, length, d_output).
     ///
     /// # Errors
-    /// [`Error::Value`], [`Error::NotStreamable`] or [`Error::Unsupported`], and then nothing was changed.
+    /// [`Error::Value`], [`Error::NotStreamable`] or [`Error::Unsupported`], and then nothing was changed;
+    /// [`Error::Stopped`], and then `states` and `output` are of no use.
     pub fn forward(&self, team: &Team, call: &Sequences<'_, E>, states: &mut [E], output: &mut [E]) -> Result<()> {
-        self.check(call, states)?;
-        let Sequences { input, streams, length, timing, method } = *call;
+        self.check(call, states, output)?;
+        let Sequences { input, streams, length, timing, method, stop } = *call;
+        let stop = stop.unwrap_or(&NEVER);
         let answers = if self.pooled() { Answers::Last } else { Answers::Each };
-        let whole = self.walks_whole(method);
+        let whole = self.needs_whole(method);
         let rows = if whole { length } else { length.min(self.block_rows()) };
         let plain = timing.dt.is_none() && timing.resets.is_none() && timing.lengths.is_none();
         if plain && (streams < team.size() || length == 1) {
-            let turns = self.turn_rows(team.size()).filter(|turn| !whole && length > team.size() * turn);
-            let room = turns.unwrap_or(rows.max(streams.min(self.block_rows())));
-            let others = turns.map_or(0, |_| team.size());
+            let pipeline = self.pipeline_rows(team.size()).filter(|rows| !whole && length > team.size() * rows);
+            let room = pipeline.unwrap_or(rows.max(streams.min(self.block_rows())));
+            let others = pipeline.map_or(0, |_| team.size());
             let mut works = vec![self.take_workspace(room, team.size())];
             works.extend((0..others).map(|_| self.take_workspace(room, 1)));
-            let call = Call { streams, rows: length, method, dt: 1.0, answers, heard: None };
+            let call = Call { streams, rows: length, method, dt: 1.0, answers, unpadded: None, stop };
             team.inside(|| self.advance(&mut works, team, &call, states, input, output));
             self.give_back(works);
-            return Ok(());
+            return finished(stop);
         }
         // Each sequence is one thread's: the same walk as alone, so that the answer is the same.
         let (d_in, out) = (self.d_input(), output.len() / streams.max(1));
-        let (states_of, output_of) = (Shared(states.as_mut_ptr()), Shared(output.as_mut_ptr()));
+        let (states_of, output_of) = (Shared::new(states.as_mut_ptr()), Shared::new(output.as_mut_ptr()));
         team.each(streams, |_, s| {
             // SAFETY: the parts of different sequences do not overlap.
             let (state, output) =
@@ -64,16 +82,19 @@ impl<E: Elem> Plan<E> {
             let mut work = self.take_workspace(rows, 1);
             let input = input.part(s * length, (s + 1) * length, d_in);
             let end = timing.lengths.map_or(length, |l| l[s]);
-            let walked = if self.padding_seen { length } else { end };
+            let last = if self.reverse_over_padding { length } else { end };
             let width = self.d_output();
-            for segment in segments(&timing, s, length, walked) {
+            for segment in segments(&timing, s, length, last) {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
                 let Segment { from, to, dt, reset } = segment;
                 if reset {
                     state.fill(E::ZERO);
                 }
-                let answers = if answers == Answers::Last && to < walked { Answers::Nothing } else { answers };
-                let call =
-                    Call { streams: 1, rows: to - from, method, dt, answers, heard: Some(end.saturating_sub(from)) };
+                let answers = if answers == Answers::Last && to < last { Answers::Nothing } else { answers };
+                let unpadded = Some(end.saturating_sub(from));
+                let call = Call { streams: 1, rows: to - from, method, dt, answers, unpadded, stop };
                 let output =
                     if answers == Answers::Each { &mut output[from * width..to * width] } else { &mut *output };
                 self.advance(from_mut(&mut work), &Team::ALONE, &call, state, input.part(from, to, d_in), output);
@@ -83,7 +104,7 @@ impl<E: Elem> Plan<E> {
             }
             self.give_back([work]);
         });
-        Ok(())
+        finished(stop)
     }
 
     /// A state of zeros for so many streams.
@@ -91,20 +112,23 @@ impl<E: Elem> Plan<E> {
         Aligned::zeros(streams * self.state_len())
     }
 
-    fn check(&self, call: &Sequences<'_, E>, states: &[E]) -> Result<()> {
+    fn check(&self, call: &Sequences<'_, E>, states: &[E], output: &[E]) -> Result<()> {
         self.check_input(call.input)?;
         let Timing { dt, resets, lengths } = call.timing;
         if call.length == 0 {
             return Err(Error::Value("u: expected at least one sample, found length 0".into()));
         }
-        if states.len() != call.streams * self.state_len() {
-            return Err(Error::Value(format!(
-                "state: expected {} x {} numbers, found {}",
-                call.streams,
-                self.state_len(),
-                states.len()
-            )));
+        let samples = call.streams.checked_mul(call.length).unwrap_or(usize::MAX);
+        self.check_sizes(call.input, samples, dt, output, if self.pooled() { call.streams } else { samples })?;
+        for (name, found, expected) in [
+            ("resets", resets.map_or(samples, <[bool]>::len), samples),
+            ("lengths", lengths.map_or(call.streams, <[usize]>::len), call.streams),
+        ] {
+            if found != expected {
+                return Err(Error::Value(format!("{name}: expected {expected} numbers, found {found}")));
+            }
         }
+        self.check_states(states, call.streams)?;
         if let Some(dt) = dt {
             self.check_dt(dt)?;
         }
@@ -122,27 +146,10 @@ impl<E: Elem> Plan<E> {
         }
         Ok(())
     }
+}
 
-    /// Fails where step sizes are no positive numbers, or the model has none that they could multiply.
-    pub(crate) fn check_dt(&self, dt: &[f64]) -> Result<()> {
-        if let Some(dt) = dt.iter().find(|dt| !(dt.is_finite() && **dt > 0.0)) {
-            return Err(Error::Value(format!("dt: expected positive numbers, found {dt}")));
-        }
-        if dt.iter().all(|&dt| dt == 1.0) {
-            return Ok(());
-        }
-        if let Some(layer) = &self.cut_kernel {
-            return Err(Error::Unsupported(format!(
-                "dt: layer {layer} cuts its kernel off after a number of samples, which says nothing of irregular ones"
-            )));
-        }
-        match &self.no_step_size {
-            Some(layer) => Err(Error::Unsupported(format!(
-                "dt: layer {layer} has no step size that it could multiply; its recurrence was trained in discrete time"
-            ))),
-            None => Ok(()),
-        }
-    }
+fn finished(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
 }
 
 /// The runs of equal step size between resets of sequence `s`, up to `end`.

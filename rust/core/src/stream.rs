@@ -3,10 +3,14 @@
 use crate::error::{Error, Result};
 use crate::kernels::{Aligned, Elem};
 use crate::layers::lti::Method;
-use crate::plan::{Answers, Call, HEAD, Input, Plan, Workspace};
+use crate::memory::HEAD;
+use crate::plan::{Input, Plan};
+use crate::run::{Answers, Call, NEVER};
 use crate::threads::Team;
+use crate::workspace::Workspace;
 use std::slice::from_mut;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Multiply-adds of a call for which threads are worth their waking: never those of a sample of a few streams.
 const LARGE: usize = 1 << 25;
@@ -17,7 +21,7 @@ pub struct Stream<E> {
     plan: Arc<Plan<E>>,
     states: Aligned<E>,
     streams: usize,
-    /// The first for calls that are walked as one, all for those whose streams are shared out.
+    /// The first for calls that are run as one, all for those whose streams are shared out.
     works: Vec<Workspace<E>>,
 }
 
@@ -34,9 +38,12 @@ impl<E: Elem> Plan<E> {
         dt: Option<&[f64]>,
         output: &mut [E],
     ) -> Result<()> {
+        self.streamable()?;
         self.check_input(input)?;
+        self.check_sizes(input, streams, dt, output, streams)?;
+        self.check_states(states, streams)?;
         let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), 1);
-        let call = Call { streams, rows: 1, method: Method::Auto, dt: 1.0, answers: Answers::Each, heard: None };
+        let call = Call::sample(streams);
         match dt {
             None => self.advance(from_mut(&mut work), &Team::ALONE, &call, states, input, output),
             Some(dt) => {
@@ -68,7 +75,7 @@ impl<E: Elem> Stream<E> {
             return Err(Error::Value("batch: expected at least one stream, found 0".into()));
         }
         let states = Aligned::try_zeros("batch", streams, plan.state_len())?;
-        let works = vec![plan.workspace(streams.min(plan.block_rows()), 1)];
+        let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), 1)];
         Ok(Self { plan, states, streams, works })
     }
 
@@ -82,7 +89,7 @@ impl<E: Elem> Stream<E> {
         self.streams
     }
 
-    /// Samples that stream `s` has met since its start or last reset.
+    /// Samples of stream `s` since its start or last reset.
     pub fn position(&self, s: usize) -> u64 {
         let head = &self.states[s * self.plan.state_len()..][..HEAD];
         (head[0].f64() + head[1].f64()) as u64
@@ -116,12 +123,12 @@ impl<E: Elem> Stream<E> {
             )));
         }
         self.plan.check_input(input)?;
-        self.check_sizes(input, active.len(), dt, output)?;
+        self.plan.check_sizes(input, active.len(), dt, output, active.len())?;
         if let Some(dt) = dt {
             self.plan.check_dt(dt)?;
         }
         let (state_len, d_in, d_out) = (self.plan.state_len(), self.plan.d_input(), self.plan.d_output());
-        let call = Call { streams: 1, rows: 1, method: Method::Auto, dt: 1.0, answers: Answers::Each, heard: None };
+        let call = Call::sample(1);
         let mut from = 0;
         while from < active.len() {
             // Neighbours go together, unless each has its own step size.
@@ -137,34 +144,50 @@ impl<E: Elem> Stream<E> {
         Ok(())
     }
 
-    fn check_sizes(&self, input: Input<'_, E>, samples: usize, dt: Option<&[f64]>, output: &[E]) -> Result<()> {
-        let given = match input {
-            Input::Real(x) => x.len(),
-            Input::Tokens(x) => x.len(),
-        };
-        for (name, found, expected) in [
-            ("input", given, samples * self.plan.d_input()),
-            ("output", output.len(), samples * self.plan.d_output()),
-            ("dt", dt.map_or(samples, <[f64]>::len), samples),
-        ] {
-            if found != expected {
-                return Err(Error::Value(format!("{name}: expected {expected} numbers, found {found}")));
-            }
-        }
-        Ok(())
-    }
-
     /// `rows` samples of every stream: `input` (streams, rows, d_input), `output` (streams, rows, d_output),
     /// `dt` (streams, rows). A pooled model answers as if the sequence ended with each sample.
     ///
     /// # Errors
     /// As [`Stream::step`].
     pub fn push(&mut self, input: Input<'_, E>, rows: usize, dt: Option<&[f64]>, output: &mut [E]) -> Result<()> {
+        self.run(input, rows, dt, output, &NEVER)
+    }
+
+    /// As [`Stream::push`], until another thread sets `stop`.
+    ///
+    /// # Errors
+    /// As [`Stream::step`], and [`Error::Stopped`]; then the states are as they were.
+    pub fn push_until(
+        &mut self,
+        stop: &AtomicBool,
+        input: Input<'_, E>,
+        rows: usize,
+        dt: Option<&[f64]>,
+        output: &mut [E],
+    ) -> Result<()> {
+        let before: Aligned<E> = self.states.iter().copied().collect();
+        self.run(input, rows, dt, output, stop)?;
+        if stop.load(Ordering::Relaxed) {
+            self.states = before;
+            return Err(Error::Stopped);
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        input: Input<'_, E>,
+        rows: usize,
+        dt: Option<&[f64]>,
+        output: &mut [E],
+        stop: &AtomicBool,
+    ) -> Result<()> {
         self.plan.check_input(input)?;
-        self.check_sizes(input, self.streams * rows, dt, output)?;
+        let samples = self.streams.checked_mul(rows).unwrap_or(usize::MAX);
+        self.plan.check_sizes(input, samples, dt, output, samples)?;
         let (d_in, d_out) = (self.plan.d_input(), self.plan.d_output());
-        let mut call =
-            Call { streams: self.streams, rows, method: Method::Auto, dt: 1.0, answers: Answers::Each, heard: None };
+        let (method, answers) = (Method::Auto, Answers::Each);
+        let mut call = Call { streams: self.streams, rows, method, dt: 1.0, answers, unpadded: None, stop };
         let Some(dt) = dt else {
             let large = rows * self.streams * self.plan.cost() >= LARGE;
             let team = if large { Team::all()? } else { Team::ALONE };
@@ -208,8 +231,11 @@ impl<E: Elem> Stream<E> {
         for i in 0..count.max(self.works.len()) {
             match self.works.get_mut(i) {
                 Some(work) if i >= count || work.rows() >= rows && work.threads() >= threads => {}
-                Some(work) => *work = self.plan.workspace(rows.max(work.rows()), threads.max(work.threads())),
-                None => self.works.push(self.plan.workspace(rows, threads)),
+                Some(work) => {
+                    let (rows, threads) = (rows.max(work.rows()), threads.max(work.threads()));
+                    *work = Workspace::new(&self.plan.layout, rows, threads);
+                }
+                None => self.works.push(Workspace::new(&self.plan.layout, rows, threads)),
             }
         }
     }

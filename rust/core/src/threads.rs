@@ -17,8 +17,14 @@ impl Team {
     /// The calling thread alone.
     pub const ALONE: Team = Team(None);
 
-    /// As many threads as `SSMRT_NUM_THREADS` says, or as the machine has cores.
+    /// As many threads as `SSMRT_NUM_THREADS` says, or as the machine has cores. In a browser, the calling thread.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where `SSMRT_NUM_THREADS` is no positive integer, or threads cannot be started.
     pub fn all() -> Result<Team> {
+        if cfg!(target_family = "wasm") {
+            return Ok(Team::ALONE);
+        }
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         let process = std::process::id();
         if !matches!(&*pool, Some((owner, _)) if *owner == process) {
@@ -66,9 +72,9 @@ impl Team {
     /// stage of the block before. `slots` blocks at most are under way at once, each in a slot that is its own from
     /// its first stage to its last.
     ///
-    /// A thread keeps its block as long as that has not caught up with the block before; then it takes another.
-    /// So each does as much as it can, however fast it is.
-    pub fn in_turns(&self, blocks: usize, stages: usize, slots: usize, f: impl Fn(usize, usize, usize) + Sync) {
+    /// A thread works on a block until that has caught up with the block before, and then takes another: each does as
+    /// much as it can, however fast it is.
+    pub fn pipeline(&self, blocks: usize, stages: usize, slots: usize, f: impl Fn(usize, usize, usize) + Sync) {
         let slots: Vec<Slot> = (0..slots).map(|_| Slot::default()).collect();
         let failed = AtomicBool::new(false);
         // The block that a slot has after so many stages, and which stage is next.
@@ -147,37 +153,5 @@ fn wanted() -> Result<usize> {
             _ => Err(Error::Value(format!("SSMRT_NUM_THREADS: expected a positive integer, found {text:?}"))),
         },
         _ => Ok(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
-    }
-}
-
-/// A pointer that several threads write through, each to its own part.
-#[derive(Clone, Copy, Debug)]
-pub struct Shared<T>(pub *mut T);
-
-// SAFETY: whoever makes one answers that the parts written do not overlap.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    /// The place of element `i`.
-    ///
-    /// # Safety
-    /// It is within what the pointer addresses.
-    #[inline]
-    pub unsafe fn at(&self, i: usize) -> *mut T {
-        // SAFETY: as the caller's.
-        unsafe { self.0.add(i) }
-    }
-
-    /// The `len` elements from `at` on.
-    ///
-    /// # Safety
-    /// They are valid, and no one else touches them while the slice lives.
-    #[allow(clippy::mut_from_ref)]
-    #[inline]
-    pub unsafe fn part<'a>(&self, at: usize, len: usize) -> &'a mut [T] {
-        // SAFETY: as the caller's.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
     }
 }

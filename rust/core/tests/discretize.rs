@@ -3,8 +3,8 @@
 use nalgebra::{DMatrix, DVector};
 use num_complex::Complex64;
 use proptest::prelude::*;
-use ssmrt_core::discretize::{Disc, ModeBar, RealSchur, discretize_dplr, discretize_matrix, discretize_mode};
-use ssmrt_core::hippo::hippo;
+use ssmrt_core::internals::discretize::{ModeBar, RealSchur, discretize_dplr, discretize_mode};
+use ssmrt_core::{Disc, discretize_matrix, hippo};
 
 fn near(x: &[f64], y: &[f64], tolerance: f64) -> bool {
     let scale = y.iter().fold(1e-300, |m: f64, v| m.max(v.abs()));

@@ -3,14 +3,7 @@
 mod systems;
 
 use proptest::prelude::*;
-use ssmrt_core::discretize::Disc;
-use ssmrt_core::document::Document;
-use ssmrt_core::kernels::{Elem, Isa};
-use ssmrt_core::layers::lti::Method;
-use ssmrt_core::plan::{Input, Plan, Timing};
-use ssmrt_core::sequence::Sequences;
-use ssmrt_core::stream::Stream;
-use ssmrt_core::threads::Team;
+use ssmrt_core::{Disc, Document, Elem, Input, Isa, Method, Sequences, Stream, Team, Timing};
 use std::sync::Arc;
 use systems::{Random, Sizes};
 
@@ -31,18 +24,18 @@ fn converted<E: Elem>(u: &[f64]) -> Vec<E> {
 }
 
 fn forward<E: Elem>(document: &Document, isa: Isa, method: Method, streams: usize, u: &[f64]) -> Vec<E> {
-    let plan = Plan::<E>::new(document, 1.0, isa).unwrap();
+    let plan = systems::plan::<E>(document, isa);
     let (u, length) = (converted::<E>(u), u.len() / streams / plan.d_input());
     let mut states = plan.default_state(streams);
     let mut y = vec![E::ZERO; streams * plan.d_output() * if plan.pooled() { 1 } else { length }];
-    let call = Sequences { input: Input::Real(&u), streams, length, timing: Timing::default(), method };
+    let call = Sequences { input: Input::Real(&u), streams, length, timing: Timing::default(), method, stop: None };
     plan.forward(&Team::ALONE, &call, &mut states, &mut y).unwrap();
     y
 }
 
 /// The answers (streams, length, d_output) to chunks that end at each of `cuts`.
 fn pushed<E: Elem>(document: &Document, isa: Isa, streams: usize, u: &[f64], cuts: &[usize]) -> Vec<E> {
-    let plan = Arc::new(Plan::<E>::new(document, 1.0, isa).unwrap());
+    let plan = systems::plan::<E>(document, isa);
     let (d_in, d_out) = (plan.d_input(), plan.d_output());
     let length = u.len() / streams / d_in;
     let mut stream = Stream::new(plan, streams).unwrap();
@@ -92,7 +85,7 @@ fn layer() -> impl Strategy<Value = Document> {
 fn case() -> impl Strategy<Value = Case> {
     let length = prop_oneof![1usize..200, prop::sample::select(vec![31usize, 32, 33, 63, 64, 65, 128, 129])];
     (layer(), 1usize..4, length, any::<u64>()).prop_flat_map(|(document, streams, length, seed)| {
-        let u = Random(seed).samples(streams * length * document.d_input);
+        let u = Random(seed).samples(streams * length * document.d_input());
         prop::collection::vec(0..=length, 0..6).prop_map(move |mut cuts| {
             cuts.sort_unstable();
             Case { document: document.clone(), streams, u: u.clone(), cuts }
@@ -123,7 +116,7 @@ proptest! {
         prop_assert!(double < 1e-11, "float64: {double}");
         let single = error(&pushed::<f32>(&document, isa, streams, &u, &cuts), &whole);
         prop_assert!(single < 2e-6, "float32: {single}");
-        let length = u.len() / streams / document.d_input;
+        let length = u.len() / streams / document.d_input();
         let steps: Vec<usize> = (1..length).collect();
         let single = error(&pushed::<f32>(&document, isa, streams, &u, &steps), &whole);
         prop_assert!(single < 2e-6, "float32 by steps: {single}");
@@ -146,7 +139,7 @@ proptest! {
             }
             let single = error(&pushed::<f32>(&document, isa, streams, &u, &cuts), &whole);
             prop_assert!(single < 2e-6, "float32 pushed {isa:?}: {single}");
-            let steps: Vec<usize> = (1..u.len() / streams / document.d_input).collect();
+            let steps: Vec<usize> = (1..u.len() / streams / document.d_input()).collect();
             let double = error(&pushed::<f64>(&document, isa, streams, &u, &steps), &whole);
             prop_assert!(double < 1e-11, "float64 by steps {isa:?}: {double}");
         }
@@ -154,7 +147,7 @@ proptest! {
 
     #[test]
     fn a_step_without_a_stream_is_the_streams(Case { document, streams, u, .. } in case()) {
-        let plan = Arc::new(Plan::<f32>::new(&document, 1.0, Isa::all()[0]).unwrap());
+        let plan = systems::plan::<f32>(&document, Isa::all()[0]);
         let mut stream = Stream::new(Arc::clone(&plan), streams).unwrap();
         let mut states = plan.default_state(streams);
         let n = streams * plan.d_input();
@@ -194,11 +187,17 @@ fn neither_the_batch_nor_the_team_is_heard() {
     let (streams, length) = (5, 150);
     let u = Random(3).samples(streams * length * 2);
     let isa = Isa::all()[0];
-    let plan = Plan::<f32>::new(&document, 1.0, isa).unwrap();
+    let plan = systems::plan::<f32>(&document, isa);
     let input = converted::<f32>(&u);
     let mut y = vec![0.0; streams * 3];
-    let call =
-        Sequences { input: Input::Real(&input), streams, length, timing: Timing::default(), method: Method::Auto };
+    let call = Sequences {
+        input: Input::Real(&input),
+        streams,
+        length,
+        timing: Timing::default(),
+        method: Method::Auto,
+        stop: None,
+    };
     plan.forward(&Team::all().unwrap(), &call, &mut plan.default_state(streams), &mut y).unwrap();
     for s in 0..streams {
         let one = forward::<f32>(&document, isa, Method::Auto, 1, &u[s * length * 2..(s + 1) * length * 2]);

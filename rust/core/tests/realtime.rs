@@ -2,14 +2,11 @@
 
 mod systems;
 
-use ssmrt_core::discretize::Disc;
-use ssmrt_core::document::{Document, Node};
-use ssmrt_core::kernels::{Elem, Isa};
-use ssmrt_core::plan::{Input, Plan};
-use ssmrt_core::stream::Stream;
+use ssmrt_core::internals::document::Node;
+use ssmrt_core::{Disc, Document, Elem, Input, Isa, Stream};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::{Arc, Once};
+use std::sync::Once;
 use systems::{Random, Sizes};
 
 /// Counts what the calling thread asks for.
@@ -28,25 +25,25 @@ fn count() {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps to the contract of this method, which is the system allocator's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps to the contract of this method, which is the system allocator's.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps to the contract of this method, which is the system allocator's.
         unsafe { System.realloc(at, layout, size) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count();
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps to the contract of this method, which is the system allocator's.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -91,14 +88,14 @@ fn stream<E: Elem>(document: &Document, streams: usize) -> Stream<E> {
     // The threads of a large chunk are woken by rayon, whose queue grows now and then.
     // SAFETY: every test of this file comes here before it reads the environment.
     ALONE.call_once(|| unsafe { std::env::set_var("SSMRT_NUM_THREADS", "1") });
-    Stream::new(Arc::new(Plan::new(document, 1.0, Isa::all()[0]).unwrap()), streams).unwrap()
+    Stream::new(systems::plan(document, Isa::all()[0]), streams).unwrap()
 }
 
 fn steps_do_not_allocate<E: Elem>(name: &str, document: &Document) {
     for streams in [1, 3] {
         let mut stream = stream::<E>(document, streams);
-        let u: Vec<E> = Random(1).samples(streams * document.d_input).iter().map(|&x| E::of(x)).collect();
-        let mut y = vec![E::ZERO; streams * document.d_output];
+        let u: Vec<E> = Random(1).samples(streams * document.d_input()).iter().map(|&x| E::of(x)).collect();
+        let mut y = vec![E::ZERO; streams * document.d_output()];
         stream.step(Input::Real(&u), None, &mut y).unwrap();
         let n = allocations(|| {
             for _ in 0..300 {
@@ -113,8 +110,8 @@ fn steps_do_not_allocate<E: Elem>(name: &str, document: &Document) {
 fn pushes_do_not_allocate<E: Elem>(name: &str, document: &Document) {
     for (streams, rows) in [(1, 5), (1, 64), (2, 100), (1, 300)] {
         let mut stream = stream::<E>(document, streams);
-        let u: Vec<E> = Random(1).samples(streams * rows * document.d_input).iter().map(|&x| E::of(x)).collect();
-        let mut y = vec![E::ZERO; streams * rows * document.d_output];
+        let u: Vec<E> = Random(1).samples(streams * rows * document.d_input()).iter().map(|&x| E::of(x)).collect();
+        let mut y = vec![E::ZERO; streams * rows * document.d_output()];
         stream.push(Input::Real(&u), rows, None, &mut y).unwrap();
         let n = allocations(|| {
             for _ in 0..5 {
@@ -122,9 +119,9 @@ fn pushes_do_not_allocate<E: Elem>(name: &str, document: &Document) {
             }
             // A shorter chunk, and single samples, have room as well.
             let part = streams * (rows / 2);
-            let (x, z) = (&u[..part * document.d_input], &mut y[..part * document.d_output]);
+            let (x, z) = (&u[..part * document.d_input()], &mut y[..part * document.d_output()]);
             stream.push(Input::Real(x), rows / 2, None, z).unwrap();
-            let (x, z) = (&u[..streams * document.d_input], &mut y[..streams * document.d_output]);
+            let (x, z) = (&u[..streams * document.d_input()], &mut y[..streams * document.d_output()]);
             stream.step(Input::Real(x), None, z).unwrap();
         });
         assert_eq!(n, 0, "{name}: {streams} streams of {}, {rows} samples", E::NAME);
@@ -166,12 +163,12 @@ fn decays<E: Elem>(name: &str, document: &Document, steps: usize) {
         _ => x != E::ZERO && x.f64().abs() < 2.3e-308,
     };
     let mut stream = stream::<E>(document, 1);
-    let mut y = vec![E::ZERO; document.d_output];
+    let mut y = vec![E::ZERO; document.d_output()];
     for t in 0..200 {
-        let u: Vec<E> = Random(t).samples(document.d_input).iter().map(|&x| E::of(x)).collect();
+        let u: Vec<E> = Random(t).samples(document.d_input()).iter().map(|&x| E::of(x)).collect();
         stream.step(Input::Real(&u), None, &mut y).unwrap();
     }
-    let silence = vec![E::ZERO; document.d_input];
+    let silence = vec![E::ZERO; document.d_input()];
     let mut before = Vec::new();
     for t in 0..steps {
         stream.step(Input::Real(&silence), None, &mut y).unwrap();

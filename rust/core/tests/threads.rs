@@ -1,7 +1,7 @@
 //! How work is shared out: everything once, in order where that matters, and by no two threads at the same place.
 
 use proptest::prelude::*;
-use ssmrt_core::threads::Team;
+use ssmrt_core::internals::threads::Team;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,33 +31,33 @@ impl Drop for Inside<'_> {
 
 proptest! {
     #[test]
-    fn each_item_is_met_once(n in 0usize..200, seed: usize) {
+    fn each_item_is_done_once(n in 0usize..200, seed: usize) {
         let team = Team::all().unwrap();
-        let met: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+        let done: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
         let workers: Vec<_> = (0..team.size()).map(|_| AtomicUsize::new(0)).collect();
         team.each(n, |worker, item| {
             let _alone = Inside::enter(&workers[worker]);
             work(seed ^ item);
-            met[item].fetch_add(1, Ordering::Relaxed);
+            done[item].fetch_add(1, Ordering::Relaxed);
         });
-        prop_assert!(met.iter().all(|m| m.load(Ordering::Relaxed) == 1));
+        prop_assert!(done.iter().all(|n| n.load(Ordering::Relaxed) == 1));
     }
 
     #[test]
-    fn turns_keep_their_order(blocks in 0usize..20, stages in 1usize..7, slots in 1usize..6, seed: usize) {
-        let met = Mutex::new(Vec::new());
+    fn stages_and_blocks_keep_their_order(blocks in 0usize..20, stages in 1usize..7, slots in 1usize..6, seed: usize) {
+        let done = Mutex::new(Vec::new());
         let places: Vec<_> = (0..slots).map(|_| AtomicUsize::new(0)).collect();
-        Team::all().unwrap().in_turns(blocks, stages, slots, |block, stage, slot| {
+        Team::all().unwrap().pipeline(blocks, stages, slots, |block, stage, slot| {
             let _alone = Inside::enter(&places[slot]);
-            let begun = met.lock().unwrap().len();
+            let begun = done.lock().unwrap().len();
             work(seed ^ (block * stages + stage));
-            met.lock().unwrap().push((block, stage, slot, begun));
+            done.lock().unwrap().push((block, stage, slot, begun));
         });
-        let met = met.into_inner().unwrap();
-        prop_assert_eq!(met.len(), blocks * stages);
-        let ended = |b, s| met.iter().position(|&(block, stage, ..)| (block, stage) == (b, s)).unwrap();
-        for &(block, stage, slot, begun) in &met {
-            prop_assert_eq!(slot, met[ended(block, 0)].2);
+        let done = done.into_inner().unwrap();
+        prop_assert_eq!(done.len(), blocks * stages);
+        let ended = |b, s| done.iter().position(|&(block, stage, ..)| (block, stage) == (b, s)).unwrap();
+        for &(block, stage, slot, begun) in &done {
+            prop_assert_eq!(slot, done[ended(block, 0)].2);
             prop_assert!(stage == 0 || ended(block, stage - 1) < begun);
             prop_assert!(block == 0 || ended(block - 1, stage) < begun);
             // Whoever had the slot before has left it.
@@ -67,10 +67,10 @@ proptest! {
 }
 
 #[test]
-fn a_panic_ends_all_turns() {
+fn a_panic_ends_the_pipeline() {
     let team = Team::all().unwrap();
     let result = catch_unwind(AssertUnwindSafe(|| {
-        team.in_turns(10, 3, 3, |block, stage, _| assert!((block, stage) != (4, 1), "as it should"));
+        team.pipeline(10, 3, 3, |block, stage, _| assert!((block, stage) != (4, 1), "as it should"));
     }));
     assert!(result.is_err());
 }

@@ -1,10 +1,10 @@
 //! The one place where the engine's errors become Python's.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
-use ssmrt_core::error::Error;
+use ssmrt_core::Error;
 
 fn class(py: Python<'_>, name: &'static str, cell: &'static PyOnceLock<Py<PyType>>) -> PyResult<Py<PyType>> {
     let class = cell.get_or_try_init(py, || {
@@ -25,6 +25,8 @@ pub fn raise(error: Error) -> PyErr {
             Error::Unsupported(_) => class(py, "UnsupportedError", &UNSUPPORTED),
             Error::NotStreamable(_) => class(py, "NotStreamable", &NOT_STREAMABLE),
             Error::Value(_) => return PyValueError::new_err(text),
+            // A signal asked for the stop, and its handler's exception is raised in place of this one.
+            Error::Stopped => return PyKeyboardInterrupt::new_err(text),
         };
         class.map_or_else(|e| e, |class| PyErr::from_type(class.into_bound(py), text))
     })

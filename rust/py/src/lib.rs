@@ -2,6 +2,8 @@
 
 mod arrays;
 mod errors;
+mod interrupt;
+mod model;
 mod ops;
 mod plan;
 mod stream;
@@ -12,7 +14,9 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::ops::{causal_conv, discretize, hippo, kernel, krylov};
+    use super::model::{Model, schema};
+    #[pymodule_export]
+    use super::ops::{causal_conv, discretize, hippo, krylov};
     #[pymodule_export]
     use super::plan::Plan;
     #[pymodule_export]

@@ -1,30 +1,11 @@
 //! Functions on plain arrays.
 
-use crate::arrays::{contiguous, shape_text, vector};
+use crate::arrays::{contiguous, expect_shape, shape_text, vector};
 use crate::errors::raise;
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use ssmrt_core::document::Document;
-use ssmrt_core::kernels::Isa;
-use ssmrt_core::threads::Team;
-use ssmrt_core::{conv, hippo as core_hippo, kernel as core_kernel};
-
-/// The kernel (M, H, length) float64 of state-space layer ``layer`` of a Document.
-#[pyfunction]
-pub fn kernel<'py>(
-    py: Python<'py>,
-    document: &[u8],
-    layer: usize,
-    length: usize,
-    rate: f64,
-) -> PyResult<Bound<'py, PyArray3<f64>>> {
-    let document = Document::parse(document).map_err(raise)?;
-    let isa = Isa::choose().map_err(raise)?;
-    let (shape, data) =
-        py.detach(|| core_kernel::kernel(&document, layer, length, rate, isa, &Team::all()?)).map_err(raise)?;
-    PyArray1::from_vec(py, data).reshape(shape)
-}
+use ssmrt_core::{Disc, Isa, Team};
 
 /// (A, B) of a HiPPO measure: float64 (n, n) and (n,).
 #[pyfunction]
@@ -34,7 +15,7 @@ pub fn hippo<'py>(
     measure: &str,
     n: usize,
 ) -> PyResult<(Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>)> {
-    let (a, b) = core_hippo::hippo(measure, n).map_err(raise)?;
+    let (a, b) = ssmrt_core::hippo(measure, n).map_err(raise)?;
     Ok((PyArray1::from_vec(py, a).reshape([n, n])?, PyArray1::from_vec(py, b)))
 }
 
@@ -52,12 +33,9 @@ pub fn discretize<'py>(
     let a = contiguous::<f64>("A", a, "fiu", "real numbers")?;
     let b = vector("B", b)?;
     let n = b.len();
-    if a.shape() != [n, n] {
-        return Err(PyValueError::new_err(format!("A: expected shape ({n}, {n}), found {}", shape_text(a.shape()))));
-    }
-    let disc = ssmrt_core::discretize::Disc::named(method).map_err(raise)?;
-    let (a, b) =
-        ssmrt_core::discretize::discretize_matrix(disc, alpha, a.as_slice()?, b.as_slice()?, n, dt).map_err(raise)?;
+    expect_shape("A", &[n, n], a.shape())?;
+    let disc = Disc::transform(method).map_err(raise)?;
+    let (a, b) = ssmrt_core::discretize_matrix(disc, alpha, a.as_slice()?, b.as_slice()?, n, dt).map_err(raise)?;
     Ok((PyArray1::from_vec(py, a).reshape([n, n])?, PyArray1::from_vec(py, b)))
 }
 
@@ -79,7 +57,7 @@ pub fn causal_conv<'py>(
     }
     let length = u.shape()[1];
     let (input, kernel) = (u.as_slice()?, k.as_slice()?);
-    let y = py.detach(|| Ok(conv::rows(&Team::all()?, length, input, kernel))).map_err(raise)?;
+    let y = py.detach(|| Ok(ssmrt_core::causal_conv(&Team::all()?, length, input, kernel))).map_err(raise)?;
     PyArray1::from_vec(py, y).reshape(u.shape().to_vec())
 }
 
@@ -96,14 +74,9 @@ pub fn krylov<'py>(
     let &[s, n] = b.shape() else {
         return Err(PyValueError::new_err(format!("b: expected two axes, found {}", shape_text(b.shape()))));
     };
-    if a.shape() != [s, n, n] {
-        return Err(PyValueError::new_err(format!(
-            "A: expected shape ({s}, {n}, {n}), found {}",
-            shape_text(a.shape())
-        )));
-    }
+    expect_shape("A", &[s, n, n], a.shape())?;
     let (matrix, vector) = (a.as_slice()?, b.as_slice()?);
     let isa = Isa::choose().map_err(raise)?;
-    let data = py.detach(|| core_kernel::krylov(isa, &Team::all()?, s, n, matrix, vector, length)).map_err(raise)?;
+    let data = py.detach(|| ssmrt_core::krylov(isa, &Team::all()?, s, n, matrix, vector, length)).map_err(raise)?;
     PyArray1::from_vec(py, data).reshape([s, n, length])
 }

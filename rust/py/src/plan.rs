@@ -1,23 +1,31 @@
 //! Models as Python sees them: immutable, shared between threads.
 
-use crate::arrays::{Number, Samples, contiguous, output, per_sample, shape_text};
+use crate::arrays::{Number, Samples, contiguous, expect_shape, flags, output, per_sample, sizes};
 use crate::errors::raise;
+use crate::interrupt::{interruptible, is_long, sample};
 use crate::stream::Stream;
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use ssmrt_core::document::Document;
-use ssmrt_core::kernels::Isa;
-use ssmrt_core::layers::lti::Method;
-use ssmrt_core::plan::{Plan as Core, Timing};
-use ssmrt_core::sequence::Sequences;
-use ssmrt_core::threads::Team;
+use ssmrt_core::{Method, Plan as Core, Sequences, Team, Timing};
 use std::sync::Arc;
 
 /// A plan of either precision.
 pub enum Any {
     F32(Arc<Core<f32>>),
     F64(Arc<Core<f64>>),
+}
+
+impl From<Arc<Core<f32>>> for Any {
+    fn from(plan: Arc<Core<f32>>) -> Self {
+        Any::F32(plan)
+    }
+}
+
+impl From<Arc<Core<f64>>> for Any {
+    fn from(plan: Arc<Core<f64>>) -> Self {
+        Any::F64(plan)
+    }
 }
 
 /// Calls the same code on a plan of either precision.
@@ -30,7 +38,7 @@ macro_rules! on {
     };
 }
 
-/// A model planned for one rate.
+/// A model at one rate.
 #[pyclass(frozen, module = "ssmrt._native")]
 pub struct Plan {
     pub any: Any,
@@ -38,17 +46,6 @@ pub struct Plan {
 
 #[pymethods]
 impl Plan {
-    #[new]
-    fn new(py: Python<'_>, document: &[u8], dtype: &str, rate: f64) -> PyResult<Self> {
-        let isa = Isa::choose().map_err(raise)?;
-        let document = Document::parse(document).map_err(raise)?;
-        let any = py.detach(|| match dtype {
-            "float64" => Core::new(&document, rate, isa).map(|p| Any::F64(Arc::new(p))),
-            _ => Core::new(&document, rate, isa).map(|p| Any::F32(Arc::new(p))),
-        });
-        Ok(Self { any: any.map_err(raise)? })
-    }
-
     #[getter]
     fn d_input(&self) -> usize {
         on!(self.any, p => p.d_input())
@@ -119,21 +116,6 @@ impl Plan {
     }
 }
 
-/// The number of streams and of samples of each that `u` has.
-pub fn sizes<E: Number>(p: &Core<E>, u: &Samples<'_, E>, axes: &str) -> PyResult<(usize, usize)> {
-    let shape = u.shape();
-    let time = axes.contains("length");
-    let wanted = 1 + usize::from(time);
-    // Tokens may come with a last axis of one.
-    let bare = p.vocabulary().is_some() && shape.len() == wanted;
-    let fits = bare || shape.len() == wanted + 1 && shape[wanted] == p.d_input();
-    if !fits {
-        let d = if p.vocabulary().is_some() { String::new() } else { format!(", {}", p.d_input()) };
-        return Err(PyValueError::new_err(format!("u: expected ({axes}{d}), found {}", shape_text(shape))));
-    }
-    Ok((shape[0], if time { shape[1] } else { 1 }))
-}
-
 fn method_of(name: &str) -> PyResult<Method> {
     match name {
         "auto" => Ok(Method::Auto),
@@ -154,13 +136,7 @@ fn state_of<'py, E: Number>(
     let next = PyArrayDyn::<E>::zeros(py, &shape[..], false);
     if let Some(state) = state.filter(|s| !s.is_none()) {
         let given = contiguous::<E>("state", state, "f", "a state of this model")?;
-        if given.shape() != shape {
-            return Err(PyValueError::new_err(format!(
-                "state: expected shape {}, found {}",
-                shape_text(&shape),
-                shape_text(given.shape())
-            )));
-        }
+        expect_shape("state", &shape, given.shape())?;
         next.try_readwrite()?.as_slice_mut()?.copy_from_slice(given.as_slice()?);
     }
     Ok(next)
@@ -180,7 +156,7 @@ fn forward<'py, E: Number>(
     let u = Samples::<E>::of(u, p.vocabulary().is_some())?;
     let (streams, length) = sizes(p, &u, "batch, length")?;
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[streams, length])?;
-    let resets = per_sample::<bool>("resets", resets, "b", "flags", &[streams, length])?;
+    let resets = flags("resets", resets, &[streams, length])?;
     let lengths = per_sample::<i64>("lengths", lengths, "iu", "integers", &[streams])?;
     let lengths = match &lengths {
         Some(l) => Some(
@@ -202,11 +178,13 @@ fn forward<'py, E: Number>(
         let (states, answers) = (states.as_slice_mut()?, answers.as_slice_mut()?);
         let timing = Timing {
             dt: dt.as_ref().map(|a| a.as_slice()).transpose()?,
-            resets: resets.as_ref().map(|a| a.as_slice()).transpose()?,
+            resets: resets.as_deref(),
             lengths: lengths.as_deref(),
         };
-        let call = Sequences { input: u.input()?, streams, length, timing, method: method_of(method)? };
-        py.detach(|| p.forward(&Team::all()?, &call, states, answers)).map_err(raise)?;
+        let call = Sequences { input: u.input()?, streams, length, timing, method: method_of(method)?, stop: None };
+        let long = is_long(streams * length, p.cost());
+        let forward = |stop: &_| p.forward(&Team::all()?, &Sequences { stop: Some(stop), ..call }, states, answers);
+        interruptible(py, long, forward)?.map_err(raise)?;
     }
     Ok((y.into_any(), next.into_any()))
 }
@@ -226,8 +204,9 @@ fn step<'py, E: Number>(
     let y = output::<E>(py, None, &[streams, p.d_output()])?;
     {
         let (mut states, mut answers) = (next.try_readwrite()?, y.try_readwrite()?);
-        let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        p.step(states.as_slice_mut()?, streams, u.input()?, dt, answers.as_slice_mut()?).map_err(raise)?;
+        let (states, answers) = (states.as_slice_mut()?, answers.as_slice_mut()?);
+        let (dt, input) = (dt.as_ref().map(|a| a.as_slice()).transpose()?, u.input()?);
+        sample(py, streams, || p.step(states, streams, input, dt, answers)).map_err(raise)?;
     }
     Ok((y.into_any(), next.into_any()))
 }

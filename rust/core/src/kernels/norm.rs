@@ -2,15 +2,16 @@
 
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 
-/// Which normalisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormKind {
-    /// (x - mean + shift) / sqrt(var + eps) * weight + bias, var biased.
-    Layer,
-    /// x / sqrt(mean(x^2) + eps) * weight + bias
-    Rms,
-    /// x * weight + bias
-    Affine,
+named! {
+    /// Which normalisation, by its name in a Document.
+    pub enum NormKind {
+        /// (x - mean + shift) / sqrt(var + eps) * weight + bias, var biased.
+        Layer = "layer",
+        /// x / sqrt(mean(x^2) + eps) * weight + bias
+        Rms = "rms",
+        /// x * weight + bias
+        Affine = "affine",
+    }
 }
 
 /// A normalisation of rows of `d` channels.

@@ -1,4 +1,4 @@
-//! Element-wise functions, gated linear units, softmax.
+//! Element-wise functions, and gated linear units.
 //!
 //! In `f32` every function is within 2e-7 max(1, |f|) of the exact one over the whole range, in `f64` within
 //! 1e-13 of it; NaN stays NaN. Infinities have the limit as their value.
@@ -6,180 +6,118 @@
 use super::{Elem, GROUP, Isa, Kernel, Lanes, padded};
 use std::f64::consts::{LN_2, LOG2_E};
 
-/// An element-wise function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Function {
-    /// x
-    Identity,
-    /// x Phi(x), by erf.
-    Gelu,
-    /// Its tanh approximation.
-    GeluTanh,
-    /// max(x, 0)
-    Relu,
-    /// Slope 0.01 below zero.
-    LeakyRelu,
-    /// x sigmoid(x)
-    Silu,
-    /// 1 / (1 + exp(-x))
-    Sigmoid,
-    /// tanh(x)
-    Tanh,
-    /// log(1 + exp(x)), linear above 20.
-    Softplus,
-    /// exp(x) - 1 below zero, else x.
-    Elu,
-    /// relu(x)^2
-    Sqrelu,
-}
-
-impl Function {
-    /// Every one of them.
-    pub const ALL: [Function; 11] = [
-        Function::Identity,
-        Function::Gelu,
-        Function::GeluTanh,
-        Function::Relu,
-        Function::LeakyRelu,
-        Function::Silu,
-        Function::Sigmoid,
-        Function::Tanh,
-        Function::Softplus,
-        Function::Elu,
-        Function::Sqrelu,
-    ];
-
-    /// Its name in a Document.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Function::Identity => "identity",
-            Function::Gelu => "gelu",
-            Function::GeluTanh => "gelu_tanh",
-            Function::Relu => "relu",
-            Function::LeakyRelu => "leaky_relu",
-            Function::Silu => "silu",
-            Function::Sigmoid => "sigmoid",
-            Function::Tanh => "tanh",
-            Function::Softplus => "softplus",
-            Function::Elu => "elu",
-            Function::Sqrelu => "sqrelu",
-        }
-    }
-
-    /// The one of that name in a Document.
-    pub fn named(name: &str) -> Option<Function> {
-        Function::ALL.into_iter().find(|f| f.name() == name)
-    }
-}
-
 /// A function as a type, so that a loop over it is compiled for it.
-pub trait Curve {
+pub trait Elementwise {
     /// The function, lane by lane.
     fn apply<L: Lanes>(lanes: L, x: L::V) -> L::V;
 }
 
-/// Evaluates an expression in which `$curve` is the [`Curve`] of a [`Function`]: the choice stands outside the loop.
-macro_rules! with_curve {
-    ($function:expr, $curve:ident => $body:expr) => {{
-        use $crate::kernels::pointwise::{Function, curves};
-        macro_rules! arm {
-            ($name:ident) => {{
-                type $curve = curves::$name;
-                $body
-            }};
+/// Makes the one list of element-wise functions: the enum with its names, a type for each, and `with_function!`, which
+/// evaluates an expression in which a name stands for that type: the function is chosen once, outside the loop.
+macro_rules! functions {
+    ($dollar:tt $($(#[$doc:meta])* $function:ident $name:literal |$lanes:ident, $x:ident| $body:expr;)+) => {
+        named! {
+            /// An element-wise function, by its name in a Document.
+            pub enum Function { $($(#[$doc])* $function = $name,)+ }
         }
-        match $function {
-            Function::Identity => arm!(Identity),
-            Function::Gelu => arm!(Gelu),
-            Function::GeluTanh => arm!(GeluTanh),
-            Function::Relu => arm!(Relu),
-            Function::LeakyRelu => arm!(LeakyRelu),
-            Function::Silu => arm!(Silu),
-            Function::Sigmoid => arm!(Sigmoid),
-            Function::Tanh => arm!(Tanh),
-            Function::Softplus => arm!(Softplus),
-            Function::Elu => arm!(Elu),
-            Function::Sqrelu => arm!(Sqrelu),
+
+        mod functions {
+            use super::*;
+            $(
+                pub struct $function;
+                impl Elementwise for $function {
+                    #[inline(always)]
+                    fn apply<L: Lanes>($lanes: L, $x: L::V) -> L::V {
+                        $body
+                    }
+                }
+            )+
         }
-    }};
+
+        macro_rules! with_function {
+            ($dollar chosen:expr, $dollar typed:ident => $dollar then:expr) => {
+                match $dollar chosen {
+                    $(Function::$function => {
+                        type $dollar typed = functions::$function;
+                        $dollar then
+                    })+
+                }
+            };
+        }
+    };
 }
 
-/// The functions as types.
-pub mod curves {
-    use super::*;
+functions! {$
+    /// x
+    Identity "identity" |_lanes, x| x;
 
-    macro_rules! curve {
-        ($name:ident, |$lanes:ident, $x:ident| $body:expr) => {
-            /// See the [`Function`] of this name.
-            pub struct $name;
-            impl Curve for $name {
-                #[inline(always)]
-                fn apply<L: Lanes>($lanes: L, $x: L::V) -> L::V {
-                    $body
-                }
-            }
-        };
-    }
-
-    curve!(Identity, |_lanes, x| x);
-
+    /// x Phi(x), by erf.
     // The tail Phi(-t) is 2^q(t). At t = 12 it is below 1e-32, and q still above the least exponent.
-    curve!(Gelu, |lanes, x| if single::<L>() {
+    Gelu "gelu" |lanes, x| if single::<L>() {
         let t = lanes.min(lanes.abs(x), number(lanes, 12.0));
         let tail = lanes.exp2_normal(poly32(lanes, t, &LOG2_TAIL));
         lanes.nfma(t, tail, relu(lanes, x))
     } else {
         lanes.map(x, |x| L::E::of(gelu64(x.f64())))
-    });
+    };
 
+    /// GELU's tanh approximation.
     // (1 + tanh(v)) / 2 is 1 / (1 + exp(-2 v)).
-    curve!(GeluTanh, |lanes, x| {
+    GeluTanh "gelu_tanh" |lanes, x| {
         const SLOPE: f64 = -2.0 * 0.797_884_560_802_865_4 * LOG2_E;
         let low = lanes.max(x, number(lanes, -10.0));
         let t = lanes.min(low, number(lanes, 10.0));
         let slope = lanes.fma(lanes.mul(t, t), number(lanes, SLOPE * 0.044_715), number(lanes, SLOPE));
         let e = lanes.exp2_normal(lanes.mul(t, slope));
         lanes.div(low, lanes.add(e, number(lanes, 1.0)))
-    });
+    };
 
-    curve!(Relu, |lanes, x| relu(lanes, x));
+    /// max(x, 0)
+    Relu "relu" |lanes, x| relu(lanes, x);
 
-    curve!(LeakyRelu, |lanes, x| lanes.max(x, lanes.mul(x, number(lanes, 0.01))));
+    /// Slope 0.01 below zero.
+    LeakyRelu "leaky_relu" |lanes, x| lanes.max(x, lanes.mul(x, number(lanes, 0.01)));
 
-    curve!(Silu, |lanes, x| {
+    /// x sigmoid(x)
+    Silu "silu" |lanes, x| {
         let low = lanes.max(x, number(lanes, -exp_range::<L>()));
         let e = exp(lanes, lanes.min(low, number(lanes, exp_range::<L>())), -1.0);
         lanes.div(low, lanes.add(e, number(lanes, 1.0)))
-    });
+    };
 
-    curve!(Sigmoid, |lanes, x| {
+    /// 1 / (1 + exp(-x))
+    Sigmoid "sigmoid" |lanes, x| {
         let one = number(lanes, 1.0);
         lanes.div(one, lanes.add(exp(lanes, clamp(lanes, x, exp_range::<L>()), -1.0), one))
-    });
+    };
 
+    /// tanh(x)
     // With E = exp(2 x) - 1, E / (E + 2).
-    curve!(Tanh, |lanes, x| {
+    Tanh "tanh" |lanes, x| {
         let e = expm1(lanes, clamp(lanes, x, if single::<L>() { 10.0 } else { 20.0 }), 2.0);
         lanes.div(e, lanes.add(e, number(lanes, 2.0)))
-    });
+    };
 
+    /// log(1 + exp(x)), linear above 20.
     // max(x, 0) + log1p(exp(-|x|)); above 20 float32 does not tell it from x.
-    curve!(Softplus, |lanes, x| if single::<L>() {
+    Softplus "softplus" |lanes, x| if single::<L>() {
         let u = exp(lanes, lanes.min(lanes.abs(x), number(lanes, exp_range::<L>())), -1.0);
         lanes.fma(u, poly32(lanes, u, &LOG1P), relu(lanes, x))
     } else {
         lanes.map(x, |x| if x.f64() > 20.0 { x } else { L::E::of(libm::log1p(libm::exp(x.f64()))) })
-    });
+    };
 
-    curve!(Elu, |lanes, x| {
+    /// exp(x) - 1 below zero, else x.
+    Elu "elu" |lanes, x| {
         let low = lanes.max(lanes.min(x, number(lanes, 0.0)), number(lanes, -exp_range::<L>()));
         lanes.add(relu(lanes, x), expm1(lanes, low, 1.0))
-    });
+    };
 
-    curve!(Sqrelu, |lanes, x| {
+    /// max(x, 0)^2
+    Sqrelu "sqrelu" |lanes, x| {
         let r = relu(lanes, x);
         lanes.mul(r, r)
-    });
+    };
 }
 
 #[inline(always)]
@@ -370,7 +308,7 @@ impl<E: Elem> Rows<E> {
     fn abreast<L: Lanes<E = E>, const N: usize>(self, lanes: L) {
         let Self { function, rows, len, p, stride } = self;
         let wide = len - len % (N * L::LANES);
-        with_curve!(function, C => {
+        with_function!(function, C => {
             for row in 0..rows {
                 // SAFETY: the maker answers for `rows` rows of `len` elements, of which LANES is a divisor.
                 unsafe {
@@ -453,7 +391,7 @@ impl<E: Elem, const G: usize> Unpack<E, G> {
             let (row, i) = (i / (G * GROUP), i % (G * GROUP));
             (from.0.add(i / GROUP * from.1 + row * GROUP + i % GROUP), to.0.offset(row as isize * to.1).add(i))
         };
-        with_curve!(function, C => {
+        with_function!(function, C => {
             let mut i = 0;
             // SAFETY: as above.
             unsafe {
@@ -500,7 +438,7 @@ impl<E: Elem> Kernel<E> for GluKernel<'_, E> {
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         let Self { gate, rows, d, x, y } = self;
         let whole = d / GROUP * GROUP;
-        with_curve!(gate, C => {
+        with_function!(gate, C => {
             for row in 0..rows {
                 // SAFETY: `glu` checked the lengths. Whole groups of both halves lie within the row; the rest of
                 // each half is copied out, since the second half's last group may reach beyond the row.
@@ -527,28 +465,10 @@ impl<E: Elem> Kernel<E> for GluKernel<'_, E> {
     }
 }
 
-/// Softmax, or its logarithm, over each run of `size` channels of `rows` rows of `d`, in place.
-///
-/// Computed in `f64`, with the run's maximum taken off first; a run that holds a NaN becomes NaN.
-pub fn softmax<E: Elem>(log: bool, rows: usize, d: usize, size: usize, x: &mut [E]) {
-    let stride = padded(d);
-    assert!(size > 0 && d.is_multiple_of(size) && x.len() >= rows * stride);
-    for row in x[..rows * stride].chunks_exact_mut(stride.max(1)) {
-        for run in row[..d].chunks_exact_mut(size) {
-            let greatest = run.iter().fold(f64::NEG_INFINITY, |m, x| if x.f64() > m { x.f64() } else { m });
-            let sum: f64 = run.iter().map(|x| libm::exp(x.f64() - greatest)).sum();
-            let log_sum = libm::log(sum);
-            for x in run {
-                let below = x.f64() - greatest;
-                *x = E::of(if log { below - log_sum } else { libm::exp(below) / sum });
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::Named;
 
     const SIZES: [usize; 8] = [1, 3, 15, 16, 17, 24, 64, 100];
 
@@ -608,7 +528,7 @@ mod tests {
     #[test]
     fn functions_are_within_2e7_of_float64() {
         for isa in Isa::all() {
-            for function in Function::ALL {
+            for &(_, function) in Function::NAMES {
                 let (error, x) = worst::<f32>(isa, function);
                 eprintln!("{} {function:?}: {error:.2e} at {x}", isa.name());
                 assert!(error <= 2e-7, "{} {function:?}: {error:.2e} at {x}", isa.name());
@@ -619,7 +539,7 @@ mod tests {
     #[test]
     fn float64_functions_are_within_1e13() {
         for isa in Isa::all() {
-            for function in Function::ALL {
+            for &(_, function) in Function::NAMES {
                 let (error, x) = worst::<f64>(isa, function);
                 assert!(error <= 1e-13, "{} {function:?}: {error:.2e} at {x}", isa.name());
             }
@@ -629,7 +549,7 @@ mod tests {
     fn check_special<E: Elem>() {
         let payload = E::of(f64::NAN);
         for isa in Isa::all() {
-            for function in Function::ALL {
+            for &(_, function) in Function::NAMES {
                 let mut x = [E::ZERO; GROUP];
                 let inf = E::of(f64::INFINITY);
                 x[..3].copy_from_slice(&[payload, inf, E::ZERO - inf]);
@@ -657,7 +577,7 @@ mod tests {
     #[test]
     fn every_nan_stays() {
         for isa in Isa::all() {
-            for function in Function::ALL {
+            for &(_, function) in Function::NAMES {
                 for bits in [0x7fc0_0001_u32, 0xffc0_0080, 0x7fff_ffff, 0x7f80_0001] {
                     let mut x = [f32::from_bits(bits); GROUP];
                     run(isa, function, 1, GROUP, &mut x);
@@ -733,7 +653,7 @@ mod tests {
     fn check_glu<E: Elem>(bound: f64) {
         for isa in Isa::all() {
             for d in SIZES {
-                for gate in Function::ALL {
+                for &(_, gate) in Function::NAMES {
                     let (rows, stride) = (3, padded(2 * d));
                     let mut x = vec![E::of(f64::NAN); rows * stride];
                     for (row, x) in x.chunks_exact_mut(stride).enumerate() {
@@ -765,34 +685,5 @@ mod tests {
     fn glu_is_the_product_of_its_halves() {
         check_glu::<f32>(4e-7);
         check_glu::<f64>(1e-13);
-    }
-
-    #[test]
-    fn softmax_sums_to_one_whatever_the_offset() {
-        for (d, size) in [(1, 1), (10, 10), (12, 4), (100, 25)] {
-            let stride = padded(d);
-            let mut x = vec![f32::NAN; 2 * stride];
-            for row in 0..2 {
-                (0..d).for_each(|i| x[row * stride + i] = ((i * 5 + row) as f32).sin() * 4.0 + 900.0);
-            }
-            let mut y = x.clone();
-            softmax(false, 2, d, size, &mut x);
-            softmax(true, 2, d, size, &mut y);
-            for row in 0..2 {
-                for run in 0..d / size {
-                    let at = row * stride + run * size..row * stride + (run + 1) * size;
-                    assert!((x[at.clone()].iter().sum::<f32>() - 1.0).abs() < 1e-6);
-                    for i in at {
-                        assert!((x[i].ln() - y[i]).abs() < 1e-5 && y[i] <= 0.0);
-                    }
-                }
-            }
-        }
-        let mut x = [1.0, f32::NAN, 2.0, 3.0];
-        let mut padded_row = [0f32; GROUP];
-        padded_row[..4].copy_from_slice(&x);
-        softmax(false, 1, 4, 2, &mut padded_row);
-        x.copy_from_slice(&padded_row[..4]);
-        assert!(x[0].is_nan() && x[1].is_nan() && (x[2] + x[3] - 1.0).abs() < 1e-6);
     }
 }

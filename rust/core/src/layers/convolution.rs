@@ -5,11 +5,14 @@ use super::system::System;
 use crate::conv::CausalConv;
 use crate::discretize::{Disc, discretize_mode};
 use crate::document::Diagonal;
+use crate::error::Result;
 use crate::kernels::{Elem, Isa, padded};
-use crate::layers::impulse::kernels_of;
-use crate::threads::{Shared, Team};
+use crate::layers::lti::kernels_of;
+use crate::shared::Shared;
+use crate::threads::Team;
 use num_complex::Complex64;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the kernels come from.
 #[derive(Debug)]
@@ -40,13 +43,16 @@ impl Source {
     }
 
     /// (M, H, length) in float64; shorter sequences than the cut have shorter kernels.
-    pub fn kernels(&self, isa: Isa, team: &Team, length: usize) -> (usize, Vec<f64>) {
+    ///
+    /// # Errors
+    /// As [`System::recurrence`].
+    pub fn kernels(&self, isa: Isa, team: &Team, length: usize) -> Result<(usize, Vec<f64>)> {
         match self {
             Source::System(system, cut) => {
                 let n = length.min(*cut);
-                (n, kernels_of(system, isa, team, n))
+                Ok((n, kernels_of(system, isa, team, n)?))
             }
-            Source::Dss(node, rate) => (length, dss_kernels(node, *rate, length)),
+            Source::Dss(node, rate) => Ok((length, dss_kernels(node, *rate, length))),
         }
     }
 }
@@ -55,17 +61,16 @@ impl Source {
 /// with Re A > 0 are normalised at their last sample instead (Gupta et al. 2022, eq. 9).
 fn dss_kernels(node: &Diagonal, rate: f64, length: usize) -> Vec<f64> {
     const EPSILON: f64 = 1e-7;
-    let (m, h, n, s) = (node.ssm.outputs(), node.ssm.channels(), node.ssm.modes(), node.systems());
+    let (m, h, n) = (node.ssm.outputs(), node.ssm.channels(), node.ssm.modes());
     let mut kernels = vec![0.0; m * h * length];
     for (v, kernel) in kernels.chunks_exact_mut(length).enumerate() {
         let channel = v % h;
         for i in 0..n {
-            let at = channel % s * n + i;
-            let a = node.a.data[at];
-            let z = a * (node.ssm.step(channel, i).unwrap_or(1.0) * rate);
+            let a = node.a.row(channel % node.systems())[i];
+            let z = a * (node.ssm.step(channel, i) * rate);
             let x = a * ((z * length as f64).exp() - 1.0);
             let scale = node.ssm.c.data[v * n + i]
-                * node.b.data[at]
+                * node.input(channel, i)
                 * discretize_mode(Disc::Zoh, 0.5, z, 1.0).a_minus_one
                 * (x.conj() / (x.norm_sqr() + EPSILON));
             for (l, k) in kernel.iter_mut().enumerate() {
@@ -79,27 +84,38 @@ fn dss_kernels(node: &Diagonal, rate: f64, length: usize) -> Vec<f64> {
 
 impl<E: Elem> Convolution<E> {
     /// `skip(m, h)` is the direct path D.
+    ///
+    /// # Errors
+    /// As [`System::recurrence`].
     pub fn new(
         forward: Source,
         backward: Option<Source>,
         head_major: bool,
         skip: impl Fn(usize, usize) -> f64,
-    ) -> Self {
+    ) -> Result<Self> {
+        for source in [Some(&forward), backward.as_ref()].into_iter().flatten() {
+            source.kernels(Isa::Scalar, &Team::ALONE, 1)?;
+        }
         let (m, h) = forward.shape();
         let skip = (0..m * h).map(|v| skip(v / h, v % h)).collect();
-        Self { forward, backward, head_major, skip, precision: PhantomData }
+        Ok(Self { forward, backward, head_major, skip, precision: PhantomData })
     }
 
-    /// Convolves `rows` samples of one stream: `x` rows of padded(H), `y` rows of padded(M H).
-    pub fn run(&self, isa: Isa, team: &Team, rows: usize, x: &[E], y: &mut [E]) {
+    /// Convolves `rows` samples of one stream: `x` rows of padded(H), `y` rows of padded(M H). Once `stop` is set, what is
+    /// left stays as it is.
+    pub fn run(&self, isa: Isa, team: &Team, stop: &AtomicBool, rows: usize, x: &[E], y: &mut [E]) {
+        const CHECKED: &str = "checked when it was made";
         let (m, h) = self.forward.shape();
         let (from, to) = (padded(h), padded(m * h));
         let conv = CausalConv::new(rows);
-        let (n, forward) = self.forward.kernels(isa, team, rows);
-        let backward = self.backward.as_ref().map(|b| b.kernels(isa, team, rows));
-        let out = Shared(y.as_mut_ptr());
+        let (n, forward) = self.forward.kernels(isa, team, rows).expect(CHECKED);
+        let backward = self.backward.as_ref().map(|b| b.kernels(isa, team, rows).expect(CHECKED));
+        let out = Shared::new(y.as_mut_ptr());
         assert!(y.len() >= rows * to && x.len() >= rows * from);
         team.each(m * h, |_, v| {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
             let (output, channel) = (v / h, v % h);
             let column = if self.head_major { channel * m + output } else { v };
             let mut scratch = conv.scratch();
@@ -107,14 +123,15 @@ impl<E: Elem> Convolution<E> {
             let u = |t: usize| x[t * from + channel].f64();
             let answers = conv.run((0..rows).map(u), &kernel, &mut scratch);
             for (t, &answer) in answers.iter().enumerate().take(rows) {
-                // SAFETY: no other item has this column.
+                // SAFETY: `y` has `rows` rows of `to` elements, and no other item has this column.
                 unsafe { out.part(t * to + column, 1)[0] = E::of(answer + self.skip[v] * u(t)) };
             }
             if let Some((n, backward)) = &backward {
                 let kernel = conv.spectrum(backward[v * n..][..*n].iter().copied(), &mut scratch);
                 let answers = conv.run((0..rows).rev().map(u), &kernel, &mut scratch);
                 for t in 0..rows.saturating_sub(1) {
-                    // SAFETY: as above. The answer to all samples after t.
+                    // The answer to all samples after t.
+                    // SAFETY: row t is one of `rows`, and no other item has this column.
                     unsafe { out.part(t * to + column, 1)[0] += E::of(answers[rows - 2 - t]) };
                 }
             }

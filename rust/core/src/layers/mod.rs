@@ -1,7 +1,7 @@
 //! The layers that hold state.
 
 pub mod convolution;
-pub mod impulse;
+mod delay;
 pub mod lti;
-pub mod spectrum;
+pub mod mimo;
 pub mod system;

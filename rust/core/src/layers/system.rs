@@ -1,14 +1,15 @@
 //! The systems of a layer in float64, and the recurrences made from them for lanes and step sizes.
 
-use crate::discretize::{self, DplrBar, ModeBar, RealSchur};
-use crate::document::{ComplexArray, Dense, Diagonal, Dplr};
-use crate::error::{Error, Result};
-use crate::kernels::ahead::Single;
-use crate::kernels::by_modes::ByModes;
+use super::delay;
+use crate::discretize::{Disc, DplrBar, ModeBar};
+use crate::document::{Dense, Diagonal, Dplr, Node, StateSpace};
+use crate::error::Result;
 use crate::kernels::chunk::{ChunkMatrices, Shape, Transition};
 use crate::kernels::dense::Triangular;
-use crate::kernels::diagonal::{self, Modes};
+use crate::kernels::diagonal::{self, DiagonalModes};
 use crate::kernels::dplr::{self, LowRank};
+use crate::kernels::lookahead::SampleCount;
+use crate::kernels::modal::Modal;
 use crate::kernels::window::Window;
 use crate::kernels::{Aligned, Elem, GROUP, Isa};
 use num_complex::Complex64;
@@ -30,7 +31,7 @@ pub struct Lane {
 #[derive(Debug)]
 pub enum Recurrence<E> {
     /// S4D and its like.
-    Diagonal(Modes<E>),
+    Diagonal(DiagonalModes<E>),
     /// S4.
     LowRank(LowRank<E>),
     /// LSSL.
@@ -77,11 +78,11 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
-    /// Makes the state one that runs can go on from, after `single` samples.
-    pub fn settle(&self, isa: Isa, single: Single, stagger: usize, state: &mut [E]) {
+    /// Moves the state on by the inputs that are pending after `single` samples: runs of samples go on from there.
+    pub fn apply_pending(&self, isa: Isa, single: SampleCount, stagger: usize, state: &mut [E]) {
         match self {
-            Recurrence::Diagonal(r) => r.settle(isa, single, stagger, state),
-            Recurrence::LowRank(r) => r.settle(isa, single, stagger, state),
+            Recurrence::Diagonal(r) => r.apply_pending(isa, single, stagger, state),
+            Recurrence::LowRank(r) => r.apply_pending(isa, single, stagger, state),
             Recurrence::Triangular(_) | Recurrence::Window(_) => {}
         }
     }
@@ -145,92 +146,80 @@ pub struct System {
 enum Kind {
     Diagonal(Diagonal),
     Dplr(Dplr),
-    Dense(Dense, Vec<RealSchur>),
+    Dense(Dense),
 }
 
 impl System {
-    /// S4D and its like. `reverse` reads it by C_reverse; `delay` samples are passed before it is read.
-    pub fn diagonal(node: Diagonal, rate: f64, delay: usize, reverse: bool) -> Self {
-        Self { kind: Kind::Diagonal(node), rate, delay, reverse, window: None }
+    /// The systems of a layer whose channels are independent of one another; `None` for all others.
+    pub fn of(node: &Node, rate: f64) -> Option<Self> {
+        let kind = match node {
+            Node::Diagonal(node) if node.disc != Disc::Dss => Kind::Diagonal(node.clone()),
+            Node::Dplr(node) => Kind::Dplr(node.clone()),
+            Node::Dense(node) => Kind::Dense(node.clone()),
+            Node::Diagonal(_)
+            | Node::DiagonalMimo(_)
+            | Node::Selective(_)
+            | Node::Linear(_)
+            | Node::Embedding(_)
+            | Node::Norm(_)
+            | Node::Activation(_)
+            | Node::Glu(_)
+            | Node::Conv1d(_)
+            | Node::Pool(_)
+            | Node::Sequential(_)
+            | Node::Residual(_)
+            | Node::Gate(_) => return None,
+        };
+        Some(Self { kind, rate, delay: 0, reverse: false, window: None })
     }
 
-    /// S4.
-    pub fn dplr(node: Dplr, rate: f64, delay: usize, reverse: bool) -> Self {
-        Self { kind: Kind::Dplr(node), rate, delay, reverse, window: None }
+    /// The same read by C_reverse.
+    pub fn reversed(self) -> Self {
+        Self { reverse: true, ..self }
     }
 
-    /// LSSL.
-    pub fn dense(node: Dense, rate: f64, delay: usize, reverse: bool) -> Result<Self> {
-        let n = node.ssm.modes();
-        let schur = node.a.data.chunks_exact(n * n).map(|a| RealSchur::new(a, n)).collect::<Result<_>>()?;
-        Ok(Self { kind: Kind::Dense(node, schur), rate, delay, reverse, window: None })
+    /// The same read after `delay` samples without input.
+    pub fn delayed(self, delay: usize) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// The same with its kernel cut off after `taps` samples: then these are all its memory.
+    pub fn windowed(self, taps: usize) -> Self {
+        Self { window: Some(taps), ..self }
     }
 
     /// H
     pub fn channels(&self) -> usize {
-        match &self.kind {
-            Kind::Diagonal(d) => d.ssm.channels(),
-            Kind::Dplr(d) => d.ssm.channels(),
-            Kind::Dense(d, _) => d.ssm.channels(),
-        }
+        self.sizes().0
     }
 
     /// M
     pub fn outputs(&self) -> usize {
-        match &self.kind {
-            Kind::Diagonal(d) => d.ssm.outputs(),
-            Kind::Dplr(d) => d.ssm.outputs(),
-            Kind::Dense(d, _) => d.ssm.outputs(),
-        }
+        self.sizes().1
     }
 
     /// N
     pub fn modes(&self) -> usize {
+        self.sizes().2
+    }
+
+    fn sizes(&self) -> (usize, usize, usize) {
+        fn of<T>(ssm: &StateSpace<T>) -> (usize, usize, usize) {
+            (ssm.channels(), ssm.outputs(), ssm.modes())
+        }
         match &self.kind {
-            Kind::Diagonal(d) => d.ssm.modes(),
-            Kind::Dplr(d) => d.ssm.modes(),
-            Kind::Dense(d, _) => d.ssm.modes(),
+            Kind::Diagonal(node) => of(&node.ssm),
+            Kind::Dplr(node) => of(&node.ssm),
+            Kind::Dense(node) => of(&node.ssm),
         }
-    }
-
-    /// Fails where a channel has no discrete system at this rate: a pole of the transform.
-    pub fn check(&self) -> Result<()> {
-        for h in 0..self.channels() {
-            match &self.kind {
-                Kind::Diagonal(_) => {}
-                Kind::Dplr(node) => drop(self.bar(node, h, 1.0)?),
-                Kind::Dense(node, schur) => {
-                    let step = node.ssm.step(h, 0).unwrap_or(1.0) * self.rate;
-                    let near = |l: &Complex64| (1.0 - node.alpha * step * l).norm() < 1e-12;
-                    if let Some(pole) = schur[h % node.systems()].eigenvalues().iter().find(|l| near(l)) {
-                        return Err(Error::Value(format!(
-                            "channel {h}: the eigenvalue {pole} times the step size {step} is a pole of the transform"
-                        )));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Channel `h` of an S4 layer, discretised with its step size times `dt`.
-    fn bar(&self, node: &Dplr, h: usize, dt: f64) -> Result<DplrBar> {
-        let (n, s) = (node.ssm.modes(), node.systems());
-        let row = |v: &ComplexArray, k: usize| v.data[(k * s + h % s) * n..][..n].to_vec();
-        let q = node.q.as_ref().unwrap_or(&node.p);
-        let (p, q): (Vec<_>, Vec<_>) = (0..node.rank()).map(|k| (row(&node.p, k), row(q, k))).unzip();
-        let p: Vec<_> = p.iter().map(Vec::as_slice).collect();
-        let q: Vec<_> = q.iter().map(Vec::as_slice).collect();
-        let step = node.ssm.step(h, 0).unwrap_or(1.0) * self.rate * dt;
-        discretize::discretize_dplr(&row(&node.a, 0), &p, &q, &row(&node.b, 0), step, node.conjugate_pairs)
     }
 
     /// Where the state moves by poles alone: mode n of an output as (Abar, what reads it).
     pub fn poles(&self) -> Option<impl Fn(Lane, usize) -> (Complex64, Complex64) + Sync> {
         let Kind::Diagonal(node) = &self.kind else { return None };
-        Some(move |lane, n| {
-            let bar = self.mode_bar(node, lane, n, 1.0);
-            (bar.a, self.reads(node, lane, n, &bar))
+        Some(move |lane: Lane, n| {
+            let bar = node.mode(lane.channel, n, self.rate);
+            (bar.a, self.reader(node, lane, n, &bar))
         })
     }
 
@@ -244,7 +233,7 @@ impl System {
     pub fn chunk_shape(&self) -> Shape {
         match self.kind {
             Kind::Diagonal(_) => Shape { samples: 16, tile: 36 },
-            Kind::Dplr(_) | Kind::Dense(..) => Shape { samples: 64, tile: 96 },
+            Kind::Dplr(_) | Kind::Dense(_) => Shape { samples: 64, tile: 96 },
         }
     }
 
@@ -266,13 +255,8 @@ impl System {
                 let far = outputs * 2 * modes * (2 * samples + 2 * modes) > LAST_CACHE || outputs >= PAGE;
                 modes > FEW_MODES && modes <= MANY_MODES && rows >= if far { MANY_ROWS } else { FEW_ROWS }
             }
-            Kind::Dense(..) => true,
+            Kind::Dense(_) => true,
         }
-    }
-
-    /// The same with its kernel cut off after `taps` samples: then these are all its memory.
-    pub fn windowed(self, taps: usize) -> Self {
-        Self { window: Some(taps), ..self }
     }
 
     /// Whether long runs can go through chunk matrices.
@@ -282,20 +266,23 @@ impl System {
 
     /// The recurrence of a group of lanes with every step size multiplied by `dt`. Its state is the one that the
     /// recurrence at `dt` = 1 has.
-    pub fn recurrence<E: Elem>(&self, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {
+    ///
+    /// # Errors
+    /// [`Error::Value`] where the transform has a pole at such a step size.
+    pub fn recurrence<E: Elem>(&self, lanes: &[Option<Lane>; GROUP], dt: f64) -> Result<Recurrence<E>> {
         if let Some(taps) = self.window {
-            let whole = Self { window: None, ..self.clone() }.recurrence::<f64>(lanes, dt);
+            let whole = Self { window: None, ..self.clone() }.recurrence::<f64>(lanes, dt)?;
             let mut impulse = Aligned::<f64>::zeros(taps * GROUP);
             impulse[..GROUP].fill(1.0);
             let mut kernel = Aligned::<f64>::zeros(taps * GROUP);
             let mut state = Aligned::<f64>::zeros(whole.state_len());
             whole.scan(Isa::Scalar, 0, taps, &impulse, &mut kernel, &mut state);
-            return Recurrence::Window(Window::new(&kernel));
+            return Ok(Recurrence::Window(Window::new(&kernel)));
         }
         match &self.kind {
-            Kind::Diagonal(node) => self.modes_of(node, lanes, dt),
+            Kind::Diagonal(node) => Ok(self.modes_of(node, lanes, dt)),
             Kind::Dplr(node) => self.low_rank_of(node, lanes, dt),
-            Kind::Dense(node, schur) => self.triangular_of(node, schur, lanes, dt),
+            Kind::Dense(node) => self.triangular_of(node, lanes, dt),
         }
     }
 
@@ -308,52 +295,34 @@ impl System {
             if i >= n {
                 return diagonal::Mode::default();
             }
-            let regular = self.mode_bar(node, l, i, 1.0);
-            let c = self.reads(node, l, i, &regular);
+            let regular = node.mode(l.channel, i, self.rate);
+            let c = self.reader(node, l, i, &regular);
             if dt == 1.0 {
                 return diagonal::Mode { delta: regular.a_minus_one, c, gain: Complex64::ONE };
             }
-            let bar = self.mode_bar(node, l, i, dt);
+            let bar = node.mode(l.channel, i, self.rate * dt);
             diagonal::Mode { delta: bar.a_minus_one, c, gain: bar.f / regular.f }
         };
-        Recurrence::Diagonal(Modes::new(n.div_ceil(parts), dt == 1.0, mode))
-    }
-
-    /// Mode `n` of a channel with its step size times `dt`.
-    fn mode_bar(&self, node: &Diagonal, Lane { channel, .. }: Lane, n: usize, dt: f64) -> ModeBar {
-        let lambda = node.a.data[channel % node.systems() * node.ssm.modes() + n];
-        let step = node.ssm.step(channel, n).unwrap_or(1.0) * self.rate * dt;
-        discretize::discretize_mode(node.disc, node.alpha, lambda, step)
+        Recurrence::Diagonal(DiagonalModes::new(n.div_ceil(parts), dt == 1.0, mode))
     }
 
     /// What reads mode `n` of an output, with B, the factor 2 of conjugate pairs and the delay folded in.
-    fn reads(&self, node: &Diagonal, Lane { channel, output, .. }: Lane, n: usize, bar: &ModeBar) -> Complex64 {
-        let (modes, channels) = (node.ssm.modes(), node.ssm.channels());
-        let factor = if node.conjugate_pairs { 2.0 } else { 1.0 };
-        let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
-        let b = node.b.data[channel % node.systems() * modes + n];
-        let read = factor * c.data[(output * channels + channel) * modes + n] * b * bar.f;
+    fn reader(&self, node: &Diagonal, Lane { channel, output, .. }: Lane, n: usize, bar: &ModeBar) -> Complex64 {
+        let c = node.ssm.reader(output, channel, self.reverse)[n];
+        let read = node.factor() * c * node.input(channel, n) * bar.f;
         if self.delay > 0 { read * bar.a.powu(self.delay.try_into().unwrap_or(u32::MAX)) } else { read }
     }
 
-    fn low_rank_of<E: Elem>(&self, node: &Dplr, lanes: &[Option<Lane>; GROUP], dt: f64) -> Recurrence<E> {
-        let (n, h) = (node.ssm.modes(), node.ssm.channels());
-        let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
-        let factor = if node.conjugate_pairs { 2.0 } else { 1.0 };
-        let bars: Vec<Option<(DplrBar, DplrBar, Vec<Complex64>)>> = lanes
-            .iter()
-            .map(|lane| {
-                let l = (*lane)?;
-                let regular = self.bar(node, l.channel, 1.0).ok()?;
-                let mut read: Vec<_> =
-                    c.data[(l.output * h + l.channel) * n..][..n].iter().map(|c| factor * c).collect();
-                for _ in 0..self.delay {
-                    read = before(&regular, &read);
-                }
-                let bar = if dt == 1.0 { regular.clone() } else { self.bar(node, l.channel, dt).ok()? };
-                Some((regular, bar, read))
-            })
-            .collect();
+    fn low_rank_of<E: Elem>(&self, node: &Dplr, lanes: &[Option<Lane>; GROUP], dt: f64) -> Result<Recurrence<E>> {
+        let mut bars: [Option<(DplrBar, DplrBar, Vec<Complex64>)>; GROUP] = [const { None }; GROUP];
+        for (lane, bars) in lanes.iter().zip(&mut bars) {
+            let Some(l) = lane else { continue };
+            let regular = node.bar(l.channel, self.rate)?;
+            let c = node.ssm.reader(l.output, l.channel, self.reverse).iter().map(|c| node.factor() * c).collect();
+            let read = delay::through_low_rank(&regular, c, self.delay);
+            let bar = if dt == 1.0 { regular.clone() } else { node.bar(l.channel, self.rate * dt)? };
+            *bars = Some((regular, bar, read));
+        }
         let products = bars.iter().flatten().map(|(_, bar, _)| bar.v.len()).max().unwrap_or(0);
         // A mode's state is kept in units of its input's gain, where that is a moderate number.
         let moderate = |b: &Complex64| (1e-6..1e6).contains(&b.norm());
@@ -364,75 +333,42 @@ impl System {
             let vw = bar.v.iter().zip(&bar.w).map(|(v, w)| (v[i] * unit, w[i] / unit)).collect();
             Some(dplr::Mode { delta: bar.a_minus_one[i], b: bar.b[i] / unit, c: read[i] * unit, vw })
         };
-        Recurrence::LowRank(LowRank::new(n, products, scaled && dt == 1.0, mode))
+        Ok(Recurrence::LowRank(LowRank::new(node.ssm.modes(), products, scaled && dt == 1.0, mode)))
     }
 
-    fn triangular_of<E: Elem>(
-        &self,
-        node: &Dense,
-        schur: &[RealSchur],
-        lanes: &[Option<Lane>; GROUP],
-        dt: f64,
-    ) -> Recurrence<E> {
-        let (n, h, s) = (node.ssm.modes(), node.ssm.channels(), node.systems());
-        let c = reader(&node.ssm.c, node.ssm.c_reverse.as_ref(), self.reverse);
+    fn triangular_of<E: Elem>(&self, node: &Dense, lanes: &[Option<Lane>; GROUP], dt: f64) -> Result<Recurrence<E>> {
+        let n = node.ssm.modes();
         // The channels of a group often share their outputs' system: each is discretised once.
-        let mut made: Vec<(usize, usize)> = Vec::new();
-        let mut systems: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
-        for (lane, l) in lanes.iter().enumerate() {
-            let Some(l) = l else { continue };
-            if let Some(&(_, at)) = made.iter().find(|(other, _)| lanes[*other].unwrap().channel == l.channel) {
-                made.push((lane, at));
-                continue;
-            }
-            let system = l.channel % s;
-            let step = node.ssm.step(l.channel, 0).unwrap_or(1.0) * self.rate;
-            let b = schur[system].rotate(&node.b.data[system * n..][..n]);
-            systems.push(schur[system].gbt(node.alpha, step * dt, &b));
-            made.push((lane, systems.len() - 1));
-        }
-        let system = |lane: usize| made.iter().find(|(other, _)| *other == lane).map(|&(_, at)| &systems[at]);
-        let read: Vec<Option<Vec<f64>>> = lanes
-            .iter()
-            .map(|l| {
-                let l = (*l)?;
-                let schur = &schur[l.channel % s];
-                let mut read = schur.rotate(&c.data[(l.output * h + l.channel) * n..][..n]);
-                if self.delay > 0 {
-                    let step = node.ssm.step(l.channel, 0).unwrap_or(1.0) * self.rate;
-                    let (a, _) = schur.gbt(node.alpha, step, &vec![0.0; n]);
-                    for _ in 0..self.delay {
-                        read = (0..n).map(|j| (0..n).map(|i| read[i] * a[i * n + j]).sum()).collect();
-                    }
+        let mut channels: Vec<usize> = Vec::new();
+        let mut bars: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
+        let mut of_lane: [Option<(usize, Vec<f64>)>; GROUP] = [const { None }; GROUP];
+        for (lane, of_lane) in lanes.iter().zip(&mut of_lane) {
+            let Some(l) = lane else { continue };
+            let at = match channels.iter().position(|channel| *channel == l.channel) {
+                Some(at) => at,
+                None => {
+                    channels.push(l.channel);
+                    bars.push(node.bar(l.channel, self.rate * dt)?);
+                    channels.len() - 1
                 }
-                Some(read)
-            })
-            .collect();
+            };
+            let mut read = node.reader(l.output, l.channel, self.reverse)?;
+            if self.delay > 0 {
+                read = delay::through_matrix(node.bar(l.channel, self.rate)?.0, read, self.delay);
+            }
+            *of_lane = Some((at, read));
+        }
+        let bar = |lane: usize| of_lane[lane].as_ref().map(|(at, _)| &bars[*at]);
         // An even number of rows, as the chunk matrices want them: the last may be a state that stays zero.
         let even = n.next_multiple_of(2);
-        Recurrence::Triangular(Triangular::new(
+        Ok(Recurrence::Triangular(Triangular::new(
             even,
-            |lane, i, j| match system(lane) {
+            |lane, i, j| match bar(lane) {
                 Some((a, _)) if i < n && j < n => a[i * n + j] - f64::from(u8::from(i == j)),
                 _ => 0.0,
             },
-            |lane, i| system(lane).filter(|_| i < n).map_or(0.0, |(_, b)| b[i]),
-            |lane, i| read[lane].as_ref().filter(|_| i < n).map_or(0.0, |c| c[i]),
-        ))
+            |lane, i| bar(lane).filter(|_| i < n).map_or(0.0, |(_, b)| b[i]),
+            |lane, i| of_lane[lane].as_ref().filter(|_| i < n).map_or(0.0, |(_, read)| read[i]),
+        )))
     }
-}
-
-fn reader<'a, T>(forward: &'a T, backward: Option<&'a T>, reverse: bool) -> &'a T {
-    if reverse { backward.unwrap_or(forward) } else { forward }
-}
-
-/// c Abar: what reads the next state, as a reader of this one.
-fn before(bar: &DplrBar, c: &[Complex64]) -> Vec<Complex64> {
-    let along: Vec<f64> = bar.w.iter().map(|w| c.iter().zip(w).map(|(c, w)| (c * w).re).sum()).collect();
-    (0..c.len())
-        .map(|n| {
-            let low: Complex64 = along.iter().zip(&bar.v).map(|(s, v)| v[n] * *s).sum();
-            c[n] * (bar.a_minus_one[n] + 1.0) - low
-        })
-        .collect()
 }

@@ -2,11 +2,19 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use num_complex::Complex64;
-use ssmrt_core::discretize::Disc;
-use ssmrt_core::document::{
-    Activation, Array, Conv1d, Dense, Diagonal, DiagonalMimo, Document, Dplr, Embedding, Factor, Function, Gate, Glu,
-    Linear, Node, Norm, NormKind, Pool, PoolMode, Residual, Selective, Sequential, StateSpace,
+use ssmrt_core::internals::document::{
+    Activation, ActivationFunction, Array, Conv1d, Dense, Diagonal, DiagonalMimo, Dplr, Embedding, Factor, Gate, Glu,
+    Linear, Matrix, Node, Norm, Pool, PoolMode, Residual, Selective, Sequential, StateSpace,
 };
+use ssmrt_core::internals::kernels::norm::NormKind;
+use ssmrt_core::internals::kernels::pointwise::Function;
+use ssmrt_core::{Disc, Document, Elem, Facts, Isa, Model, Plan, Team};
+use std::sync::Arc;
+
+/// The plan of a Document for rate 1.
+pub fn plan<E: Elem>(document: &Document, isa: Isa) -> Arc<Plan<E>> {
+    Model::new(document.clone(), isa, &Team::ALONE).unwrap().plan(1.0, &Team::ALONE).unwrap()
+}
 
 /// Numbers that look random, the same for the same seed (Vigna's splitmix64).
 pub struct Random(pub u64);
@@ -22,21 +30,28 @@ impl Random {
     }
 
     pub fn real(&mut self, shape: &[usize], low: f64, high: f64) -> Array {
-        Array { shape: shape.to_vec(), data: (0..shape.iter().product()).map(|_| self.uniform(low, high)).collect() }
+        Array::new(shape, (0..shape.iter().product()).map(|_| self.uniform(low, high)).collect())
     }
 
     pub fn complex(&mut self, shape: &[usize], re: (f64, f64), im: (f64, f64)) -> Array<Complex64> {
         let n = shape.iter().product();
-        let data = (0..n).map(|_| Complex64::new(self.uniform(re.0, re.1), self.uniform(im.0, im.1))).collect();
-        Array { shape: shape.to_vec(), data }
+        Array::new(shape, (0..n).map(|_| Complex64::new(self.uniform(re.0, re.1), self.uniform(im.0, im.1))).collect())
     }
 
     pub fn samples(&mut self, n: usize) -> Vec<f64> {
         (0..n).map(|_| self.uniform(-1.0, 1.0)).collect()
     }
 
+    pub fn matrix(&mut self, shape: [usize; 2], low: f64, high: f64) -> Matrix {
+        Matrix::of(shape, &self.real(&shape, low, high).data)
+    }
+
+    fn vector(&mut self, n: usize) -> Array {
+        Array::new(&[n], self.samples(n))
+    }
+
     fn steps(&mut self, h: usize) -> Array {
-        Array { shape: vec![h], data: (0..h).map(|_| 10f64.powf(self.uniform(-3.0, -1.0))).collect() }
+        Array::new(&[h], (0..h).map(|_| 10f64.powf(self.uniform(-3.0, -1.0))).collect())
     }
 }
 
@@ -50,7 +65,6 @@ pub struct Sizes {
 
 fn ssm<T>(r: &mut Random, s: Sizes, c: Array<T>) -> StateSpace<T> {
     StateSpace {
-        name: "layer".into(),
         c,
         d: r.real(&[s.m, s.h], -1.0, 1.0),
         dt: Some(r.steps(s.h)),
@@ -65,6 +79,7 @@ pub fn diagonal(seed: u64, s: Sizes, disc: Disc, conjugate_pairs: bool) -> Node 
     let mut r = Random(seed);
     let c = r.complex(&[s.m, s.h, s.n], (-1.0, 1.0), (-1.0, 1.0));
     Node::Diagonal(Diagonal {
+        name: "layer".into(),
         ssm: ssm(&mut r, s, c),
         a: r.complex(&[s.h, s.n], (-3.0, -0.2), (-30.0, 30.0)),
         b: r.complex(&[s.h, s.n], (-1.0, 1.0), (-1.0, 1.0)),
@@ -78,37 +93,41 @@ pub fn dplr(seed: u64, s: Sizes, rank: usize, conjugate_pairs: bool) -> Node {
     let mut r = Random(seed);
     let c = r.complex(&[s.m, s.h, s.n], (-1.0, 1.0), (-1.0, 1.0));
     Node::Dplr(Dplr {
+        name: "layer".into(),
         ssm: ssm(&mut r, s, c),
         a: r.complex(&[1, s.n], (-3.0, -0.2), (-30.0, 30.0)),
         p: r.complex(&[rank, 1, s.n], (-1.0, 1.0), (-1.0, 1.0)),
         b: r.complex(&[1, s.n], (-1.0, 1.0), (-1.0, 1.0)),
         q: None,
         conjugate_pairs,
+        spectra: Default::default(),
     })
 }
 
 pub fn dense(seed: u64, s: Sizes, alpha: f64) -> Node {
     let mut r = Random(seed);
     let c = r.real(&[s.m, s.h, s.n], -1.0, 1.0);
-    let mut a = r.real(&[1, s.n, s.n], -2.0, 2.0);
+    let mut a = r.real(&[1, s.n, s.n], -2.0, 2.0).data.to_vec();
     for i in 0..s.n {
         for j in 0..i {
-            a.data[i * s.n + j] = -a.data[j * s.n + i];
+            a[i * s.n + j] = -a[j * s.n + i];
         }
-        a.data[i * s.n + i] = r.uniform(-3.0, -1.0);
+        a[i * s.n + i] = r.uniform(-3.0, -1.0);
     }
-    Node::Dense(Dense { ssm: ssm(&mut r, s, c), a, b: r.real(&[1, s.n], -1.0, 1.0), alpha })
+    let (ssm, a) = (ssm(&mut r, s, c), Array::new(&[1, s.n, s.n], a));
+    let schur = Default::default();
+    Node::Dense(Dense { name: "layer".into(), ssm, a, b: r.real(&[1, s.n], -1.0, 1.0), alpha, schur })
 }
 
 pub fn mimo(seed: u64, s: Sizes, disc: Disc) -> Node {
     let mut r = Random(seed);
     Node::DiagonalMimo(DiagonalMimo {
         name: "layer".into(),
-        a: r.complex(&[s.n], (-3.0, -0.2), (-30.0, 30.0)).data,
+        a: r.complex(&[s.n], (-3.0, -0.2), (-30.0, 30.0)),
         b: r.complex(&[s.n, s.h], (-1.0, 1.0), (-1.0, 1.0)),
         c: r.complex(&[s.h, s.n], (-1.0, 1.0), (-1.0, 1.0)),
-        d: Some(r.samples(s.h)),
-        dt: Some(r.steps(s.n).data),
+        d: Some(r.vector(s.h)),
+        dt: Some(r.steps(s.n)),
         disc,
         alpha: 0.5,
         conjugate_pairs: true,
@@ -123,10 +142,10 @@ pub fn selective(seed: u64, h: usize, n: usize) -> Node {
     Node::Selective(Selective {
         name: "layer".into(),
         a: r.real(&[h, n], -5.0, -0.2),
-        x_proj: r.real(&[2 + 2 * n, h], -0.5, 0.5),
-        dt_proj: r.real(&[h, 2], -0.5, 0.5),
-        dt_bias: r.real(&[h], -5.0, -2.0).data,
-        d: r.samples(h),
+        x_proj: r.matrix([2 + 2 * n, h], -0.5, 0.5),
+        dt_proj: r.matrix([h, 2], -0.5, 0.5),
+        dt_bias: r.real(&[h], -5.0, -2.0),
+        d: r.vector(h),
     })
 }
 
@@ -135,8 +154,8 @@ pub fn linear(seed: u64, d_in: usize, d_out: usize) -> Node {
     let scale = 1.0 / (d_in as f64).sqrt();
     Node::Linear(Linear {
         name: String::new(),
-        weight: r.real(&[d_out, d_in], -scale, scale),
-        bias: Some(r.samples(d_out)),
+        weight: r.matrix([d_out, d_in], -scale, scale),
+        bias: Some(r.vector(d_out)),
     })
 }
 
@@ -145,17 +164,16 @@ pub fn sequential(children: Vec<Node>) -> Node {
 }
 
 pub fn activation(function: Function) -> Node {
+    activation_of(ActivationFunction::Pointwise(function))
+}
+
+fn activation_of(function: ActivationFunction) -> Node {
     Node::Activation(Activation { name: String::new(), function, size: None })
 }
 
 /// One layer alone.
 pub fn alone(node: Node, s: Sizes) -> Document {
-    let outputs = if matches!(node, Node::DiagonalMimo(_) | Node::Selective(_)) { s.h } else { s.m * s.h };
-    document(node, s.h, outputs, false)
-}
-
-fn document(root: Node, d_input: usize, d_output: usize, tokens: bool) -> Document {
-    Document { root, d_input, d_output, tokens, meta: Default::default(), fingerprint: 1 }
+    Document::new(node, s.h, Facts::default()).unwrap()
 }
 
 /// A model with every kind of node, of samples or of tokens.
@@ -163,7 +181,7 @@ pub fn everything(h: usize, tokens: bool) -> Document {
     let sizes = Sizes { h, n: 4, m: 1 };
     let norm = |kind| {
         let mut r = Random(7);
-        let (weight, bias) = (Some(r.samples(h)), Some(r.samples(h)));
+        let (weight, bias) = (Some(r.vector(h)), Some(r.vector(h)));
         Node::Norm(Norm { name: String::new(), kind, weight, bias, eps: 1e-5, shift: 0.0 })
     };
     let residual = |children| {
@@ -177,7 +195,7 @@ pub fn everything(h: usize, tokens: bool) -> Document {
         node.ssm.kernel_length = Some(9);
     }
     let first = if tokens {
-        Node::Embedding(Embedding { name: String::new(), weight: Random(1).real(&[5, h], -1.0, 1.0) })
+        Node::Embedding(Embedding { name: String::new(), weight: Random(1).matrix([5, h], -1.0, 1.0) })
     } else {
         linear(1, 2, h)
     };
@@ -200,7 +218,7 @@ pub fn everything(h: usize, tokens: bool) -> Document {
         residual(vec![mimo(5, sizes, Disc::Zoh), mamba]),
         Node::Pool(Pool { name: String::new(), mode: PoolMode::Mean }),
         linear(10, h, 3),
-        activation(Function::LogSoftmax),
+        activation_of(ActivationFunction::LogSoftmax),
     ]);
-    document(root, if tokens { 1 } else { 2 }, 3, tokens)
+    Document::new(root, if tokens { 1 } else { 2 }, Facts::default()).unwrap()
 }

@@ -1,0 +1,115 @@
+//! The convolution kernels of a model's layers, in float64.
+
+use crate::discretize::Disc;
+use crate::document::{DiagonalMimo, Document, Node, StateSpace};
+use crate::error::{Error, Result};
+use crate::kernels::aligned::{Aligned, fits};
+use crate::kernels::linear::{Epilogue, Linear};
+use crate::kernels::{Isa, padded};
+use crate::layers::convolution::Source;
+use crate::layers::system::System;
+use crate::threads::Team;
+
+/// The convolution kernel of state-space layer number `layer`, in the order in which they run: its shape (M, H, length)
+/// and its numbers. A bidirectional layer has its backward kernels after the forward ones; a layer of many inputs and
+/// outputs has (d_out, d_in, length). The direct path D is not in it.
+///
+/// # Errors
+/// [`Error::Value`] where there is no such layer or the length does not fit into memory, [`Error::Unsupported`] where the
+/// layer has no kernel.
+pub fn convolution_kernel(
+    document: &Document,
+    layer: usize,
+    length: usize,
+    rate: f64,
+    isa: Isa,
+    team: &Team,
+) -> Result<([usize; 3], Vec<f64>)> {
+    match document.state_space_layer(layer)? {
+        node @ Node::Diagonal(d) if d.disc == Disc::Dss => {
+            let source = |node| Source::Dss(node, rate);
+            siso(node, &d.ssm, length, rate, isa, team, [source(d.clone()), source(d.reversed())])
+        }
+        node @ Node::Diagonal(d) => of_system(node, &d.ssm, length, rate, isa, team),
+        node @ Node::Dplr(d) => of_system(node, &d.ssm, length, rate, isa, team),
+        node @ Node::Dense(d) => of_system(node, &d.ssm, length, rate, isa, team),
+        Node::DiagonalMimo(m) => {
+            fits::<f64>("length", length, m.d_input() * m.d_output())?;
+            Ok(mimo(m, length, rate, isa))
+        }
+        other => Err(Error::Unsupported(format!("{}: its kernel depends on the input", other.label()))),
+    }
+}
+
+fn of_system<T>(
+    node: &Node,
+    ssm: &StateSpace<T>,
+    length: usize,
+    rate: f64,
+    isa: Isa,
+    team: &Team,
+) -> Result<([usize; 3], Vec<f64>)> {
+    let system = || System::of(node, rate).expect("a layer of independent channels");
+    let sources = [Source::System(system(), length), Source::System(system().reversed(), length)];
+    siso(node, ssm, length, rate, isa, team, sources)
+}
+
+/// The kernels of a layer of independent channels: forward, and backward where it has such.
+fn siso<T>(
+    node: &Node,
+    ssm: &StateSpace<T>,
+    length: usize,
+    rate: f64,
+    isa: Isa,
+    team: &Team,
+    [forward, backward]: [Source; 2],
+) -> Result<([usize; 3], Vec<f64>)> {
+    let (m, h, reverse) = (ssm.outputs(), ssm.channels(), ssm.c_reverse.is_some());
+    fits::<f64>("length", length, m * h * 2)?;
+    let shape = [if reverse { 2 * m } else { m }, h, length];
+    if length == 0 {
+        return Ok((shape, Vec::new()));
+    }
+    let named = |error| Error::Value(format!("{}: {error}", node.label()));
+    let (_, mut numbers) = forward.kernels(isa, team, length).map_err(named)?;
+    if reverse {
+        numbers.extend(backward.kernels(isa, team, length).map_err(named)?.1);
+    }
+    if let Some(cut) = ssm.cut(rate).map_err(named)? {
+        numbers.chunks_exact_mut(length).for_each(|k| k[cut.min(length)..].fill(0.0));
+    }
+    Ok((shape, numbers))
+}
+
+/// K\[l\] = factor Re(C Abar^l Bbar), (d_out, d_in, length).
+fn mimo(m: &DiagonalMimo, length: usize, rate: f64, isa: Isa) -> ([usize; 3], Vec<f64>) {
+    let (n, d_in, d_out) = (m.modes(), m.d_input(), m.d_output());
+    let factor = m.factor();
+    let weight: Vec<f64> = (0..d_out)
+        .flat_map(|o| {
+            let c = m.c.row(o);
+            c.iter().map(|c| factor * c.re).chain(c.iter().map(|c| -factor * c.im)).collect::<Vec<_>>()
+        })
+        .collect();
+    let read = Linear::<f64>::new(2 * n, d_out, |o, i| weight[o * 2 * n + i], None, Epilogue::None);
+    let bars: Vec<_> = (0..n).map(|i| m.mode(i, rate)).collect();
+    let mut x = m.input(rate);
+    let (mut rows, mut y) = (Aligned::zeros(d_in * padded(2 * n)), Aligned::zeros(d_in * padded(d_out)));
+    let mut kernel = vec![0.0; d_out * d_in * length];
+    for l in 0..length {
+        for j in 0..d_in {
+            for i in 0..n {
+                rows[j * padded(2 * n) + i] = x[i * d_in + j].re;
+                rows[j * padded(2 * n) + n + i] = x[i * d_in + j].im;
+            }
+        }
+        read.run(isa, d_in, &rows, &mut y);
+        for j in 0..d_in {
+            for o in 0..d_out {
+                kernel[(o * d_in + j) * length + l] = y[j * padded(d_out) + o];
+            }
+        }
+        x.iter_mut().enumerate().for_each(|(i, x)| *x *= bars[i / d_in].a);
+    }
+    ([d_out, d_in, length], kernel)
+}

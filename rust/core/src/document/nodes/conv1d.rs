@@ -1,0 +1,34 @@
+use super::super::Node;
+use super::super::array::Array;
+use super::super::fields::{Optional, Real};
+use super::super::node::{Layer, Memory, node};
+use crate::error::Result;
+
+node! {
+    /// Causal depthwise convolution: y\[t\] = sum_k weight\[:, K-1-k\] x\[t-k\] + bias.
+    "conv1d" Conv1d {
+        /// (d, K)
+        weight: Array = "weight" Real("d K");
+        /// (d,)
+        bias: Option<Array> = "bias" Optional(Real("d"));
+    }
+}
+
+impl Layer for Conv1d {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        Ok(())
+    }
+
+    fn branches(&self) -> Vec<&Node> {
+        Vec::new()
+    }
+
+    fn d_out(&self, d_in: usize, path: &str) -> Result<usize> {
+        self.takes(self.weight.shape[0], d_in, path)?;
+        Ok(d_in)
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::Samples
+    }
+}

@@ -1,0 +1,175 @@
+use super::super::Node;
+use super::super::array::Array;
+use super::super::fields::{Number, Real};
+use super::super::node::{Layer, Memory, node};
+use super::super::systems::{Discrete, Eigenvalue, Systems};
+use super::state_space::{Cache, Siso, StateSpace};
+use crate::discretize::{Disc, RealSchur, discretize_mode};
+use crate::error::{Error, Result};
+use crate::threads::Team;
+
+node! {
+    /// LSSL (Gu et al. 2021b): a full real matrix, generalised bilinear transform with `alpha`.
+    "dense" Dense {
+        /// What it shares with the other kinds.
+        ssm: StateSpace<f64> = "" Siso(Real("M H N"));
+        /// (S, N, N)
+        a: Array = "A" Real("S N N");
+        /// (S, N)
+        b: Array = "B" Real("S N");
+        /// In \[0, 1\].
+        alpha: f64 = "alpha" Number { default: 0.5, least: 0.0, most: 1.0 };
+    }
+    derived {
+        /// Each system's A in its real Schur form, which serves every step size.
+        schur: Cache<Vec<RealSchur>>;
+    }
+}
+
+impl Dense {
+    /// S
+    pub fn systems(&self) -> usize {
+        self.a.shape[0]
+    }
+
+    /// A of system `s`, (N, N) row-major.
+    pub fn a_of(&self, s: usize) -> &[f64] {
+        let size = self.a.data.len() / self.systems();
+        &self.a.data[s * size..(s + 1) * size]
+    }
+
+    /// The Schur forms of all systems, computed at the first call.
+    fn forms(&self, team: &Team) -> Result<&[RealSchur]> {
+        let n = self.ssm.modes();
+        let make = || team.map(self.systems(), |s| RealSchur::new(self.a_of(s), n)).into_iter().collect();
+        self.schur.get(make).map(Vec::as_slice)
+    }
+
+    /// The Schur form of the system of channel `h`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where it has none.
+    pub fn schur(&self, h: usize) -> Result<&RealSchur> {
+        Ok(&self.forms(&Team::ALONE)?[h % self.systems()])
+    }
+
+    /// (Abar (N, N), Bbar (N,)) of channel `h` at `rate`, in the Schur basis.
+    ///
+    /// # Errors
+    /// As [`Dense::schur`].
+    pub fn bar(&self, h: usize, rate: f64) -> Result<(Vec<f64>, Vec<f64>)> {
+        let schur = self.schur(h)?;
+        Ok(schur.gbt(self.alpha, self.ssm.step(h, 0) * rate, &schur.rotate(self.b.row(h % self.systems()))))
+    }
+
+    /// What reads the states of channel `h` for output `m`, in the Schur basis.
+    ///
+    /// # Errors
+    /// As [`Dense::schur`].
+    pub fn reader(&self, m: usize, h: usize, reverse: bool) -> Result<Vec<f64>> {
+        Ok(self.schur(h)?.rotate(self.ssm.reader(m, h, reverse)))
+    }
+
+    /// Fails where the transform of a channel has a pole at `rate`.
+    ///
+    /// # Errors
+    /// [`Error::Value`]
+    pub fn check_poles(&self, rate: f64) -> Result<()> {
+        for h in 0..self.ssm.channels() {
+            let step = self.ssm.step(h, 0) * rate;
+            let near = |l: &num_complex::Complex64| (1.0 - self.alpha * step * l).norm() < 1e-12;
+            if let Some(pole) = self.schur(h)?.eigenvalues().iter().find(|l| near(l)) {
+                return Err(Error::Value(format!(
+                    "channel {h}: the eigenvalue {pole} times the step size {step} is a pole of the transform"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Layer for Dense {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        self.ssm.check(self.systems())?;
+        self.ssm.check_steps()
+    }
+
+    fn branches(&self) -> Vec<&Node> {
+        Vec::new()
+    }
+
+    fn d_out(&self, d_in: usize, path: &str) -> Result<usize> {
+        self.takes(self.ssm.channels(), d_in, path)?;
+        Ok(self.ssm.outputs() * d_in)
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::Systems(self)
+    }
+}
+
+impl Systems for Dense {
+    fn place(&self) -> &'static str {
+        "channel"
+    }
+
+    fn allows_unstable(&self) -> bool {
+        self.ssm.allow_unstable
+    }
+
+    fn always_stable(&self) -> bool {
+        false
+    }
+
+    fn has_step_size(&self) -> bool {
+        true
+    }
+
+    fn bidirectional(&self) -> bool {
+        self.ssm.c_reverse.is_some()
+    }
+
+    fn cut(&self, rate: f64) -> Result<Option<usize>> {
+        self.ssm.cut(rate)
+    }
+
+    fn aliased(&self, _: f64) -> (usize, usize) {
+        // The bilinear transform bends the frequencies, however high, into half a circle.
+        (0, self.ssm.channels() * self.ssm.modes())
+    }
+
+    fn prepare(&self, team: &Team) -> Result<()> {
+        self.forms(team).map(|_| ())
+    }
+
+    fn eigenvalues(&self, rate: f64) -> Result<Vec<Eigenvalue>> {
+        let mut all = Vec::new();
+        let spectra: Vec<_> = self.forms(&Team::ALONE)?.iter().map(RealSchur::eigenvalues).collect();
+        for h in 0..self.ssm.channels() {
+            let step = self.ssm.step(h, 0) * rate;
+            let bar = |&lambda| discretize_mode(Disc::Gbt, self.alpha, lambda, step).a;
+            all.extend(spectra[h % self.systems()].iter().map(bar).map(|value| Eigenvalue { place: h, value }));
+        }
+        Ok(all)
+    }
+
+    fn discrete(&self, rate: f64) -> Result<Discrete> {
+        self.check_poles(rate)?;
+        let (m, h, n) = (self.ssm.outputs(), self.ssm.channels(), self.ssm.modes());
+        let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
+        for h in 0..h {
+            let (abar, bbar) = self.bar(h, rate)?;
+            a.extend(abar.into_iter().enumerate().map(|(i, a)| a - f64::from(u8::from(i / n == i % n))));
+            b.extend(bbar);
+        }
+        for v in 0..m * h {
+            c.extend(self.reader(v / h, v % h, false)?);
+        }
+        Ok(Discrete::Matrices {
+            a_minus_one: Array::new(&[h, n, n], a),
+            b: Array::new(&[h, n], b),
+            c: Array::new(&[m, h, n], c),
+            d: self.ssm.d.clone(),
+        })
+    }
+}

@@ -1,0 +1,32 @@
+use super::super::Node;
+use super::super::array::Matrix;
+use super::super::fields::Mixing;
+use super::super::node::{Layer, Memory, node};
+use crate::error::Result;
+
+node! {
+    /// y = weight\[token\]; the input is one integer a sample.
+    "embedding" Embedding {
+        /// (vocabulary, d_out)
+        weight: Matrix = "weight" Mixing("vocabulary d_out");
+    }
+}
+
+impl Layer for Embedding {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        Ok(())
+    }
+
+    fn branches(&self) -> Vec<&Node> {
+        Vec::new()
+    }
+
+    fn d_out(&self, d_in: usize, path: &str) -> Result<usize> {
+        self.takes(1, d_in, path)?;
+        Ok(self.weight.shape[1])
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::None
+    }
+}

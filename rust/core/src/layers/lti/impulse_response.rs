@@ -1,0 +1,70 @@
+//! The convolution kernels of linear layers in float64: their impulse responses.
+
+use super::super::system::{Lane, System};
+use super::{Direction, Lti};
+use crate::error::Result;
+use crate::kernels::chunk::vandermonde::Vandermonde;
+use crate::kernels::chunk::{Chunk, Shape};
+use crate::kernels::pointwise::Function;
+use crate::kernels::{Aligned, GROUP, Isa};
+use crate::shared::Shared;
+use crate::threads::Team;
+
+/// The kernels (M, H, length) of a system.
+///
+/// # Errors
+/// As [`System::recurrence`].
+pub fn kernels_of(system: &System, isa: Isa, team: &Team, length: usize) -> Result<Vec<f64>> {
+    let outputs = system.outputs() * system.channels();
+    let mut kernels = vec![0.0; outputs * length];
+    let out = Shared::new(kernels.as_mut_ptr());
+    if let Some(mode) = system.poles() {
+        team.each(outputs.div_ceil(GROUP), |_, group| {
+            let mut product = Vandermonde::new(system.modes());
+            for v in group * GROUP..outputs.min((group + 1) * GROUP) {
+                let lane = Lane { channel: v % system.channels(), output: v / system.channels(), part: 0, parts: 1 };
+                // SAFETY: every output has its own row.
+                let kernel = unsafe { out.part(v * length, length) };
+                product.run(isa, |n| mode(lane, n), kernel);
+            }
+        });
+    } else {
+        let layer = Lti::<f64>::new(team, system.clone(), false, |_, _| 0.0, Function::Identity, Direction::Forward)?;
+        team.each(layer.groups(), |_, group| {
+            let outputs = group * GROUP..outputs.min((group + 1) * GROUP);
+            // SAFETY: every output has its own row, and belongs to one group.
+            let rows = outputs.map(|v| unsafe { out.part(v * length, length) }).collect();
+            layer.impulse(isa, group, rows);
+        });
+    }
+    Ok(kernels)
+}
+
+impl Lti<f64> {
+    /// Writes the impulse responses of one group's outputs, a row each and all of one length.
+    fn impulse(&self, isa: Isa, group: usize, mut rows: Vec<&mut [f64]>) {
+        let length = rows.first().map_or(0, |row| row.len());
+        // Few enough rows to stay in the first level of cache until they are turned.
+        let shape = Shape { tile: 256 / self.shape.samples, ..self.shape };
+        let chunk = Chunk::<f64>::new(&self.groups[group].chunk(isa, shape.samples));
+        let core = self.groups[group].core_len();
+        let mut state = Aligned::zeros(core);
+        let mut scratch = Aligned::zeros(Chunk::<f64>::scratch_len(shape, core / GROUP));
+        let mut y = Aligned::<f64>::zeros(shape.rows() * GROUP);
+        let mut t = 0;
+        while t < length {
+            let chunks = if t == 0 {
+                chunk.impulse(&mut y, &mut state);
+                1
+            } else {
+                chunk.echo(isa, shape.tile, &mut y, &mut state, &mut scratch);
+                shape.tile
+            };
+            let n = (chunks * shape.samples).min(length - t);
+            for (lane, row) in rows.iter_mut().enumerate() {
+                row[t..t + n].iter_mut().zip(y[lane..].iter().step_by(GROUP)).for_each(|(k, y)| *k = *y);
+            }
+            t += n;
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Running a plan: its operations over each block of samples, one block after the other or as a pipeline of threads.
+
+use crate::document::PoolMode;
+use crate::kernels::{Elem, GROUP, padded, pooling};
+use crate::layers::lti::Method;
+use crate::memory::{Context, StateSlice};
+use crate::plan::{Input, Plan, Pooling};
+use crate::shared::Shared;
+use crate::threads::Team;
+use crate::workspace::Workspace;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Which answers are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// One a sample; a pooled model answers as if the sequence ended there.
+    Each,
+    /// One a stream, after its last sample: of a pooled model only.
+    Last,
+    /// None: the states alone are wanted.
+    Nothing,
+}
+
+/// What [`Plan::advance`] is to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    /// Streams, each with its own state.
+    pub streams: usize,
+    /// Samples of each.
+    pub rows: usize,
+    /// How runs of samples are computed.
+    pub method: Method,
+    /// Multiplies every step size.
+    pub dt: f64,
+    /// Which answers are wanted.
+    pub answers: Answers,
+    /// Samples before the padding, where the last ones are such.
+    pub unpadded: Option<usize>,
+    /// Once it is set, the call returns soon, and states and answers are of no use.
+    pub stop: &'a AtomicBool,
+}
+
+/// For calls that nobody stops.
+pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
+
+impl Call<'static> {
+    /// One sample of so many streams.
+    pub fn sample(streams: usize) -> Self {
+        let (method, answers) = (Method::Auto, Answers::Each);
+        Call { streams, rows: 1, method, dt: 1.0, answers, unpadded: None, stop: &NEVER }
+    }
+}
+
+/// Some streams of a call, which go through the operations together.
+struct Pass<'a, E> {
+    call: &'a Call<'a>,
+    team: &'a Team,
+    /// The first of the streams, and how many.
+    first: usize,
+    streams: usize,
+    /// Samples of each in a block.
+    block: usize,
+    /// These streams' states.
+    states: Shared<E>,
+    /// The whole call's input and output.
+    input: Input<'a, E>,
+    output: (Shared<E>, usize),
+}
+
+/// x as a pair (high, low) of E whose sum it is, to twice the digits.
+fn split<E: Elem>(x: f64) -> (E, E) {
+    let high = E::of(x);
+    (high, E::of(x - high.f64()))
+}
+
+impl<E: Elem> Plan<E> {
+    /// Runs `streams` streams over `rows` samples each, in blocks of at most as many rows as the workspaces have.
+    ///
+    /// With one workspace the team shares out each operation; with several, its threads form a pipeline over all blocks
+    /// but the first, at which what is made once is made by all.
+    ///
+    /// `input` holds stream after stream; `output` takes `streams` rows (of [`Answers::Last`]) or
+    /// `streams * rows` rows of d_output.
+    pub(crate) fn advance(
+        &self,
+        works: &mut [Workspace<E>],
+        team: &Team,
+        call: &Call<'_>,
+        states: &mut [E],
+        input: Input<'_, E>,
+        output: &mut [E],
+    ) {
+        let Call { streams, rows, stop, .. } = *call;
+        assert_eq!(states.len(), streams * self.state_len);
+        // As many samples as fit, and as many streams as then fit: all the weights serve all of them at once.
+        let room = works[0].rows();
+        let block = if self.needs_whole(call.method) { rows.max(1) } else { rows.min(room) };
+        assert!(block <= room, "the workspace is smaller than a sequence that must be whole");
+        let together = (room / block.max(1)).max(1);
+        let output = (Shared::new(output.as_mut_ptr()), output.len());
+        for first in (0..streams).step_by(together) {
+            let n = together.min(streams - first);
+            let states = &mut states[first * self.state_len..(first + n) * self.state_len];
+            let of = Shared::new(states.as_mut_ptr());
+            let pass = Pass { call, team, first, streams: n, block, states: of, input, output };
+            let blocks = rows.div_ceil(block.max(1));
+            let shared = if works.len() > 1 { blocks.min(1) } else { blocks };
+            for block in 0..shared {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let context = self.context(&pass, &mut works[0], block);
+                (0..=self.trunk.len()).for_each(|stage| self.stage(&pass, &context, stage));
+            }
+            if blocks > shared {
+                let pass = Pass { team: &Team::ALONE, ..pass };
+                let (slots, works) = (works.len(), Shared::new(works.as_mut_ptr()));
+                team.pipeline(blocks - shared, self.trunk.len() + 1, slots, |block, stage, slot| {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // SAFETY: there is a workspace for each slot, and a slot is one thread's at a time.
+                    let work = unsafe { &mut *works.at(slot) };
+                    self.stage(&pass, &self.context(&pass, work, shared + block), stage);
+                });
+            }
+            for state in states.chunks_exact_mut(self.state_len) {
+                let position = state[0].f64() + state[1].f64();
+                (state[0], state[1]) = split(position + rows as f64);
+            }
+        }
+    }
+
+    /// What a block of a pass runs in.
+    fn context<'a>(&'a self, pass: &Pass<'a, E>, work: &'a mut Workspace<E>, block: usize) -> Context<'a, E> {
+        let Call { rows, method, answers, unpadded, dt, stop, .. } = *pass.call;
+        let (d_in, d_out, n) = (self.d_input(), self.output.width, pass.streams);
+        let done = block * pass.block;
+        let now = pass.block.min(rows - done);
+        let at = pass.first * rows + done;
+        // Rows of whole groups, one stream's or all of them: read and written where they are.
+        let whole = n == 1 || now == rows;
+        let given = match pass.input {
+            Input::Real(x) if whole && d_in % GROUP == 0 => {
+                Some(Shared::new(x[at * d_in..(at + n * now) * d_in].as_ptr().cast_mut()))
+            }
+            Input::Real(_) | Input::Tokens(_) => None,
+        };
+        work.bases[self.input.id] = given.unwrap_or_else(|| work.own_rows(&self.layout, self.input.id));
+        let straight = whole && answers == Answers::Each && self.pool.is_none() && d_out % GROUP == 0;
+        let (output, len) = pass.output;
+        let taken = (straight && self.output.id != self.input.id).then(|| {
+            assert!((at + n * now) * d_out <= len, "the caller's array has these rows");
+            // SAFETY: just checked.
+            Shared::new(unsafe { output.at(at * d_out) })
+        });
+        if self.output.id != self.input.id {
+            work.bases[self.output.id] = taken.unwrap_or_else(|| work.own_rows(&self.layout, self.output.id));
+        }
+        // SAFETY: the states of `n` streams, each of which has its head.
+        let head = unsafe { (*pass.states.at(0), *pass.states.at(1)) };
+        Context {
+            isa: self.isa,
+            method,
+            call_rows: rows,
+            team: pass.team,
+            stop,
+            scratch: work.scratch(),
+            bases: &work.bases,
+            reads_in_place: given.is_some(),
+            writes_in_place: taken.is_some(),
+            scratch_len: self.layout.scratch_stride(),
+            states: pass.states,
+            state_len: self.state_len,
+            streams: n,
+            rows: now,
+            unpadded: unpadded.map_or(now, |rows| rows.saturating_sub(done).min(now)),
+            done,
+            phase: (head.0.f64() + head.1.f64()) as usize + done,
+            dt,
+        }
+    }
+
+    /// One stage of a block: those of the trunk, the first of which reads the samples first, and one that answers.
+    fn stage(&self, pass: &Pass<'_, E>, context: &Context<'_, E>, stage: usize) {
+        let Call { rows, .. } = *pass.call;
+        if stage == 0 && !context.reads_in_place {
+            for s in 0..context.streams {
+                let from = (pass.first + s) * rows + context.done;
+                self.read(context, s, pass.input.part(from, from + context.rows, self.d_input()));
+            }
+        }
+        match self.trunk.get(stage) {
+            Some(stage) => stage.run(context),
+            None => self.answer(pass, context),
+        }
+    }
+
+    /// What follows the trunk: pooling, the head, and the answers where the caller wants them.
+    fn answer(&self, pass: &Pass<'_, E>, context: &Context<'_, E>) {
+        let Call { rows, answers, .. } = *pass.call;
+        let last = context.done + context.rows == rows;
+        if let Some(pool) = &self.pool {
+            (0..context.streams).for_each(|s| self.pool(context, pool, s, answers, last));
+        }
+        let wanted = match answers {
+            Answers::Each => context.rows,
+            Answers::Last if last => 1,
+            Answers::Last | Answers::Nothing => return,
+        };
+        let head = Context { rows: wanted, ..*context };
+        self.head.iter().for_each(|stage| stage.run(&head));
+        if context.writes_in_place {
+            return;
+        }
+        let d_out = self.output.width;
+        let (output, len) = pass.output;
+        let write = |from: usize, at: usize, n: usize| {
+            assert!((at + n) * d_out <= len, "the caller's array has these rows");
+            // SAFETY: just checked; no one else writes these streams' answers to this block.
+            self.write(context, from, n, unsafe { output.part(at * d_out, n * d_out) });
+        };
+        match answers {
+            Answers::Each => {
+                let rows_of = |s: usize| (pass.first + s) * rows + context.done;
+                (0..context.streams).for_each(|s| write(s * context.rows, rows_of(s), context.rows));
+            }
+            Answers::Last | Answers::Nothing => write(0, pass.first, context.streams),
+        }
+    }
+
+    /// Pools the rows of stream `s`: its running answers, or after the last row one.
+    fn pool(&self, context: &Context<'_, E>, pool: &Pooling, s: usize, answers: Answers, last: bool) {
+        let stride = padded(pool.source.width);
+        let each = answers == Answers::Each;
+        let position = context.position(s);
+        // SAFETY: source and target are different buffers, and this slice of the state is pooling's alone.
+        let (x, state) = unsafe {
+            let all = context.read(pool.source);
+            let slice = StateSlice { from: pool.state, len: Pooling::state_len(pool.source.width) };
+            (&all[s * context.rows * stride..][..context.rows * stride], context.state(s, slice))
+        };
+        if context.unpadded == 0 {
+            return;
+        }
+        // SAFETY: source and target are different buffers; the target has a row a stream where only the last answer is
+        // wanted.
+        let y = unsafe { context.write(pool.target) };
+        let (high, low) = state.split_at_mut(stride);
+        let x = &x[..context.unpadded * stride];
+        let answers = if each {
+            Some(&mut y[s * context.rows * stride..][..x.len()])
+        } else if last {
+            Some(&mut y[s * stride..][..stride])
+        } else {
+            None
+        };
+        match pool.mode {
+            PoolMode::Sum => pooling::sum(context.isa, false, position, x, high, low, answers),
+            PoolMode::Mean => pooling::sum(context.isa, true, position, x, high, low, answers),
+            PoolMode::First => {
+                if position == 0 {
+                    high.copy_from_slice(&x[..stride]);
+                }
+                let rows = answers.into_iter().flat_map(|y| y.chunks_exact_mut(stride));
+                rows.for_each(|y| y.copy_from_slice(high));
+            }
+            PoolMode::Last => {
+                high.copy_from_slice(&x[x.len() - stride..]);
+                match answers {
+                    Some(y) if each => y.copy_from_slice(x),
+                    Some(y) => y.copy_from_slice(high),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Puts the samples of stream `s` where the first operation reads them.
+    fn read(&self, context: &Context<'_, E>, s: usize, input: Input<'_, E>) {
+        let stride = padded(self.input.width);
+        // SAFETY: the block's operations come later, and nothing else holds the rows.
+        let all = unsafe { context.write(self.input) };
+        let rows = &mut all[s * context.rows * stride..][..context.rows * stride];
+        match input {
+            Input::Real(x) if self.input.width == stride => rows.copy_from_slice(x),
+            Input::Real(x) => {
+                for (row, x) in rows.chunks_exact_mut(stride).zip(x.chunks_exact(self.input.width)) {
+                    row[..x.len()].copy_from_slice(x);
+                }
+            }
+            Input::Tokens(tokens) => {
+                for (row, &token) in rows.chunks_exact_mut(stride).zip(tokens) {
+                    row[0] = E::of(token as f64);
+                }
+            }
+        }
+    }
+
+    /// Copies `rows` answers from row `from` on.
+    fn write(&self, context: &Context<'_, E>, from: usize, rows: usize, output: &mut [E]) {
+        let (width, stride) = (self.output.width, padded(self.output.width));
+        // SAFETY: the block's operations are done, and nothing else holds the rows.
+        let given = unsafe { context.read_rows(self.output, from, rows) };
+        for (y, row) in output.chunks_exact_mut(width).zip(given.chunks_exact(stride)) {
+            y.copy_from_slice(&row[..width]);
+        }
+    }
+
+    /// As [`Plan::advance`], with the streams shared out to the team: each of its threads has one of the workspaces.
+    pub(crate) fn advance_shared(
+        &self,
+        works: &mut [Workspace<E>],
+        team: &Team,
+        call: &Call<'_>,
+        states: &mut [E],
+        input: Input<'_, E>,
+        output: &mut [E],
+    ) {
+        let Call { streams, rows, .. } = *call;
+        assert_eq!(states.len(), streams * self.state_len);
+        let parts = works.len().min(streams);
+        let out = output.len() / streams.max(1);
+        let (works, states, output) =
+            (Shared::new(works.as_mut_ptr()), Shared::new(states.as_mut_ptr()), Shared::new(output.as_mut_ptr()));
+        team.each(parts, |_, part| {
+            let (from, to) = (streams * part / parts, streams * (part + 1) / parts);
+            // SAFETY: every part has streams and a workspace of its own.
+            let (work, states, output) = unsafe {
+                (
+                    &mut *works.at(part),
+                    states.part(from * self.state_len, (to - from) * self.state_len),
+                    output.part(from * out, (to - from) * out),
+                )
+            };
+            let call = Call { streams: to - from, ..*call };
+            let input = input.part(from * rows, to * rows, self.d_input());
+            self.advance(std::slice::from_mut(work), &Team::ALONE, &call, states, input, output);
+        });
+    }
+}

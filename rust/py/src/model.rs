@@ -1,0 +1,173 @@
+//! Models as Python sees them: immutable, shared between threads.
+
+use crate::arrays::{Held, shape_text};
+use crate::errors::raise;
+use crate::plan::Plan;
+use bytes::Bytes;
+use numpy::{Complex64, Element, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyDict};
+use ssmrt_core::{Array, Buffer, Discrete, Document, Isa, Layer, Model as Core, Stored, Team};
+
+/// A model of either precision.
+enum Any {
+    F32(Core<f32>),
+    F64(Core<f64>),
+}
+
+/// Calls the same code on a model of either precision.
+macro_rules! on {
+    ($any:expr, $model:ident => $body:expr) => {
+        match &$any {
+            Any::F32($model) => $body,
+            Any::F64($model) => $body,
+        }
+    };
+}
+
+/// A model: a Document with what its plans for all rates share.
+#[pyclass(frozen, module = "ssmrt._native")]
+pub struct Model {
+    any: Any,
+}
+
+#[pymethods]
+impl Model {
+    /// Of a tree as JSON and its tensors, (name, array) each: float32 or float64, C-contiguous.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        tree: &str,
+        tensors: Vec<(String, Bound<'_, PyUntypedArray>)>,
+        dtype: &str,
+    ) -> PyResult<Self> {
+        let tensors = tensors.into_iter().map(|(name, array)| buffer(name, &array)).collect::<PyResult<Vec<_>>>()?;
+        py.detach(|| Self::of(Document::from_parts(tree, tensors)?, dtype)).map_err(raise)
+    }
+
+    /// Of ssmrt's own format.
+    #[staticmethod]
+    fn parse(py: Python<'_>, data: PyBackedBytes, dtype: &str) -> PyResult<Self> {
+        py.detach(|| Self::of(Document::parse(Bytes::from_owner(data))?, dtype)).map_err(raise)
+    }
+
+    /// The model at a rate.
+    fn plan(&self, py: Python<'_>, rate: f64) -> PyResult<Plan> {
+        py.detach(|| Ok(on!(self.any, m => Plan { any: m.plan(rate, &Team::all()?)?.into() }))).map_err(raise)
+    }
+
+    /// ssmrt's own format: every number exactly as it was.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let bytes = py.detach(|| on!(self.any, m => m.document().to_bytes()));
+        PyBytes::new(py, &bytes)
+    }
+
+    /// The state-space layers at a rate, a dict each.
+    fn layers<'py>(&self, py: Python<'py>, rate: f64) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let layers = py.detach(|| on!(self.any, m => m.layers(rate))).map_err(raise)?;
+        layers.into_iter().map(|layer| dict_of(py, layer)).collect()
+    }
+
+    /// The discrete systems of a state-space layer at a rate.
+    fn discrete<'py>(&self, py: Python<'py>, layer: usize, rate: f64) -> PyResult<Bound<'py, PyDict>> {
+        let systems = py.detach(|| on!(self.any, m => m.discrete(layer, rate))).map_err(raise)?;
+        let dict = PyDict::new(py);
+        match systems {
+            Discrete::Modes { a_minus_one, b, c, w, v, d } => {
+                for (key, array) in [("a_minus_one", a_minus_one), ("b", b), ("c", c), ("w", w), ("v", v)] {
+                    dict.set_item(key, numpy(py, &array)?)?;
+                }
+                dict.set_item("d", numpy(py, &d)?)?;
+            }
+            Discrete::Matrices { a_minus_one, b, c, d } => {
+                for (key, array) in [("a_minus_one", a_minus_one), ("b", b), ("c", c), ("d", d)] {
+                    dict.set_item(key, numpy(py, &array)?)?;
+                }
+            }
+            Discrete::Mimo { a_minus_one, b, c, d } => {
+                for (key, array) in [("a_minus_one", a_minus_one), ("b", b), ("c", c)] {
+                    dict.set_item(key, numpy(py, &array)?)?;
+                }
+                dict.set_item("d", d.map(|d| numpy(py, &d)).transpose()?)?;
+            }
+        }
+        Ok(dict)
+    }
+
+    /// The discrete eigenvalues of a state-space layer at a rate, channel by channel.
+    fn eigenvalues<'py>(&self, py: Python<'py>, layer: usize, rate: f64) -> PyResult<Bound<'py, PyArray1<Complex64>>> {
+        let values = py.detach(|| on!(self.any, m => m.eigenvalues(layer, rate))).map_err(raise)?;
+        Ok(PyArray1::from_iter(py, values.into_iter().map(|z| Complex64::new(z.re, z.im))))
+    }
+
+    /// The convolution kernel (M, H, length) float64 of a state-space layer at a rate.
+    fn kernel<'py>(
+        &self,
+        py: Python<'py>,
+        layer: usize,
+        length: usize,
+        rate: f64,
+    ) -> PyResult<Bound<'py, PyArrayDyn<f64>>> {
+        let kernel = || on!(self.any, m => m.convolution_kernel(layer, length, rate, &Team::all()?));
+        let (shape, data) = py.detach(kernel).map_err(raise)?;
+        PyArray1::from_vec(py, data).reshape(shape.to_vec())
+    }
+
+    /// The widths of the signal after each node of the outermost sequence.
+    fn widths(&self) -> Vec<usize> {
+        on!(self.any, m => m.widths())
+    }
+}
+
+impl Model {
+    fn of(document: Document, dtype: &str) -> ssmrt_core::Result<Self> {
+        let (isa, team) = (Isa::choose()?, Team::all()?);
+        Ok(Self {
+            any: match dtype {
+                "float64" => Any::F64(Core::new(document, isa, &team)?),
+                _ => Any::F32(Core::new(document, isa, &team)?),
+            },
+        })
+    }
+}
+
+/// Every kind of node of a Document with its fields, as JSON.
+#[pyfunction]
+pub fn schema() -> String {
+    Document::schema()
+}
+
+/// An array's memory, not copied: the engine makes its own copy of what it keeps.
+fn buffer(name: String, array: &Bound<'_, PyUntypedArray>) -> PyResult<Buffer> {
+    fn of<T: Element>(array: &Bound<'_, PyUntypedArray>) -> Option<(usize, Bytes)> {
+        let array = array.cast::<PyArrayDyn<T>>().ok()?;
+        (array.is_c_contiguous() && array.is_aligned()).then(|| (size_of::<T>(), Held::array(array)))
+    }
+    let Some((size, bytes)) = of::<f32>(array).or_else(|| of::<f64>(array)) else {
+        let found = format!("{} {}", array.dtype(), shape_text(array.shape()));
+        return Err(PyTypeError::new_err(format!("{name}: expected contiguous float32 or float64, found {found}")));
+    };
+    let stored = if size == 4 { Stored::F32 } else { Stored::F64 };
+    Ok(Buffer { name, shape: array.shape().to_vec(), stored, bytes })
+}
+
+fn numpy<'py, T: Element + Copy>(py: Python<'py>, array: &Array<T>) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+    PyArray1::from_slice(py, &array.data).reshape(array.shape.clone())
+}
+
+fn dict_of(py: Python<'_>, layer: Layer) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("kind", layer.kind)?;
+    dict.set_item("name", layer.name)?;
+    dict.set_item("always_stable", layer.always_stable)?;
+    dict.set_item("radius", layer.largest.map(|z| z.norm()))?;
+    dict.set_item("place", layer.place.map(|(what, number)| format!("{what} {number}")))?;
+    dict.set_item("unstable", layer.unstable)?;
+    dict.set_item("aliased", layer.aliased)?;
+    dict.set_item("modes", layer.modes)?;
+    dict.set_item("cut", layer.cut)?;
+    dict.set_item("bidirectional", layer.bidirectional)?;
+    Ok(dict)
+}
