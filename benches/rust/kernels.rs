@@ -8,9 +8,9 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use num_complex::Complex64;
-use ssmrt_core::kernels::by_modes::ByModes;
-use ssmrt_core::kernels::diagonal::{Mode, Modes};
+use ssmrt_core::kernels::diagonal::{DiagonalModes, Mode};
 use ssmrt_core::kernels::linear::{Epilogue, Linear};
+use ssmrt_core::kernels::modal::Modal;
 use ssmrt_core::kernels::norm::{Norm, NormKind, Residual};
 use ssmrt_core::kernels::pointwise::{self, Function};
 use ssmrt_core::kernels::{Aligned, GROUP, Isa, padded};
@@ -32,7 +32,7 @@ fn aligned(n: usize) -> Aligned<f32> {
 
 fn diagonal(c: &mut Criterion) {
     let mut group = c.benchmark_group("diagonal");
-    let modes = Modes::<f32>::new(MODES, true, |lane, n| Mode {
+    let modes = DiagonalModes::<f32>::new(MODES, true, |lane, n| Mode {
         delta: Complex64::new(-0.01, 0.1 * (n + lane) as f64).exp() - 1.0,
         c: Complex64::new(0.3, 0.2),
         gain: Complex64::new(1.0, 0.0),

@@ -1,11 +1,11 @@
 //! The operations that a plan is made of.
 
-use crate::kernels::ahead::Single;
 use crate::kernels::linear::Linear;
+use crate::kernels::lookahead::SampleCount;
 use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::selective::Selective;
-use crate::kernels::streams::Streams;
+use crate::kernels::step::Streams;
 use crate::kernels::{Aligned, Elem, GROUP, padded};
 use crate::layers::convolution::Convolution;
 use crate::layers::lti::{Lti, Run};
@@ -329,7 +329,7 @@ fn run_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y:
         method,
         phase: w.phase,
         // SAFETY: as above.
-        single: Single::of(unsafe { *singles.at(s * w.state_len) }),
+        single: SampleCount::of(unsafe { *singles.at(s * w.state_len) }),
         dt: w.dt,
         rows: w.rows,
         // SAFETY: as above.
@@ -387,7 +387,7 @@ fn step_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y
             // SAFETY: the groups have looked at it, and no one else has this stream.
             unsafe {
                 let single = states.at(s * w.state_len);
-                *single = Single::of(*single).and_one();
+                *single = SampleCount::of(*single).next();
             }
         }
     });

@@ -225,7 +225,7 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
                         if E::COMPENSATED {
                             change = lanes.add(change, lanes.load(left));
                         }
-                        let (next, over) = lanes.moved(here, change);
+                        let (next, over) = lanes.fast_two_sum(here, change);
                         let next = lanes.flush(next);
                         if E::COMPENSATED {
                             lanes.store(left, lanes.flush(over));

@@ -3,12 +3,12 @@
 //!
 //! delta is the discrete pole less one, and in float32 what the rounding of each sum left over is carried to the
 //! next: what a slow mode would otherwise lose. Where modes are scaled so that b is 1, and inner products are few, modes
-//! are visited once in a few samples: see [`ahead`](super::ahead).
+//! are visited once in a few samples: see [`lookahead`](super::lookahead).
 
-use super::ahead::{Ahead, Sample};
-use super::by_modes::{ByModes, modes_len};
-use super::diagonal::{Held, HeldAt, flush};
-use super::{Aligned, Elem, GROUP, Isa, Lanes};
+use super::lookahead::LookAhead;
+use super::modal::Modal;
+use super::mode_state::{Compensated, CompensatedAt, flush, modes_len};
+use super::{Aligned, Elem, GROUP, Lanes};
 use num_complex::Complex64;
 
 /// The most inner products that the kernel is compiled for: rank 4 with conjugate pairs, rank 2 without, twice that.
@@ -19,9 +19,6 @@ const FIXED: usize = 6;
 /// And for each product: v and w, each (re, im).
 const EACH: usize = 4;
 
-/// The most inner products for which samples are looked ahead: what these say of one another grows with their square.
-const MAX_AHEAD: usize = 2;
-
 /// The system of one group of channels.
 #[derive(Debug)]
 pub struct LowRank<E> {
@@ -29,7 +26,7 @@ pub struct LowRank<E> {
     products: usize,
     coefficients: Aligned<E>,
     /// Where every b is 1, and the inner products are few.
-    ahead: Option<Ahead<E>>,
+    look_ahead: Option<LookAhead<E>>,
 }
 
 /// One mode of one channel.
@@ -59,17 +56,20 @@ impl<E: Elem> LowRank<E> {
                 coefficients[(i / GROUP * rows + row) * GROUP + i % GROUP] = E::of(value);
             }
         }
-        let ahead = (unit_gain && products <= MAX_AHEAD).then(|| {
-            Ahead::new(modes, products, |lane, n| {
+        let look_ahead = (unit_gain && products <= Self::MOST_PRODUCTS).then(|| {
+            LookAhead::new(modes, products, |lane, n| {
                 let Mode { delta, c, vw, .. } = &all[n * GROUP + lane];
                 (*delta, *c, vw)
             })
         });
-        Self { modes, products, coefficients, ahead }
+        Self { modes, products, coefficients, look_ahead }
     }
 }
 
-impl<E: Elem> ByModes<E> for LowRank<E> {
+impl<E: Elem> Modal<E> for LowRank<E> {
+    /// A block's taps grow with the square of the number of products.
+    const MOST_PRODUCTS: usize = 2;
+
     #[inline(always)]
     fn modes(&self) -> usize {
         self.modes
@@ -81,22 +81,13 @@ impl<E: Elem> ByModes<E> for LowRank<E> {
     }
 
     #[inline(always)]
-    fn ahead(&self) -> Option<&Ahead<E>> {
-        self.ahead.as_ref()
+    fn look_ahead(&self) -> Option<&LookAhead<E>> {
+        self.look_ahead.as_ref()
     }
 
     #[inline(always)]
     fn one_by_one<L: Lanes<E = E>>(&self, lanes: L, phase: usize, rows: usize, u: &[E], y: &mut [E], x: &mut [E]) {
         compiled_for!(self.products, K, one_by_one::<L, K>(lanes, self, phase, rows, u, y, x), 0 1 2 3 4 5 6 7 8);
-    }
-
-    fn blocks(&self, isa: Isa, ahead: &Ahead<E>, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
-        compiled_for!(self.products, K, ahead.scan::<K>(isa, blocks, u, y, x), 0 1 2);
-    }
-
-    #[inline(always)]
-    fn sample<L: Lanes<E = E>>(&self, lanes: L, sample: Sample<'_, E>, u: &[E], y: &mut [E]) {
-        compiled_for!(self.products, K, sample.run::<L, K>(lanes, u, y), 0 1 2);
     }
 }
 
@@ -178,14 +169,15 @@ unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
     // SAFETY: as the caller's.
     unsafe {
         for n in 0..modes {
-            let (k, place) = (k.add(n * (FIXED + EACH * K) * GROUP), HeldAt::of(x, modes, n));
+            let (k, place) = (k.add(n * (FIXED + EACH * K) * GROUP), CompensatedAt::of(x, modes, n));
             let mut by = (lanes.mul(lanes.load(k.add(4 * GROUP)), u), lanes.mul(lanes.load(k.add(5 * GROUP)), u));
             for (i, p) in products.iter().enumerate() {
                 let w = k.add((FIXED + EACH * i + 2) * GROUP);
                 by.0 = lanes.nfma(lanes.load(w), *p, by.0);
                 by.1 = lanes.nfma(lanes.load(w.add(GROUP)), *p, by.1);
             }
-            let mut z = Held::load(lanes, place).moved(lanes, (lanes.load(k), lanes.load(k.add(GROUP))), by);
+            let mut z =
+                Compensated::load(lanes, place).advance_rounded(lanes, (lanes.load(k), lanes.load(k.add(GROUP))), by);
             if LAST {
                 z = z.flushed(lanes);
             }

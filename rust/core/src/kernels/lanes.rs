@@ -141,9 +141,9 @@ pub trait Lanes: Copy {
         self.exp2_normal(self.max(self.min(a, self.splat(greatest)), self.splat(least)))
     }
 
-    /// x + change, and what the rounding of that sum left over (Dekker's fast two-sum).
+    /// x + change, and the rounding error of that sum (Dekker's fast two-sum).
     #[inline(always)]
-    fn moved(self, x: Self::V, change: Self::V) -> (Self::V, Self::V) {
+    fn fast_two_sum(self, x: Self::V, change: Self::V) -> (Self::V, Self::V) {
         let next = self.add(x, change);
         (next, self.sub(change, self.sub(next, x)))
     }

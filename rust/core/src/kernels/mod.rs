@@ -4,7 +4,7 @@
 //! are the lanes: arrays are rows of [`GROUP`] neighbouring channels, so that no kernel shuffles and every
 //! instruction set reads the same layout.
 
-/// Runs a body with a number as a constant, where that is one of some.
+/// Runs a body with a number as a constant, where it is one of those listed.
 macro_rules! compiled_for {
     ($n:expr, $name:ident, $body:expr, $($k:literal)*) => {
         match $n {
@@ -14,116 +14,29 @@ macro_rules! compiled_for {
     };
 }
 
-pub mod ahead;
 pub mod aligned;
-pub mod by_modes;
 pub mod chunk;
 pub mod columns;
 pub mod dense;
 pub mod diagonal;
 pub mod dplr;
+mod isa;
 pub mod lanes;
+mod layout;
 pub mod linear;
+pub mod lookahead;
+pub mod mimo;
+pub mod modal;
+mod mode_state;
 pub mod norm;
 pub mod pointwise;
 pub mod pooling;
 pub mod selective;
-pub mod streams;
-mod turn;
+pub mod step;
+mod transpose;
 pub mod window;
 
 pub use aligned::Aligned;
+pub use isa::Isa;
 pub use lanes::{Elem, Kernel, Lanes};
-
-use crate::error::Error;
-
-/// Channels a group: the widest vector of the narrowest element. Rows of activations are padded to it.
-pub const GROUP: usize = 16;
-
-/// `n` rounded up to whole groups.
-pub const fn padded(n: usize) -> usize {
-    n.div_ceil(GROUP) * GROUP
-}
-
-/// Asks for the cache line at `p` before it is used; it need not be valid.
-#[inline(always)]
-fn fetch<E>(p: *const E) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which has no effect but on time.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
-}
-
-/// An instruction set that this machine has.
-#[derive(Clone, Copy, Debug)]
-pub enum Isa {
-    /// One element at a time, anywhere.
-    Scalar,
-    /// AVX2 and FMA.
-    #[cfg(target_arch = "x86_64")]
-    Avx2(pulp::x86::V3),
-    /// AVX-512 F, BW, CD, DQ, VL.
-    #[cfg(target_arch = "x86_64")]
-    Avx512(pulp::x86::V4),
-    /// NEON.
-    #[cfg(target_arch = "aarch64")]
-    Neon(pulp::aarch64::Neon),
-}
-
-impl Isa {
-    /// Every instruction set that this machine has, the best first.
-    pub fn all() -> Vec<Isa> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            found.extend(pulp::x86::V4::try_new().map(Isa::Avx512));
-            found.extend(pulp::x86::V3::try_new().map(Isa::Avx2));
-        }
-        #[cfg(target_arch = "aarch64")]
-        found.extend(pulp::aarch64::Neon::try_new().map(Isa::Neon));
-        found.push(Isa::Scalar);
-        found
-    }
-
-    /// The best one, or the one that the environment variable `SSMRT_ISA` names.
-    pub fn choose() -> Result<Isa, Error> {
-        let all = Isa::all();
-        match std::env::var("SSMRT_ISA") {
-            Ok(name) if !name.is_empty() => all.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
-                let names: Vec<_> = all.iter().map(Isa::name).collect();
-                Error::Value(format!("SSMRT_ISA: expected one of {}, found {name:?}", names.join(", ")))
-            }),
-            _ => Ok(all[0]),
-        }
-    }
-
-    /// `"avx512"`, `"avx2"`, `"neon"` or `"scalar"`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Isa::Scalar => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(_) => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) => "avx512",
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon(_) => "neon",
-        }
-    }
-
-    /// Runs a kernel on this instruction set.
-    #[inline]
-    pub fn run<E: Elem, K: Kernel<E>>(self, kernel: K) -> K::Output {
-        match self {
-            Isa::Scalar => E::vectorize(pulp::Scalar::new(), kernel),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(simd) => E::vectorize(simd, kernel),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(simd) => E::vectorize(simd, kernel),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon(simd) => E::vectorize(simd, kernel),
-        }
-    }
-}
+pub use layout::{GROUP, padded};

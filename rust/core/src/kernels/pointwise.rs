@@ -73,18 +73,18 @@ impl Function {
 }
 
 /// A function as a type, so that a loop over it is compiled for it.
-pub trait Curve {
+pub trait Elementwise {
     /// The function, lane by lane.
     fn apply<L: Lanes>(lanes: L, x: L::V) -> L::V;
 }
 
-/// Evaluates an expression in which `$curve` is the [`Curve`] of a [`Function`]: the choice stands outside the loop.
-macro_rules! with_curve {
-    ($function:expr, $curve:ident => $body:expr) => {{
-        use $crate::kernels::pointwise::{Function, curves};
+/// Evaluates an expression in which `$typed` is the [`Elementwise`] type of a [`Function`]: chosen once, outside the loop.
+macro_rules! with_function {
+    ($function:expr, $typed:ident => $body:expr) => {{
+        use $crate::kernels::pointwise::{Function, functions};
         macro_rules! arm {
             ($name:ident) => {{
-                type $curve = curves::$name;
+                type $typed = functions::$name;
                 $body
             }};
         }
@@ -105,14 +105,14 @@ macro_rules! with_curve {
 }
 
 /// The functions as types.
-pub mod curves {
+pub mod functions {
     use super::*;
 
-    macro_rules! curve {
+    macro_rules! function {
         ($name:ident, |$lanes:ident, $x:ident| $body:expr) => {
             /// See the [`Function`] of this name.
             pub struct $name;
-            impl Curve for $name {
+            impl Elementwise for $name {
                 #[inline(always)]
                 fn apply<L: Lanes>($lanes: L, $x: L::V) -> L::V {
                     $body
@@ -121,10 +121,10 @@ pub mod curves {
         };
     }
 
-    curve!(Identity, |_lanes, x| x);
+    function!(Identity, |_lanes, x| x);
 
     // The tail Phi(-t) is 2^q(t). At t = 12 it is below 1e-32, and q still above the least exponent.
-    curve!(Gelu, |lanes, x| if single::<L>() {
+    function!(Gelu, |lanes, x| if single::<L>() {
         let t = lanes.min(lanes.abs(x), number(lanes, 12.0));
         let tail = lanes.exp2_normal(poly32(lanes, t, &LOG2_TAIL));
         lanes.nfma(t, tail, relu(lanes, x))
@@ -133,7 +133,7 @@ pub mod curves {
     });
 
     // (1 + tanh(v)) / 2 is 1 / (1 + exp(-2 v)).
-    curve!(GeluTanh, |lanes, x| {
+    function!(GeluTanh, |lanes, x| {
         const SLOPE: f64 = -2.0 * 0.797_884_560_802_865_4 * LOG2_E;
         let low = lanes.max(x, number(lanes, -10.0));
         let t = lanes.min(low, number(lanes, 10.0));
@@ -142,41 +142,41 @@ pub mod curves {
         lanes.div(low, lanes.add(e, number(lanes, 1.0)))
     });
 
-    curve!(Relu, |lanes, x| relu(lanes, x));
+    function!(Relu, |lanes, x| relu(lanes, x));
 
-    curve!(LeakyRelu, |lanes, x| lanes.max(x, lanes.mul(x, number(lanes, 0.01))));
+    function!(LeakyRelu, |lanes, x| lanes.max(x, lanes.mul(x, number(lanes, 0.01))));
 
-    curve!(Silu, |lanes, x| {
+    function!(Silu, |lanes, x| {
         let low = lanes.max(x, number(lanes, -exp_range::<L>()));
         let e = exp(lanes, lanes.min(low, number(lanes, exp_range::<L>())), -1.0);
         lanes.div(low, lanes.add(e, number(lanes, 1.0)))
     });
 
-    curve!(Sigmoid, |lanes, x| {
+    function!(Sigmoid, |lanes, x| {
         let one = number(lanes, 1.0);
         lanes.div(one, lanes.add(exp(lanes, clamp(lanes, x, exp_range::<L>()), -1.0), one))
     });
 
     // With E = exp(2 x) - 1, E / (E + 2).
-    curve!(Tanh, |lanes, x| {
+    function!(Tanh, |lanes, x| {
         let e = expm1(lanes, clamp(lanes, x, if single::<L>() { 10.0 } else { 20.0 }), 2.0);
         lanes.div(e, lanes.add(e, number(lanes, 2.0)))
     });
 
     // max(x, 0) + log1p(exp(-|x|)); above 20 float32 does not tell it from x.
-    curve!(Softplus, |lanes, x| if single::<L>() {
+    function!(Softplus, |lanes, x| if single::<L>() {
         let u = exp(lanes, lanes.min(lanes.abs(x), number(lanes, exp_range::<L>())), -1.0);
         lanes.fma(u, poly32(lanes, u, &LOG1P), relu(lanes, x))
     } else {
         lanes.map(x, |x| if x.f64() > 20.0 { x } else { L::E::of(libm::log1p(libm::exp(x.f64()))) })
     });
 
-    curve!(Elu, |lanes, x| {
+    function!(Elu, |lanes, x| {
         let low = lanes.max(lanes.min(x, number(lanes, 0.0)), number(lanes, -exp_range::<L>()));
         lanes.add(relu(lanes, x), expm1(lanes, low, 1.0))
     });
 
-    curve!(Sqrelu, |lanes, x| {
+    function!(Sqrelu, |lanes, x| {
         let r = relu(lanes, x);
         lanes.mul(r, r)
     });
@@ -370,7 +370,7 @@ impl<E: Elem> Rows<E> {
     fn abreast<L: Lanes<E = E>, const N: usize>(self, lanes: L) {
         let Self { function, rows, len, p, stride } = self;
         let wide = len - len % (N * L::LANES);
-        with_curve!(function, C => {
+        with_function!(function, C => {
             for row in 0..rows {
                 // SAFETY: the maker answers for `rows` rows of `len` elements, of which LANES is a divisor.
                 unsafe {
@@ -453,7 +453,7 @@ impl<E: Elem, const G: usize> Unpack<E, G> {
             let (row, i) = (i / (G * GROUP), i % (G * GROUP));
             (from.0.add(i / GROUP * from.1 + row * GROUP + i % GROUP), to.0.offset(row as isize * to.1).add(i))
         };
-        with_curve!(function, C => {
+        with_function!(function, C => {
             let mut i = 0;
             // SAFETY: as above.
             unsafe {
@@ -500,7 +500,7 @@ impl<E: Elem> Kernel<E> for GluKernel<'_, E> {
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         let Self { gate, rows, d, x, y } = self;
         let whole = d / GROUP * GROUP;
-        with_curve!(gate, C => {
+        with_function!(gate, C => {
             for row in 0..rows {
                 // SAFETY: `glu` checked the lengths. Whole groups of both halves lie within the row; the rest of
                 // each half is copied out, since the second half's last group may reach beyond the row.

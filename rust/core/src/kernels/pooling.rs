@@ -59,7 +59,7 @@ impl<E: Elem> Kernel<E> for Sum<'_, E> {
                     }
                 }
                 // High takes of low what it can hold.
-                let (high, low) = lanes.moved(high, low);
+                let (high, low) = lanes.fast_two_sum(high, low);
                 lanes.store(high_at, high);
                 lanes.store(low_at, low);
             }

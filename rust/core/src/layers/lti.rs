@@ -6,10 +6,10 @@
 
 use super::system::{Lane, Recurrence, System};
 use crate::conv::{CausalConv, Spectrum};
-use crate::kernels::ahead::Single;
 use crate::kernels::chunk::{Chunk, Shape};
+use crate::kernels::lookahead::SampleCount;
 use crate::kernels::pointwise::{self, Function};
-use crate::kernels::streams::{self, Streams};
+use crate::kernels::step::{self, Streams};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, columns, padded};
 use crate::threads::{Shared, Team};
 use std::ops::Range;
@@ -55,7 +55,7 @@ pub struct Run<'a, E> {
     /// Counts calls.
     pub phase: usize,
     /// Samples that came one by one before these.
-    pub single: Single,
+    pub single: SampleCount,
     /// Multiplies the step size of every sample: then the layer is discretised anew.
     pub dt: f64,
     /// Samples.
@@ -201,14 +201,14 @@ impl<E: Elem> Lti<E> {
                         Recurrence::Diagonal(modes) => modes,
                         _ => unreachable!("{ONE_KIND}"),
                     };
-                    streams::step(isa, phase, self.stagger, groups, modes, streams);
+                    step::step(isa, phase, self.stagger, groups, modes, streams);
                 }
                 Recurrence::LowRank(_) => {
                     let system = |g: usize| match &self.groups[g] {
                         Recurrence::LowRank(system) => system,
                         _ => unreachable!("{ONE_KIND}"),
                     };
-                    streams::step(isa, phase, self.stagger, groups, system, streams);
+                    step::step(isa, phase, self.stagger, groups, system, streams);
                 }
                 Recurrence::Triangular(_) | Recurrence::Window(_) => {
                     for group in groups {
@@ -257,7 +257,7 @@ impl<E: Elem> Lti<E> {
         assert!(run.x.len() >= run.rows * run.x_stride && run.x_stride >= padded(self.system.channels()));
         let len = self.group_state_len();
         for (i, group) in groups.clone().enumerate() {
-            self.groups[group].settle(run.isa, run.single, self.stagger + group, &mut state[i * len..][..len]);
+            self.groups[group].apply_pending(run.isa, run.single, self.stagger + group, &mut state[i * len..][..len]);
         }
         let mut done = 0;
         if groups.len() == PANEL {

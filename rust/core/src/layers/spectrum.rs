@@ -1,14 +1,14 @@
 //! The diagonal core of S5 and LRU between its dense B and C: complex inputs to states, in place.
 
 use crate::discretize::{self, Disc};
-use crate::kernels::diagonal::Spectrum;
+use crate::kernels::mimo::MimoModes;
 use crate::kernels::{Elem, Isa};
 use num_complex::Complex64;
 
 /// x\[t\] = Abar x\[t-1\] + v\[t\], with v = Bbar u made before.
 #[derive(Debug)]
 pub struct Mimo<E> {
-    spectrum: Spectrum<E>,
+    modes: MimoModes<E>,
     lambda: Vec<Complex64>,
     step: Vec<f64>,
     disc: Disc,
@@ -21,17 +21,17 @@ impl<E: Elem> Mimo<E> {
     pub fn new(lambda: Vec<Complex64>, step: Vec<f64>, disc: Disc, alpha: f64, reverse: bool) -> Self {
         let pole = |(&l, &dt): (&Complex64, &f64)| discretize::discretize_mode(disc, alpha, l, dt).a_minus_one;
         let delta: Vec<_> = lambda.iter().zip(&step).map(pole).collect();
-        Self { spectrum: Spectrum::new(&delta), lambda, step, disc, alpha, reverse }
+        Self { modes: MimoModes::new(&delta), lambda, step, disc, alpha, reverse }
     }
 
     /// Elements a row: all real parts, then all imaginary ones, each padded.
     pub fn row_len(&self) -> usize {
-        self.spectrum.row_len()
+        self.modes.row_len()
     }
 
     /// Elements of state.
     pub fn state_len(&self) -> usize {
-        self.spectrum.state_len()
+        self.modes.state_len()
     }
 
     /// Makes states of the rows `v`. `dt` multiplies the step sizes; the rows are those of `dt` = 1.
@@ -40,7 +40,7 @@ impl<E: Elem> Mimo<E> {
             state.fill(E::ZERO);
         }
         if dt == 1.0 {
-            self.spectrum.scan(isa, rows, v, state, self.reverse);
+            self.modes.scan(isa, rows, v, state, self.reverse);
             return;
         }
         let half = self.row_len() / 2;
@@ -61,6 +61,6 @@ impl<E: Elem> Mimo<E> {
             }
         }
         let poles: Vec<_> = modes.iter().map(|m| m.0).collect();
-        Spectrum::new(&poles).scan(isa, rows, v, state, self.reverse);
+        MimoModes::new(&poles).scan(isa, rows, v, state, self.reverse);
     }
 }

@@ -3,12 +3,12 @@
 use crate::discretize::{self, DplrBar, ModeBar, RealSchur};
 use crate::document::{ComplexArray, Dense, Diagonal, Dplr};
 use crate::error::{Error, Result};
-use crate::kernels::ahead::Single;
-use crate::kernels::by_modes::ByModes;
 use crate::kernels::chunk::{ChunkMatrices, Shape, Transition};
 use crate::kernels::dense::Triangular;
-use crate::kernels::diagonal::{self, Modes};
+use crate::kernels::diagonal::{self, DiagonalModes};
 use crate::kernels::dplr::{self, LowRank};
+use crate::kernels::lookahead::SampleCount;
+use crate::kernels::modal::Modal;
 use crate::kernels::window::Window;
 use crate::kernels::{Aligned, Elem, GROUP, Isa};
 use num_complex::Complex64;
@@ -30,7 +30,7 @@ pub struct Lane {
 #[derive(Debug)]
 pub enum Recurrence<E> {
     /// S4D and its like.
-    Diagonal(Modes<E>),
+    Diagonal(DiagonalModes<E>),
     /// S4.
     LowRank(LowRank<E>),
     /// LSSL.
@@ -78,10 +78,10 @@ impl<E: Elem> Recurrence<E> {
     }
 
     /// Makes the state one that runs can go on from, after `single` samples.
-    pub fn settle(&self, isa: Isa, single: Single, stagger: usize, state: &mut [E]) {
+    pub fn apply_pending(&self, isa: Isa, single: SampleCount, stagger: usize, state: &mut [E]) {
         match self {
-            Recurrence::Diagonal(r) => r.settle(isa, single, stagger, state),
-            Recurrence::LowRank(r) => r.settle(isa, single, stagger, state),
+            Recurrence::Diagonal(r) => r.apply_pending(isa, single, stagger, state),
+            Recurrence::LowRank(r) => r.apply_pending(isa, single, stagger, state),
             Recurrence::Triangular(_) | Recurrence::Window(_) => {}
         }
     }
@@ -316,7 +316,7 @@ impl System {
             let bar = self.mode_bar(node, l, i, dt);
             diagonal::Mode { delta: bar.a_minus_one, c, gain: bar.f / regular.f }
         };
-        Recurrence::Diagonal(Modes::new(n.div_ceil(parts), dt == 1.0, mode))
+        Recurrence::Diagonal(DiagonalModes::new(n.div_ceil(parts), dt == 1.0, mode))
     }
 
     /// Mode `n` of a channel with its step size times `dt`.

@@ -4,8 +4,8 @@
 //! channels it would stream through the caches each time; so here each lane has its own matrices, which stay in the
 //! first cache while the lane's chunks go by, and vectors run along the lane's own samples and states.
 
-use super::{Call, ChunkMatrices, In, Out, Shape};
-use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded, turn};
+use super::matrices::{Call, ChunkMatrices, In, Out, Shape};
+use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded, transpose};
 use std::ops::Range;
 
 /// The four matrices of each lane.
@@ -111,7 +111,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
         let (rows, step) = (chunks * m.t, lane_step(chunks * m.t));
         if let Some(u) = u {
             // SAFETY: the caller's rows are as many; the scratch has a run for every lane.
-            unsafe { turn::to_runs(lanes, rows, u, samples.as_mut_ptr(), step) };
+            unsafe { transpose::to_runs(lanes, rows, u, samples.as_mut_ptr(), step) };
         }
         for lane in 0..m.used {
             let column = || (0..m.n).map(|i| i * GROUP + lane);
@@ -138,7 +138,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
         if let Some(y) = y {
             samples[m.used * step..].fill(E::ZERO);
             // SAFETY: as above.
-            unsafe { turn::to_rows(lanes, rows, samples.as_ptr(), step, y) };
+            unsafe { transpose::to_rows(lanes, rows, samples.as_ptr(), step, y) };
         }
     }
 }

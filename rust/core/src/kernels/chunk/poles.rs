@@ -1,7 +1,7 @@
 //! Chunk matrices of systems whose state moves by complex poles. Lanes are channels: every entry is a row of
 //! [`GROUP`] channels.
 
-use super::{Call, ChunkMatrices, Out, Shape};
+use super::matrices::{Call, ChunkMatrices, Out, Shape};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, columns};
 
 /// The four matrices of one group of channels.

@@ -3,7 +3,7 @@
 //! With l = T i + j it is a product of two small matrices, of c_n a_n^j and of the states a_n^(T i). The first stays
 //! in the first cache while all i go by; vectors run along j, so that the answers stand as they are wanted.
 
-use super::WIDE;
+use super::matrices::WIDE;
 use crate::kernels::{Aligned, GROUP, Isa, Kernel, Lanes, padded};
 use num_complex::Complex64;
 

@@ -1,7 +1,7 @@
-//! The modes of a vector of lanes: how they are read for the samples to come, and moved on by those that came.
+//! The modes of a vector of lanes: their free response to the samples ahead, and how pending inputs move them on.
 
-use super::{AHEAD, BLOCK, EACH, NEAR, fixed, pole, rows_of};
-use crate::kernels::diagonal::{Held, HeldAt};
+use super::layout::{BLOCK_LEN, BLOCK_SAMPLES, POWER_ROWS, READER_ROWS, mode_rows, pole_rows, reader_row};
+use crate::kernels::mode_state::{Compensated, CompensatedAt};
 use crate::kernels::{Elem, GROUP, Lanes};
 
 /// a b + c of complex numbers.
@@ -16,27 +16,27 @@ const fn together(products: usize) -> usize {
     if products == 0 { 4 } else { 2 }
 }
 
-/// The modes of a vector of lanes: their table, which is made for visits every W times AHEAD samples, and their state.
+/// The modes of a vector of lanes: their table, which is made for visits every W times BLOCK_SAMPLES samples, and their state.
 #[derive(Clone, Copy)]
-pub struct Modes<E, const K: usize, const W: usize> {
+pub struct LaneModes<E, const K: usize, const W: usize> {
     pub count: usize,
     pub k: *const E,
     pub x: *mut E,
 }
 
-impl<E: Elem, const K: usize, const W: usize> Modes<E, K, W> {
+impl<E: Elem, const K: usize, const W: usize> LaneModes<E, K, W> {
     /// Elements from one mode's table to the next's.
-    const STRIDE: usize = rows_of(K, W) * GROUP;
+    const STRIDE: usize = mode_rows(K, W) * GROUP;
 
-    /// The row from which the pole's power for V times AHEAD samples stands.
+    /// The row from which the pole's power for V times BLOCK_SAMPLES samples stands.
     const fn pole_row(v: usize) -> usize {
-        if v == W { NEAR } else { rows_of(K, W) - pole(K) }
+        if v == W { POWER_ROWS } else { mode_rows(K, W) - pole_rows(K) }
     }
 
-    /// Moves them on by V times AHEAD inputs, V being 1 or W; `FLUSH` sets to zero what is tiny.
+    /// Moves them on by V times BLOCK_SAMPLES inputs, V being 1 or W; `FLUSH` sets to zero what is tiny.
     ///
     /// # Safety
-    /// The pointers address `count` or V times AHEAD rows of GROUP, K times so many for `sums`, less the lanes skipped; V
+    /// The pointers address `count` or V times BLOCK_SAMPLES rows of GROUP, K times so many for `sums`, less the lanes skipped; V
     /// is 1 where there are products.
     #[inline(always)]
     pub unsafe fn advance<L: Lanes<E = E>, const V: usize, const FLUSH: bool>(
@@ -61,7 +61,7 @@ impl<E: Elem, const K: usize, const W: usize> Modes<E, K, W> {
         }
     }
 
-    /// As [`Modes::advance`], M modes from `n` on.
+    /// As [`LaneModes::advance`], M modes from `n` on.
     ///
     /// # Safety
     /// As there.
@@ -73,7 +73,7 @@ impl<E: Elem, const K: usize, const W: usize> Modes<E, K, W> {
         u: *const E,
         sums: *const E,
     ) {
-        let gains = fixed(K) + EACH * (1 + K);
+        let gains = reader_row(K) + READER_ROWS * (1 + K);
         let zero = lanes.splat(E::ZERO);
         // SAFETY: as the caller's.
         unsafe {
@@ -85,79 +85,79 @@ impl<E: Elem, const K: usize, const W: usize> Modes<E, K, W> {
                 square[m] = (lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP)));
             }
             // Horner's rule in a^2, two inputs at once.
-            let mut met = [(zero, zero); M];
-            for i in (0..V * AHEAD).step_by(2) {
+            let mut forced = [(zero, zero); M];
+            for i in (0..V * BLOCK_SAMPLES).step_by(2) {
                 let (first, second) = (lanes.load(u.add(i * GROUP)), lanes.load(u.add((i + 1) * GROUP)));
                 for m in 0..M {
                     let mut two = (lanes.fma(a[m].0, first, second), lanes.mul(a[m].1, first));
                     for j in 0..K {
-                        let sum = sums.add((j * AHEAD + i) * GROUP);
+                        let sum = sums.add((j * BLOCK_SAMPLES + i) * GROUP);
                         let (first, second) = (lanes.load(sum), lanes.load(sum.add(GROUP)));
-                        let gain = self.k.add((n + m) * Self::STRIDE + (gains + EACH * j) * GROUP);
+                        let gain = self.k.add((n + m) * Self::STRIDE + (gains + READER_ROWS * j) * GROUP);
                         two.0 = lanes.fma(lanes.load(gain), second, two.0);
                         two.1 = lanes.fma(lanes.load(gain.add(GROUP)), second, two.1);
                         two.0 = lanes.fma(lanes.load(gain.add(2 * GROUP)), first, two.0);
                         two.1 = lanes.fma(lanes.load(gain.add(3 * GROUP)), first, two.1);
                     }
-                    met[m] = if i == 0 { two } else { times(lanes, square[m], met[m], two) };
+                    forced[m] = if i == 0 { two } else { times(lanes, square[m], forced[m], two) };
                 }
             }
-            for (m, (re, im)) in met.into_iter().enumerate() {
-                let place = HeldAt::of(self.x, self.count, n + m);
+            for (m, (re, im)) in forced.into_iter().enumerate() {
+                let place = CompensatedAt::of(self.x, self.count, n + m);
                 let k = self.k.add((n + m) * Self::STRIDE + Self::pole_row(V) * GROUP);
-                let held = Held::load(lanes, place);
+                let state = Compensated::load(lanes, place);
                 let pole = (lanes.load(k), lanes.load(k.add(GROUP)));
                 let next = if K == 0 {
                     let low = (lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP)));
-                    held.advance(lanes, [pole.0, pole.1, low.0, low.1], (re, Some(im)))
+                    state.advance(lanes, [pole.0, pole.1, low.0, low.1], (re, Some(im)))
                 } else {
-                    held.moved(lanes, pole, (re, im))
+                    state.advance_rounded(lanes, pole, (re, im))
                 };
                 if FLUSH { next.flushed(lanes) } else { next }.store(lanes, place);
             }
         }
     }
 
-    /// Writes what all of them say of the next V times AHEAD samples, and of the inner products of the states that these
-    /// meet, and fetches the modes that stand `next` elements on.
+    /// Writes the free response to the next V blocks of samples, of the output and of the inner products, each of the state
+    /// before its sample. Prefetches the modes that stand `next` elements on.
     ///
     /// # Safety
-    /// As [`Modes::advance`], for `y` and `sums`.
+    /// As [`LaneModes::advance`], for `y` and `sums`.
     #[inline(always)]
-    pub unsafe fn look<L: Lanes<E = E>, const V: usize>(self, lanes: L, y: *mut E, sums: *mut E, next: usize) {
-        let to = |i: usize| if i == 0 { y } else { sums.wrapping_add((i - 1) * BLOCK) };
+    pub unsafe fn free_response<L: Lanes<E = E>, const V: usize>(self, lanes: L, y: *mut E, sums: *mut E, next: usize) {
+        let to = |i: usize| if i == 0 { y } else { sums.wrapping_add((i - 1) * BLOCK_LEN) };
         let mut done = 0;
         // SAFETY: as the caller's.
         unsafe {
-            // Two blocks share a visit, or two answers the powers of a, where registers hold their sums.
+            // Two blocks share a pass over the modes, or two outputs the powers of a, where registers hold their sums.
             if L::REGISTERS >= 32 {
                 if V == 2 {
-                    return self.look_at::<L, 1, 2>(lanes, 0, false, [y], next);
+                    return self.free_response_of::<L, 1, 2>(lanes, 0, false, [y], next);
                 }
                 while done < K {
                     let next = if done == 0 { next } else { 0 };
-                    self.look_at::<L, 2, 1>(lanes, done, false, [to(done), to(done + 1)], next);
+                    self.free_response_of::<L, 2, 1>(lanes, done, false, [to(done), to(done + 1)], next);
                     done += 2;
                 }
             }
             while done <= K {
                 let next = if done == 0 { next } else { 0 };
-                self.look_at::<L, 1, 1>(lanes, done, false, [to(done)], next);
+                self.free_response_of::<L, 1, 1>(lanes, done, false, [to(done)], next);
                 done += 1;
             }
             if V == 2 {
-                self.look_at::<L, 1, 1>(lanes, 0, true, [y.add(BLOCK)], 0);
+                self.free_response_of::<L, 1, 1>(lanes, 0, true, [y.add(BLOCK_LEN)], 0);
             }
         }
     }
 
-    /// As [`Modes::look`], for P answers from the `first` on and V blocks, the first of them or the `second`; two samples
-    /// at once.
+    /// As [`LaneModes::free_response`], for P outputs from the `first` on and V blocks, the first of them or the `second`; two
+    /// samples at once.
     ///
     /// # Safety
     /// As there.
     #[inline(always)]
-    unsafe fn look_at<L: Lanes<E = E>, const P: usize, const V: usize>(
+    unsafe fn free_response_of<L: Lanes<E = E>, const P: usize, const V: usize>(
         self,
         lanes: L,
         first: usize,
@@ -168,10 +168,10 @@ impl<E: Elem, const K: usize, const W: usize> Modes<E, K, W> {
         let zero = lanes.splat(E::ZERO);
         // SAFETY: as the caller's.
         unsafe {
-            let mut answers = [[[zero; AHEAD]; V]; P];
+            let mut free = [[[zero; BLOCK_SAMPLES]; V]; P];
             for n in 0..self.count {
                 if next > 0 {
-                    HeldAt::of(self.x, self.count, n).fetch(next);
+                    CompensatedAt::of(self.x, self.count, n).fetch(next);
                 }
                 let (k, x) = (self.k.add(n * Self::STRIDE), self.x.add(n * 2 * GROUP));
                 let square = (lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP)));
@@ -181,25 +181,25 @@ impl<E: Elem, const K: usize, const W: usize> Modes<E, K, W> {
                     now = times(lanes, (lanes.load(k), lanes.load(k.add(GROUP))), now, now);
                 }
                 for v in 0..V {
-                    for i in (0..AHEAD).step_by(2) {
+                    for i in (0..BLOCK_SAMPLES).step_by(2) {
                         for p in 0..P {
-                            let reader = k.add((fixed(K) + EACH * (first + p)) * GROUP);
+                            let reader = k.add((reader_row(K) + READER_ROWS * (first + p)) * GROUP);
                             for j in 0..2 {
                                 let (re, im) = (reader.add(2 * j * GROUP), reader.add((2 * j + 1) * GROUP));
-                                let sum = lanes.nfma(lanes.load(im), now.1, answers[p][v][i + j]);
-                                answers[p][v][i + j] = lanes.fma(lanes.load(re), now.0, sum);
+                                let sum = lanes.nfma(lanes.load(im), now.1, free[p][v][i + j]);
+                                free[p][v][i + j] = lanes.fma(lanes.load(re), now.0, sum);
                             }
                         }
-                        if i + 2 < AHEAD || v + 1 < V {
+                        if i + 2 < BLOCK_SAMPLES || v + 1 < V {
                             now = times(lanes, square, now, (zero, zero));
                         }
                     }
                 }
             }
-            for (to, answers) in to.into_iter().zip(answers) {
-                for (v, answers) in answers.into_iter().enumerate() {
-                    for (i, answer) in answers.into_iter().enumerate() {
-                        lanes.store(to.add((v * AHEAD + i) * GROUP), answer);
+            for (to, free) in to.into_iter().zip(free) {
+                for (v, free) in free.into_iter().enumerate() {
+                    for (i, response) in free.into_iter().enumerate() {
+                        lanes.store(to.add((v * BLOCK_SAMPLES + i) * GROUP), response);
                     }
                 }
             }

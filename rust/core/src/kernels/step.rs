@@ -1,8 +1,10 @@
 //! One sample of many streams: groups of channels, and the streams of each.
 
-use super::ahead::{ROWS_AHEAD, Single};
-use super::by_modes::{After, ByModes, When};
-use super::{Elem, GROUP, Isa, Kernel, Lanes, fetch};
+use super::layout::fetch;
+use super::lookahead::{NextStreams, Pending, ROWS_AHEAD, Sample, SampleCount};
+use super::modal::{Modal, with_products};
+use super::mode_state::modes_len;
+use super::{Elem, GROUP, Isa, Kernel, Lanes};
 use std::ops::Range;
 
 /// Where the rows and states of some streams stand, each with the distance to the next stream's.
@@ -14,23 +16,23 @@ pub struct Streams<E> {
     pub u: (*const E, usize),
     /// A row each, overwritten.
     pub y: (*mut E, usize),
-    /// The state of the layer: a row that begins with how many [`Single`] samples it has met, then the states of all
+    /// The state of the layer: a row that begins with its [`SampleCount`], then the states of all
     /// groups, one after the other.
     pub state: (*mut E, usize),
 }
 
 impl<E> Streams<E> {
-    /// The single samples that stream `s` has met.
+    /// The single samples of stream `s` so far.
     ///
     /// # Safety
-    /// There is such a stream.
+    /// There is such a stream, whose state is valid.
     #[inline(always)]
-    pub unsafe fn single(&self, s: usize) -> Single
+    pub unsafe fn sample_count(&self, s: usize) -> SampleCount
     where
         E: Elem,
     {
-        // SAFETY: as the caller's.
-        Single::of(unsafe { *self.state.0.add(s * self.state.1) })
+        // SAFETY: the state of stream `s` begins there.
+        SampleCount::of(unsafe { *self.state.0.add(s * self.state.1) })
     }
 
     /// The columns and the state of one group of stream `s`, where each group has `state_len` elements.
@@ -56,7 +58,7 @@ impl<E> Streams<E> {
 ///
 /// # Safety
 /// The rows and states are valid, and no one else touches what is written.
-pub unsafe fn step<'a, E: Elem, G: ByModes<E> + 'a>(
+pub unsafe fn step<'a, E: Elem, G: Modal<E> + 'a>(
     isa: Isa,
     phase: usize,
     stagger: usize,
@@ -75,7 +77,7 @@ struct Step<E, F> {
     streams: Streams<E>,
 }
 
-impl<'a, E: Elem, G: ByModes<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<E, F> {
+impl<'a, E: Elem, G: Modal<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<E, F> {
     type Output = ();
 
     #[inline(always)]
@@ -85,12 +87,20 @@ impl<'a, E: Elem, G: ByModes<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<
             let group = group(g);
             for s in 0..streams.count {
                 // SAFETY: the caller of `step` answers for the rows and states.
-                let (single, (u, y, state)) = unsafe { (streams.single(s), streams.part(s, g, group.state_len())) };
-                let after = After { streams: streams.count - 1 - s, stride: streams.state.1 };
-                if let Some(far) = after.stream(ROWS_AHEAD) {
+                let (count, (u, y, state)) =
+                    unsafe { (streams.sample_count(s), streams.part(s, g, group.state_len())) };
+                let next = NextStreams { count: streams.count - 1 - s, stride: streams.state.1 };
+                if let Some(far) = next.offset(ROWS_AHEAD) {
                     fetch(streams.state.0.wrapping_add(s * streams.state.1 + far));
                 }
-                group.step(lanes, When { phase, single, stagger: stagger + g, after }, u, y, state);
+                let (x, ahead) = state.split_at_mut(modes_len::<E>(group.modes()));
+                match group.look_ahead().map(|system| (system, system.pending(count, stagger + g))) {
+                    None | Some((_, Pending::OneByOne)) => group.one_by_one(lanes, phase, 1, u, y, x),
+                    Some((system, pending)) => {
+                        let sample = Sample { system, x, ahead, pending, next };
+                        with_products!(G, group.products(), K, sample.run::<L, K>(lanes, u, y));
+                    }
+                }
             }
         }
     }

@@ -98,7 +98,7 @@ mod tests {
         }
     }
 
-    fn turns<E: Elem>(blocks: usize) {
+    fn transposes<E: Elem>(blocks: usize) {
         for isa in Isa::all() {
             let rows = blocks * GROUP;
             let u: Vec<E> = (0..rows * GROUP).map(|i| E::of(i as f64)).collect();
@@ -115,9 +115,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn turning_is_a_transposition(blocks in 1..5usize) {
-            turns::<f32>(blocks);
-            turns::<f64>(blocks);
+        fn runs_are_the_transposed_rows(blocks in 1..5usize) {
+            transposes::<f32>(blocks);
+            transposes::<f64>(blocks);
         }
     }
 }

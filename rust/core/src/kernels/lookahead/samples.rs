@@ -1,0 +1,206 @@
+//! Samples through a [`LookAhead`]: single ones, and whole blocks.
+
+use super::layout::{BLOCK_LEN, BLOCK_SAMPLES, state_len};
+use super::modes::LaneModes;
+use super::pending::Pending;
+use super::system::LookAhead;
+use super::taps::{add_to_next_block, output};
+use crate::kernels::layout::fetch;
+use crate::kernels::mode_state::modes_len;
+use crate::kernels::{Elem, GROUP, Isa, Kernel, Lanes};
+
+/// How many streams on the rows are prefetched that any sample needs, visit or not: they come from main memory.
+pub const ROWS_AHEAD: usize = 8;
+
+/// The streams after one, whose states stand at equal distances and are prefetched.
+#[derive(Clone, Copy, Debug)]
+pub struct NextStreams {
+    /// How many.
+    pub count: usize,
+    /// Elements from one state to the next.
+    pub stride: usize,
+}
+
+impl NextStreams {
+    /// Elements to the state of the `n`th of them, if there are so many.
+    #[inline(always)]
+    pub fn offset(self, n: usize) -> Option<usize> {
+        (n <= self.count).then_some(n * self.stride)
+    }
+}
+
+/// A single sample of a group of channels.
+#[derive(Debug)]
+pub struct Sample<'a, E> {
+    /// The modes of the group.
+    pub system: &'a LookAhead<E>,
+    /// Their state.
+    pub x: &'a mut [E],
+    /// The state that follows it: [`state_len`] elements.
+    pub ahead: &'a mut [E],
+    /// Anything but one by one.
+    pub pending: Pending,
+    /// What is prefetched.
+    pub next: NextStreams,
+}
+
+impl<E: Elem> Sample<'_, E> {
+    /// The outputs `y` for the inputs `u`, a row each, of a system with K inner products.
+    #[inline(always)]
+    pub fn run<L: Lanes<E = E>, const K: usize>(self, lanes: L, u: &[E], y: &mut [E]) {
+        let LookAhead { modes, products, blocks, .. } = *self.system;
+        assert!(u.len() >= GROUP && y.len() >= GROUP && self.x.len() == modes_len::<E>(modes));
+        assert!(products == K && self.ahead.len() == state_len(modes, K));
+        // SAFETY: the lengths were checked, and `blocks` says for which W the system was made.
+        unsafe {
+            if K == 0 && blocks == 2 {
+                self.run_by::<L, K, 2>(lanes, u, y);
+            } else {
+                self.run_by::<L, K, 1>(lanes, u, y);
+            }
+        }
+    }
+
+    /// [`Sample::run`] with W blocks from one visit to the next.
+    ///
+    /// # Safety
+    /// `x` and `ahead` are the state of such a system with K inner products, `u` and `y` at least a row.
+    #[inline(always)]
+    unsafe fn run_by<L: Lanes<E = E>, const K: usize, const W: usize>(self, lanes: L, u: &[E], y: &mut [E]) {
+        let Self { system, x, ahead, pending, next } = self;
+        let (first_visit, stored) = match pending {
+            Pending::Inputs(stored) => (false, stored),
+            Pending::OneByOne | Pending::FirstVisit => (true, 0),
+        };
+        assert!(stored < W * BLOCK_SAMPLES);
+        let (block, i) = (stored / BLOCK_SAMPLES * BLOCK_LEN, stored % BLOCK_SAMPLES);
+        if let Some(far) = next.offset(ROWS_AHEAD) {
+            let rows = ahead.as_ptr().wrapping_add(far + block);
+            // All inputs and products of the block so far, and the sample's free response.
+            for k in (0..K + 2).filter(|k| *k != 1) {
+                (0..=i).for_each(|row| fetch(rows.wrapping_add(k * W * BLOCK_LEN + row * GROUP)));
+            }
+            fetch(rows.wrapping_add(W * BLOCK_LEN + i * GROUP));
+        }
+        let (inputs, free, sums) = system.rows(ahead);
+        let next = next.offset(1).unwrap_or(0);
+        for lane in (0..GROUP).step_by(L::LANES) {
+            // SAFETY: inputs and free response are W blocks of rows, sums K of them, and `stored` is a row within W blocks.
+            unsafe {
+                let (inputs, free) = (inputs.as_mut_ptr().add(lane), free.as_mut_ptr().add(lane));
+                let sums = if K > 0 { sums.as_mut_ptr().add(lane) } else { free };
+                let (modes, taps) = (system.lane_modes::<K, W>(x, lane), system.taps.as_ptr().add(lane));
+                if first_visit {
+                    modes.free_response::<L, W>(lanes, free, sums, next);
+                }
+                lanes.store(inputs.add(stored * GROUP), lanes.load(u.as_ptr().add(lane)));
+                let v = output::<L, K>(lanes, i, taps, inputs.add(block), sums, free.add(block));
+                lanes.store(y.as_mut_ptr().add(lane), v);
+                if stored + 1 == W * BLOCK_SAMPLES {
+                    modes.advance::<L, W, true>(lanes, inputs, sums);
+                    modes.free_response::<L, W>(lanes, free, sums, next);
+                } else if W > 1 && i + 1 == BLOCK_SAMPLES {
+                    add_to_next_block(lanes, taps, inputs.add(block), free.add(block + BLOCK_LEN));
+                }
+            }
+        }
+    }
+}
+
+impl<E: Elem> LookAhead<E> {
+    /// The modes from lane `lane` on, with their state.
+    #[inline(always)]
+    fn lane_modes<const K: usize, const W: usize>(&self, x: &mut [E], lane: usize) -> LaneModes<E, K, W> {
+        let (k, x) = (self.coefficients.as_ptr().wrapping_add(lane), x.as_mut_ptr().wrapping_add(lane));
+        LaneModes { count: self.modes, k, x }
+    }
+
+    /// `blocks` times [`BLOCK_SAMPLES`] rows of `u` into rows of `y`, for a system with K inner products; `x` is the state of
+    /// its modes.
+    pub fn scan<const K: usize>(&self, isa: Isa, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
+        let len = blocks * BLOCK_LEN;
+        assert!(self.products == K && u.len() >= len && y.len() >= len && x.len() == modes_len::<E>(self.modes));
+        isa.run(Scan::<E, K> { system: self, blocks, u, y, x });
+    }
+}
+
+/// The arguments of [`LookAhead::scan`], whose lengths were checked.
+struct Scan<'a, E, const K: usize> {
+    system: &'a LookAhead<E>,
+    blocks: usize,
+    u: &'a [E],
+    y: &'a mut [E],
+    x: &'a mut [E],
+}
+
+impl<E: Elem, const K: usize> Kernel<E> for Scan<'_, E, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        if K == 0 && self.system.blocks == 2 { self.by::<L, 2>(lanes) } else { self.by::<L, 1>(lanes) }
+    }
+}
+
+impl<E: Elem, const K: usize> Scan<'_, E, K> {
+    /// W blocks at once.
+    #[inline(always)]
+    fn by<L: Lanes<E = E>, const W: usize>(self, lanes: L) {
+        let Self { system, blocks, u, y, x } = self;
+        let mut sums = [[E::ZERO; BLOCK_LEN]; K];
+        let sums = sums.as_mut_ptr().cast::<E>();
+        for lane in (0..GROUP).step_by(L::LANES) {
+            let (modes, taps) = (system.lane_modes::<K, W>(x, lane), system.taps.as_ptr().wrapping_add(lane));
+            let mut done = 0;
+            while done < blocks {
+                let at = done * BLOCK_LEN + lane;
+                // SAFETY: `LookAhead::scan` checked the lengths.
+                unsafe {
+                    let (u, y) = (u.as_ptr().add(at), y.as_mut_ptr().add(at));
+                    if done + W <= blocks {
+                        done += W;
+                        run_blocks::<L, K, W, W>(lanes, modes, taps, u, y, sums, done == blocks);
+                    } else {
+                        done += 1;
+                        run_blocks::<L, K, W, 1>(lanes, modes, taps, u, y, sums, done == blocks);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The outputs of V blocks, V being 1 or W, after which the modes are moved on by their inputs. Tiny numbers are flushed with
+/// the `last` blocks: denormals before these cannot be many.
+///
+/// # Safety
+/// As for [`LaneModes::advance`]; `y` has as many rows as `u`, `taps` at least V blocks for each output and input.
+#[inline(always)]
+unsafe fn run_blocks<L: Lanes, const K: usize, const W: usize, const V: usize>(
+    lanes: L,
+    modes: LaneModes<L::E, K, W>,
+    taps: *const L::E,
+    u: *const L::E,
+    y: *mut L::E,
+    sums: *mut L::E,
+    last: bool,
+) {
+    // SAFETY: V blocks of `u` and `y`, K of `sums`, and the modes' own rows are valid.
+    unsafe {
+        modes.free_response::<L, V>(lanes, y, sums, 0);
+        for block in 0..V {
+            let (u, y) = (u.add(block * BLOCK_LEN), y.add(block * BLOCK_LEN));
+            for i in 0..BLOCK_SAMPLES {
+                lanes.store(y.add(i * GROUP), output::<L, K>(lanes, i, taps, u, sums, y));
+            }
+            if block + 1 < V {
+                add_to_next_block(lanes, taps, u, y.add(BLOCK_LEN));
+            }
+        }
+        if last {
+            modes.advance::<L, V, true>(lanes, u, sums);
+        } else {
+            modes.advance::<L, V, false>(lanes, u, sums);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The state of modes: where it stands in memory, and how it is moved on with compensated summation.
+//!
+//! A state is stepped as x' = x + (delta x + u), delta being the discrete pole less one, and in float32 the rounding error
+//! of that sum is carried to the next one: a pole close to the unit circle decays so slowly that neither its own rounding
+//! nor that of its state would be negligible.
+
+use super::layout::{GROUP, fetch};
+use super::{Elem, Lanes};
+use num_complex::Complex64;
+
+/// Elements of the state of so many modes a lane: rows (re, im) each, then a row each of their rounding errors.
+pub(super) const fn modes_len<E: Elem>(modes: usize) -> usize {
+    modes * GROUP * if E::COMPENSATED { 3 } else { 2 }
+}
+
+/// (re, im) rounded, and the errors of this rounding.
+pub(super) fn pair<E: Elem>(z: Complex64) -> [f64; 4] {
+    let (re, im) = (E::of(z.re).f64(), E::of(z.im).f64());
+    [re, im, z.re - re, z.im - im]
+}
+
+/// The address of a mode's state: a row each of the real and the imaginary part, and one of their rounding errors at half
+/// precision. An error is less than half a unit of the last digit, so half its bits are eight digits more.
+#[derive(Clone, Copy)]
+pub(super) struct CompensatedAt<E> {
+    x: *mut E,
+    error: *mut E,
+}
+
+impl<E: Elem> CompensatedAt<E> {
+    /// Of mode `n` of `modes`, whose states begin at `x`.
+    #[inline(always)]
+    pub fn of(x: *mut E, modes: usize, n: usize) -> Self {
+        Self { x: x.wrapping_add(n * 2 * GROUP), error: x.wrapping_add((modes * 2 + n) * GROUP) }
+    }
+
+    /// Of the mode `n` modes on.
+    #[inline(always)]
+    pub fn offset(self, n: usize) -> Self {
+        Self { x: self.x.wrapping_add(n * 2 * GROUP), error: self.error.wrapping_add(n * GROUP) }
+    }
+
+    /// Prefetches the state that stands `next` elements on.
+    #[inline(always)]
+    pub fn fetch(self, next: usize) {
+        fetch(self.x.wrapping_add(next).cast_const());
+        fetch(self.x.wrapping_add(next + GROUP).cast_const());
+        if E::COMPENSATED {
+            fetch(self.error.wrapping_add(next).cast_const());
+        }
+    }
+}
+
+/// A mode's state with its rounding errors, which compensate the next sum.
+#[derive(Clone, Copy)]
+pub(super) struct Compensated<V> {
+    pub re: V,
+    pub im: V,
+    error_re: V,
+    error_im: V,
+}
+
+impl<V: Copy> Compensated<V> {
+    /// A state of zeros.
+    #[inline(always)]
+    pub fn zero<L: Lanes<V = V>>(lanes: L) -> Self {
+        let zero = lanes.splat(L::E::ZERO);
+        Self { re: zero, im: zero, error_re: zero, error_im: zero }
+    }
+
+    /// # Safety
+    /// The rows at `at` are valid for reading `LANES` elements each.
+    #[inline(always)]
+    pub unsafe fn load<L: Lanes<V = V>>(lanes: L, at: CompensatedAt<L::E>) -> Self {
+        let zero = lanes.splat(L::E::ZERO);
+        // SAFETY: the caller's rows have LANES elements.
+        unsafe {
+            let (re, im) = (lanes.load(at.x), lanes.load(at.x.add(GROUP)));
+            if L::E::COMPENSATED {
+                let error = lanes.load(at.error);
+                Self { re, im, error_re: lanes.first(error), error_im: lanes.second(error) }
+            } else {
+                Self { re, im, error_re: zero, error_im: zero }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The rows at `at` are valid for writing `LANES` elements each.
+    #[inline(always)]
+    pub unsafe fn store<L: Lanes<V = V>>(self, lanes: L, at: CompensatedAt<L::E>) {
+        // SAFETY: the caller's rows have LANES elements.
+        unsafe {
+            lanes.store(at.x, self.re);
+            lanes.store(at.x.add(GROUP), self.im);
+            if L::E::COMPENSATED {
+                lanes.store(at.error, lanes.halves(self.error_re, self.error_im));
+            }
+        }
+    }
+
+    /// With tiny numbers set to zero.
+    #[inline(always)]
+    pub fn flushed<L: Lanes<V = V>>(self, lanes: L) -> Self {
+        Self {
+            re: lanes.flush(self.re),
+            im: lanes.flush(self.im),
+            error_re: lanes.flush(self.error_re),
+            error_im: lanes.flush(self.error_im),
+        }
+    }
+
+    /// The next state, for the pole [delta_re, delta_im, low parts] and the input (re, im).
+    #[inline(always)]
+    pub fn advance<L: Lanes<V = V>>(self, lanes: L, [dr, di, lr, li]: [V; 4], u: (V, Option<V>)) -> Self {
+        let low_im = match u.1 {
+            Some(u) => lanes.fma(li, self.re, u),
+            None => lanes.mul(li, self.re),
+        };
+        let low = (lanes.fma(lr, self.re, lanes.nfma(li, self.im, u.0)), lanes.fma(lr, self.im, low_im));
+        self.advance_rounded(lanes, (dr, di), low)
+    }
+
+    /// The next state, for a pole whose low parts are left out: x + (delta x + u).
+    #[inline(always)]
+    pub fn advance_rounded<L: Lanes<V = V>>(self, lanes: L, (dr, di): (V, V), u: (V, V)) -> Self {
+        let Self { re, im, error_re, error_im } = self;
+        let mut change_re = lanes.fma(dr, re, lanes.nfma(di, im, u.0));
+        let mut change_im = lanes.fma(dr, im, lanes.fma(di, re, u.1));
+        if !L::E::COMPENSATED {
+            return Self { re: lanes.add(re, change_re), im: lanes.add(im, change_im), error_re, error_im };
+        }
+        change_re = lanes.add(change_re, error_re);
+        change_im = lanes.add(change_im, error_im);
+        let (re, error_re) = lanes.fast_two_sum(re, change_re);
+        let (im, error_im) = lanes.fast_two_sum(im, change_im);
+        Self { re, im, error_re, error_im }
+    }
+}
+
+/// Single samples within which every mode has been searched for tiny numbers, which would become denormal and slow.
+pub const PHASES: usize = 8;
+
+/// Sets tiny numbers to zero in the state of every [`PHASES`]th mode, from mode `phase % PHASES` on.
+///
+/// # Safety
+/// `x` addresses the state of `modes` modes, [`modes_len`] elements less the lanes skipped.
+#[inline(always)]
+pub(super) unsafe fn flush<L: Lanes>(lanes: L, phase: usize, modes: usize, x: *mut L::E) {
+    for n in (phase % PHASES..modes).step_by(PHASES) {
+        let at = CompensatedAt::of(x, modes, n);
+        // SAFETY: n < modes, whose states the caller's `x` addresses.
+        unsafe { Compensated::load(lanes, at).flushed(lanes).store(lanes, at) };
+    }
+}
