@@ -52,7 +52,7 @@ fn diagonal(c: &mut Criterion) {
 fn linear(c: &mut Criterion) {
     let mut group = c.benchmark_group("linear and glu");
     let (weight, bias) = (numbers(2 * D * D), numbers(2 * D));
-    let linear = Linear::<f32>::new(D, &weight, Some(&bias), Epilogue::Glu(Function::Sigmoid));
+    let linear = Linear::<f32>::new(D, D, |row, k| weight[row * D + k], Some(&bias), Epilogue::Glu(Function::Sigmoid));
     for rows in ROWS {
         let (x, mut y) = (aligned(rows * padded(D)), Aligned::zeros(rows * padded(D)));
         group.throughput(Throughput::Elements((rows * 2 * D * D) as u64));
@@ -88,7 +88,7 @@ fn functions(c: &mut Criterion) {
     let mut y = Aligned::zeros(x.len());
     group.throughput(Throughput::Elements((rows * D) as u64));
     let isa = Isa::all()[0];
-    for function in Function::ALL {
+    for &function in Function::ALL {
         group.bench_function(function.name(), |b| {
             b.iter(|| {
                 y.copy_from_slice(black_box(&x));

@@ -100,7 +100,7 @@ fn mimo(m: &DiagonalMimo, length: usize, rate: f64, isa: Isa) -> ([usize; 3], Ve
             c.iter().map(|c| factor * c.re).chain(c.iter().map(|c| -factor * c.im)).collect::<Vec<_>>()
         })
         .collect();
-    let read = Linear::<f64>::new(2 * n, &weight, None, Epilogue::None);
+    let read = Linear::<f64>::new(2 * n, d_out, |o, k| weight[o * 2 * n + k], None, Epilogue::None);
     let step = |i: usize| m.dt.as_ref().map_or(1.0, |dt| dt[i] * rate);
     let bars: Vec<_> = (0..n).map(|i| discretize_mode(m.disc, m.alpha, m.a[i], step(i))).collect();
     let mut x: Vec<Complex64> = (0..n * d_in).map(|i| m.b.data[i] * bars[i / d_in].f).collect();
@@ -152,7 +152,7 @@ pub fn krylov(
         let mut power = a[s * n * n..][..n * n].to_vec();
         let mut have = 1;
         while have < length {
-            let times = Linear::<f64>::new(n, &power, None, Epilogue::None);
+            let times = Linear::<f64>::new(n, n, |i, k| power[i * n + k], None, Epilogue::None);
             let more = have.min(length - have);
             let (from, to) = rows.split_at_mut(have * stride);
             times.run(isa, more, from, &mut to[..more * stride]);

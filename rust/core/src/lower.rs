@@ -179,7 +179,8 @@ impl<E: Elem> Lowering<E> {
                     },
                 };
                 let y = self.buffer(width);
-                let layer = Linear::new(d_in, &l.weight.data, l.bias.as_deref(), epilogue);
+                let layer =
+                    Linear::new(d_in, width, |row, k| l.weight.data[row * d_in + k], l.bias.as_deref(), epilogue);
                 self.push(Op::Linear { layer, x, y });
                 Ok((y, taken))
             }
@@ -257,12 +258,14 @@ impl<E: Elem> Lowering<E> {
                 let (d, n, r) = (s.channels(), s.modes(), s.rank());
                 let (low, bc) = (self.buffer(r), self.buffer(2 * n));
                 let weight = |from: usize, to: usize| &s.x_proj.data[from * d..to * d];
-                let linear = |weight| Linear::new(d, weight, None, Epilogue::None);
+                let linear = |weight: &[f64]| {
+                    Linear::new(d, weight.len() / d, |row, k| weight[row * d + k], None, Epilogue::None)
+                };
                 self.push(Op::Linear { layer: linear(weight(0, r)), x, y: low });
                 self.push(Op::Linear { layer: linear(weight(r, r + 2 * n)), x, y: bc });
                 let dt = self.buffer(d);
                 let softplus = Epilogue::Apply(Function::Softplus);
-                let layer = Linear::new(r, &s.dt_proj.data, Some(&s.dt_bias), softplus);
+                let layer = Linear::new(r, d, |row, k| s.dt_proj.data[row * r + k], Some(&s.dt_bias), softplus);
                 self.push(Op::Linear { layer, x: low, y: dt });
                 let layer = Selective::new(&s.a.data, &s.d, self.rate);
                 let (state, y) = (self.place(layer.state_len()), self.buffer(d));
@@ -483,11 +486,13 @@ impl<E: Elem> Lowering<E> {
             }
         }
         let v = self.buffer(2 * half);
-        self.push(Op::Linear { layer: Linear::new(d_in, &b, None, Epilogue::None), x, y: v });
+        let layer = Linear::new(d_in, 2 * half, |row, k| b[row * d_in + k], None, Epilogue::None);
+        self.push(Op::Linear { layer, x, y: v });
         let layer = Mimo::new(m.a.clone(), step.to_vec(), m.disc, m.alpha, reverse);
         let state = self.place(layer.state_len());
         self.push(Op::Mimo { layer, state, x: v });
-        self.push(Op::Linear { layer: Linear::new(2 * half, &weight, None, Epilogue::None), x: v, y });
+        let layer = Linear::new(2 * half, d_out, |row, k| weight[row * 2 * half + k], None, Epilogue::None);
+        self.push(Op::Linear { layer, x: v, y });
         self.free.push(v);
     }
 }

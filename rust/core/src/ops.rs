@@ -6,7 +6,7 @@ use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::selective::Selective;
 use crate::kernels::step::Streams;
-use crate::kernels::{Aligned, Elem, GROUP, padded};
+use crate::kernels::{Aligned, Elem, GROUP, padded, softmax};
 use crate::layers::convolution::Convolution;
 use crate::layers::lti::{Lti, Run};
 use crate::layers::spectrum::Mimo;
@@ -221,7 +221,7 @@ impl<E: Elem> Op<E> {
             Op::Linear { layer, x, y } => layer.run(w.isa, n, read(*x), write(*y)),
             Op::Norm { layer, x, y } => layer.run(w.isa, n, read(*x), write(*y)),
             Op::Pointwise { function, x } => pointwise::run(w.isa, *function, n, padded(x.width), write(*x)),
-            Op::Softmax { log, size, x } => pointwise::softmax(*log, n, x.width, *size, write(*x)),
+            Op::Softmax { log, size, x } => softmax::softmax(*log, n, x.width, *size, write(*x)),
             Op::Glu { gate, x, y } => pointwise::glu(w.isa, *gate, n, y.width, read(*x), write(*y)),
             Op::Residual { layer, x, y } => layer.run_on_branch(w.isa, n, read(*x), write(*y)),
             Op::Add { layer, x, y } => layer.run_on_skip(w.isa, n, write(*y), read(*x)),

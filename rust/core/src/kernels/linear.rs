@@ -15,6 +15,13 @@ pub enum Epilogue {
     Glu(Function),
 }
 
+impl Epilogue {
+    /// Rows of weights for each output.
+    const fn halves(self) -> usize {
+        if matches!(self, Epilogue::Glu(_)) { 2 } else { 1 }
+    }
+}
+
 /// A linear map with what follows it.
 ///
 /// Each output is one chain of fused multiply-adds over the inputs in their order, starting from the bias, however
@@ -34,30 +41,78 @@ pub struct Linear<E> {
 /// to the other.
 const PANEL: usize = 4;
 
+/// Inputs whose weights are packed at once: a few cache lines of each row of a panel, into entries that stay in L1.
+const PACKED_INPUTS: usize = 32;
+
 impl<E: Elem> Linear<E> {
-    /// From `weight`, row-major (d_out, d_in), with d_out twice as large under a GLU, and `bias` (d_out,).
+    /// From `weight(row, column)`, (rows, d_in), and `bias`, (rows,). The rows are the `d_out` outputs; under a GLU these are
+    /// followed by as many gates. Each weight is read once.
     ///
     /// # Panics
-    /// Where the lengths do not fit.
-    pub fn new(d_in: usize, weight: &[f64], bias: Option<&[f64]>, epilogue: Epilogue) -> Self {
-        assert!(d_in > 0 && weight.len().is_multiple_of(d_in), "weight is not a whole number of rows of {d_in}");
-        let rows = weight.len() / d_in;
-        assert!(bias.is_none_or(|b| b.len() == rows), "expected {rows} biases");
-        let halves = if matches!(epilogue, Epilogue::Glu(_)) { 2 } else { 1 };
-        assert!(rows.is_multiple_of(halves), "a GLU has an even number of outputs");
-        let d_out = rows / halves;
+    /// Where there are no inputs, or not as many biases as rows.
+    pub fn new(
+        d_in: usize,
+        d_out: usize,
+        weight: impl Fn(usize, usize) -> f64,
+        bias: Option<&[f64]>,
+        epilogue: Epilogue,
+    ) -> Self {
+        let halves = epilogue.halves();
+        assert!(d_in > 0, "expected inputs");
+        assert!(bias.is_none_or(|b| b.len() == halves * d_out), "expected {} biases", halves * d_out);
         let panels = (padded(d_out) / GROUP * halves).div_ceil(PANEL);
-        let mut packed = Aligned::zeros(panels * (d_in + 1) * PANEL * GROUP);
-        for row in 0..rows {
-            let (half, column) = (row / d_out, row % d_out);
-            let at = start(d_in, halves, half, column / GROUP) + column % GROUP;
-            packed[at] = E::of(bias.map_or(0.0, |b| b[row]));
-            for k in 0..d_in {
-                packed[at + (k + 1) * PANEL * GROUP] = E::of(weight[row * d_in + k]);
+        let mut aligned = Aligned::zeros(panels * (d_in + 1) * PANEL * GROUP);
+        let packed: &mut [E] = &mut aligned;
+        let entry = |half, column| start(d_in, halves, half, column / GROUP) + column % GROUP;
+        for (row, &bias) in bias.iter().copied().flatten().enumerate() {
+            packed[entry(row / d_out, row % d_out)] = E::of(bias);
+        }
+        // Outputs of a panel, of each half.
+        let own = PANEL / halves * GROUP;
+        for first in (0..d_out).step_by(own) {
+            let columns = first..d_out.min(first + own);
+            for from in (0..d_in).step_by(PACKED_INPUTS) {
+                for (half, column) in (0..halves).flat_map(|half| columns.clone().map(move |column| (half, column))) {
+                    let to =
+                        packed[entry(half, column) + (from + 1) * PANEL * GROUP..].iter_mut().step_by(PANEL * GROUP);
+                    for (to, k) in to.zip(from..d_in.min(from + PACKED_INPUTS)) {
+                        *to = E::of(weight(half * d_out + column, k));
+                    }
+                }
             }
         }
         let block_rows = (BLOCK_BYTES / size_of::<E>() / d_in / TILE_ROWS).max(1) * TILE_ROWS;
-        Self { d_in, d_out, epilogue, block_rows, packed }
+        Self { d_in, d_out, epilogue, block_rows, packed: aligned }
+    }
+
+    /// Writes a row of weights as it was given, d_in numbers rounded to this precision.
+    ///
+    /// # Panics
+    /// Where there is no such row, or `out` has another length.
+    pub fn unpack(&self, row: usize, out: &mut [E]) {
+        assert_eq!(out.len(), self.d_in, "expected a row of weights");
+        let entries = self.packed[self.entry(row)..].iter().step_by(PANEL * GROUP);
+        out.iter_mut().zip(entries.skip(1)).for_each(|(out, weight)| *out = *weight);
+    }
+
+    /// The bias of a row; zero where none was given.
+    ///
+    /// # Panics
+    /// Where there is no such row.
+    pub fn bias(&self, row: usize) -> E {
+        self.packed[self.entry(row)]
+    }
+
+    /// Rows of weights: one for each output, and under a GLU for each gate.
+    pub fn weight_rows(&self) -> usize {
+        self.d_out * self.epilogue.halves()
+    }
+
+    /// Where a row's bias stands; its weights follow PANEL * GROUP elements apart.
+    fn entry(&self, row: usize) -> usize {
+        assert!(row < self.weight_rows(), "expected a row below {}, found {row}", self.weight_rows());
+        let (half, column) = (row / self.d_out, row % self.d_out);
+        start(self.d_in, self.epilogue.halves(), half, column / GROUP) + column % GROUP
     }
 
     /// Channels of a row of input.
@@ -270,6 +325,7 @@ impl<E: Elem> Tile<'_, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const SIZES: [usize; 8] = [1, 3, 15, 16, 17, 24, 64, 100];
     const EPILOGUES: [Epilogue; 3] =
@@ -286,7 +342,8 @@ mod tests {
         let number = |i: usize| E::of((i as f64 * 12.9898).sin()).f64();
         let weight: Vec<f64> = (0..outputs * d_in).map(number).collect();
         let bias: Vec<f64> = (0..outputs).map(|i| number(i + 7)).collect();
-        Case { linear: Linear::new(d_in, &weight, Some(&bias), epilogue), weight, bias }
+        let linear = Linear::new(d_in, d_out, |row, k| weight[row * d_in + k], Some(&bias), epilogue);
+        Case { linear, weight, bias }
     }
 
     /// Rows of `d` numbers, with NaN behind them.
@@ -403,6 +460,25 @@ mod tests {
         }
     }
 
+    fn check_unpacking<E: Elem>(d_in: usize, d_out: usize, epilogue: Epilogue) {
+        let Case { linear, weight, bias } = case::<E>(d_in, d_out, epilogue);
+        assert_eq!(linear.weight_rows() * d_in, weight.len());
+        let mut row = vec![E::ZERO; d_in];
+        for (i, (weight, bias)) in weight.chunks_exact(d_in).zip(bias).enumerate() {
+            linear.unpack(i, &mut row);
+            assert!(row.iter().map(|w| w.f64()).eq(weight.iter().copied()), "{epilogue:?} {d_in} -> {d_out}, row {i}");
+            assert_eq!(linear.bias(i).f64(), bias);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn unpacking_gives_back_what_was_packed(d_in in 1..80usize, d_out in 1..150usize, which in 0..3usize) {
+            check_unpacking::<f32>(d_in, d_out, EPILOGUES[which]);
+            check_unpacking::<f64>(d_in, d_out, EPILOGUES[which]);
+        }
+    }
+
     /// Nanoseconds of one call, the least of many.
     fn time(mut call: impl FnMut()) -> f64 {
         let mut least = f64::INFINITY;
@@ -487,6 +563,26 @@ mod tests {
                 }
                 eprintln!();
             }
+        }
+    }
+
+    #[test]
+    #[ignore = "prints a time: cargo test --release packing_time -- --ignored --nocapture"]
+    fn packing_time() {
+        let d = 1 << 13;
+        let weight: Vec<f32> = (0..d * d).map(|i| i as f32).collect();
+        for epilogue in EPILOGUES {
+            let d_out = d / epilogue.halves();
+            let begin = std::time::Instant::now();
+            let linear = Linear::<f32>::new(d, d_out, |row, k| f64::from(weight[row * d + k]), None, epilogue);
+            let packed = begin.elapsed();
+            let begin = std::time::Instant::now();
+            let mut row = vec![0.0; d];
+            for i in 0..linear.weight_rows() {
+                linear.unpack(i, &mut row);
+                assert_eq!(row[d - 1], weight[i * d + d - 1]);
+            }
+            eprintln!("256 MiB {epilogue:?}: packed in {packed:.2?}, unpacked in {:.2?}", begin.elapsed());
         }
     }
 

@@ -17,6 +17,7 @@ macro_rules! compiled_for {
 pub mod aligned;
 pub mod chunk;
 pub mod columns;
+pub mod conv1d;
 pub mod dense;
 pub mod diagonal;
 pub mod dplr;
@@ -32,6 +33,7 @@ pub mod norm;
 pub mod pointwise;
 pub mod pooling;
 pub mod selective;
+pub mod softmax;
 pub mod step;
 mod transpose;
 pub mod window;

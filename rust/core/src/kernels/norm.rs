@@ -1,9 +1,11 @@
 //! Normalisation over the channels of a row, residual sums and products of two branches.
 
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
+use serde::Deserialize;
 
-/// Which normalisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which normalisation, by its name in a Document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NormKind {
     /// (x - mean + shift) / sqrt(var + eps) * weight + bias, var biased.
     Layer,

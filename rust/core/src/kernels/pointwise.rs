@@ -1,76 +1,11 @@
-//! Element-wise functions, gated linear units, softmax.
+//! Element-wise functions, and gated linear units.
 //!
 //! In `f32` every function is within 2e-7 max(1, |f|) of the exact one over the whole range, in `f64` within
 //! 1e-13 of it; NaN stays NaN. Infinities have the limit as their value.
 
 use super::{Elem, GROUP, Isa, Kernel, Lanes, padded};
+use serde::Deserialize;
 use std::f64::consts::{LN_2, LOG2_E};
-
-/// An element-wise function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Function {
-    /// x
-    Identity,
-    /// x Phi(x), by erf.
-    Gelu,
-    /// Its tanh approximation.
-    GeluTanh,
-    /// max(x, 0)
-    Relu,
-    /// Slope 0.01 below zero.
-    LeakyRelu,
-    /// x sigmoid(x)
-    Silu,
-    /// 1 / (1 + exp(-x))
-    Sigmoid,
-    /// tanh(x)
-    Tanh,
-    /// log(1 + exp(x)), linear above 20.
-    Softplus,
-    /// exp(x) - 1 below zero, else x.
-    Elu,
-    /// relu(x)^2
-    Sqrelu,
-}
-
-impl Function {
-    /// Every one of them.
-    pub const ALL: [Function; 11] = [
-        Function::Identity,
-        Function::Gelu,
-        Function::GeluTanh,
-        Function::Relu,
-        Function::LeakyRelu,
-        Function::Silu,
-        Function::Sigmoid,
-        Function::Tanh,
-        Function::Softplus,
-        Function::Elu,
-        Function::Sqrelu,
-    ];
-
-    /// Its name in a Document.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Function::Identity => "identity",
-            Function::Gelu => "gelu",
-            Function::GeluTanh => "gelu_tanh",
-            Function::Relu => "relu",
-            Function::LeakyRelu => "leaky_relu",
-            Function::Silu => "silu",
-            Function::Sigmoid => "sigmoid",
-            Function::Tanh => "tanh",
-            Function::Softplus => "softplus",
-            Function::Elu => "elu",
-            Function::Sqrelu => "sqrelu",
-        }
-    }
-
-    /// The one of that name in a Document.
-    pub fn named(name: &str) -> Option<Function> {
-        Function::ALL.into_iter().find(|f| f.name() == name)
-    }
-}
 
 /// A function as a type, so that a loop over it is compiled for it.
 pub trait Elementwise {
@@ -78,108 +13,133 @@ pub trait Elementwise {
     fn apply<L: Lanes>(lanes: L, x: L::V) -> L::V;
 }
 
-/// Evaluates an expression in which `$typed` is the [`Elementwise`] type of a [`Function`]: chosen once, outside the loop.
-macro_rules! with_function {
-    ($function:expr, $typed:ident => $body:expr) => {{
-        use $crate::kernels::pointwise::{Function, functions};
-        macro_rules! arm {
-            ($name:ident) => {{
-                type $typed = functions::$name;
-                $body
-            }};
+/// Makes the one list of element-wise functions: the enum with its names, a type for each, and `with_function!`, which
+/// evaluates an expression in which a name stands for that type: the function is chosen once, outside the loop.
+macro_rules! functions {
+    ($dollar:tt $($(#[$doc:meta])* $function:ident $name:literal |$lanes:ident, $x:ident| $body:expr;)+) => {
+        /// An element-wise function, by its name in a Document.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+        pub enum Function {
+            $($(#[$doc])* #[serde(rename = $name)] $function,)+
         }
-        match $function {
-            Function::Identity => arm!(Identity),
-            Function::Gelu => arm!(Gelu),
-            Function::GeluTanh => arm!(GeluTanh),
-            Function::Relu => arm!(Relu),
-            Function::LeakyRelu => arm!(LeakyRelu),
-            Function::Silu => arm!(Silu),
-            Function::Sigmoid => arm!(Sigmoid),
-            Function::Tanh => arm!(Tanh),
-            Function::Softplus => arm!(Softplus),
-            Function::Elu => arm!(Elu),
-            Function::Sqrelu => arm!(Sqrelu),
-        }
-    }};
-}
 
-/// The functions as types.
-pub mod functions {
-    use super::*;
+        impl Function {
+            /// Every one of them.
+            pub const ALL: &[Function] = &[$(Function::$function),+];
 
-    macro_rules! function {
-        ($name:ident, |$lanes:ident, $x:ident| $body:expr) => {
-            /// See the [`Function`] of this name.
-            pub struct $name;
-            impl Elementwise for $name {
-                #[inline(always)]
-                fn apply<L: Lanes>($lanes: L, $x: L::V) -> L::V {
-                    $body
+            /// Its name in a Document.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Function::$function => $name,)+
                 }
             }
-        };
-    }
 
-    function!(Identity, |_lanes, x| x);
+            /// The one of that name in a Document.
+            pub fn named(name: &str) -> Option<Function> {
+                match name {
+                    $($name => Some(Function::$function),)+
+                    _ => None,
+                }
+            }
+        }
 
+        mod functions {
+            use super::*;
+            $(
+                pub struct $function;
+                impl Elementwise for $function {
+                    #[inline(always)]
+                    fn apply<L: Lanes>($lanes: L, $x: L::V) -> L::V {
+                        $body
+                    }
+                }
+            )+
+        }
+
+        macro_rules! with_function {
+            ($dollar chosen:expr, $dollar typed:ident => $dollar then:expr) => {
+                match $dollar chosen {
+                    $(Function::$function => {
+                        type $dollar typed = functions::$function;
+                        $dollar then
+                    })+
+                }
+            };
+        }
+    };
+}
+
+functions! {$
+    /// x
+    Identity "identity" |_lanes, x| x;
+
+    /// x Phi(x), by erf.
     // The tail Phi(-t) is 2^q(t). At t = 12 it is below 1e-32, and q still above the least exponent.
-    function!(Gelu, |lanes, x| if single::<L>() {
+    Gelu "gelu" |lanes, x| if single::<L>() {
         let t = lanes.min(lanes.abs(x), number(lanes, 12.0));
         let tail = lanes.exp2_normal(poly32(lanes, t, &LOG2_TAIL));
         lanes.nfma(t, tail, relu(lanes, x))
     } else {
         lanes.map(x, |x| L::E::of(gelu64(x.f64())))
-    });
+    };
 
+    /// GELU's tanh approximation.
     // (1 + tanh(v)) / 2 is 1 / (1 + exp(-2 v)).
-    function!(GeluTanh, |lanes, x| {
+    GeluTanh "gelu_tanh" |lanes, x| {
         const SLOPE: f64 = -2.0 * 0.797_884_560_802_865_4 * LOG2_E;
         let low = lanes.max(x, number(lanes, -10.0));
         let t = lanes.min(low, number(lanes, 10.0));
         let slope = lanes.fma(lanes.mul(t, t), number(lanes, SLOPE * 0.044_715), number(lanes, SLOPE));
         let e = lanes.exp2_normal(lanes.mul(t, slope));
         lanes.div(low, lanes.add(e, number(lanes, 1.0)))
-    });
+    };
 
-    function!(Relu, |lanes, x| relu(lanes, x));
+    /// max(x, 0)
+    Relu "relu" |lanes, x| relu(lanes, x);
 
-    function!(LeakyRelu, |lanes, x| lanes.max(x, lanes.mul(x, number(lanes, 0.01))));
+    /// Slope 0.01 below zero.
+    LeakyRelu "leaky_relu" |lanes, x| lanes.max(x, lanes.mul(x, number(lanes, 0.01)));
 
-    function!(Silu, |lanes, x| {
+    /// x sigmoid(x)
+    Silu "silu" |lanes, x| {
         let low = lanes.max(x, number(lanes, -exp_range::<L>()));
         let e = exp(lanes, lanes.min(low, number(lanes, exp_range::<L>())), -1.0);
         lanes.div(low, lanes.add(e, number(lanes, 1.0)))
-    });
+    };
 
-    function!(Sigmoid, |lanes, x| {
+    /// 1 / (1 + exp(-x))
+    Sigmoid "sigmoid" |lanes, x| {
         let one = number(lanes, 1.0);
         lanes.div(one, lanes.add(exp(lanes, clamp(lanes, x, exp_range::<L>()), -1.0), one))
-    });
+    };
 
+    /// tanh(x)
     // With E = exp(2 x) - 1, E / (E + 2).
-    function!(Tanh, |lanes, x| {
+    Tanh "tanh" |lanes, x| {
         let e = expm1(lanes, clamp(lanes, x, if single::<L>() { 10.0 } else { 20.0 }), 2.0);
         lanes.div(e, lanes.add(e, number(lanes, 2.0)))
-    });
+    };
 
+    /// log(1 + exp(x)), linear above 20.
     // max(x, 0) + log1p(exp(-|x|)); above 20 float32 does not tell it from x.
-    function!(Softplus, |lanes, x| if single::<L>() {
+    Softplus "softplus" |lanes, x| if single::<L>() {
         let u = exp(lanes, lanes.min(lanes.abs(x), number(lanes, exp_range::<L>())), -1.0);
         lanes.fma(u, poly32(lanes, u, &LOG1P), relu(lanes, x))
     } else {
         lanes.map(x, |x| if x.f64() > 20.0 { x } else { L::E::of(libm::log1p(libm::exp(x.f64()))) })
-    });
+    };
 
-    function!(Elu, |lanes, x| {
+    /// exp(x) - 1 below zero, else x.
+    Elu "elu" |lanes, x| {
         let low = lanes.max(lanes.min(x, number(lanes, 0.0)), number(lanes, -exp_range::<L>()));
         lanes.add(relu(lanes, x), expm1(lanes, low, 1.0))
-    });
+    };
 
-    function!(Sqrelu, |lanes, x| {
+    /// max(x, 0)^2
+    Sqrelu "sqrelu" |lanes, x| {
         let r = relu(lanes, x);
         lanes.mul(r, r)
-    });
+    };
 }
 
 #[inline(always)]
@@ -527,25 +487,6 @@ impl<E: Elem> Kernel<E> for GluKernel<'_, E> {
     }
 }
 
-/// Softmax, or its logarithm, over each run of `size` channels of `rows` rows of `d`, in place.
-///
-/// Computed in `f64`, with the run's maximum taken off first; a run that holds a NaN becomes NaN.
-pub fn softmax<E: Elem>(log: bool, rows: usize, d: usize, size: usize, x: &mut [E]) {
-    let stride = padded(d);
-    assert!(size > 0 && d.is_multiple_of(size) && x.len() >= rows * stride);
-    for row in x[..rows * stride].chunks_exact_mut(stride.max(1)) {
-        for run in row[..d].chunks_exact_mut(size) {
-            let greatest = run.iter().fold(f64::NEG_INFINITY, |m, x| if x.f64() > m { x.f64() } else { m });
-            let sum: f64 = run.iter().map(|x| libm::exp(x.f64() - greatest)).sum();
-            let log_sum = libm::log(sum);
-            for x in run {
-                let below = x.f64() - greatest;
-                *x = E::of(if log { below - log_sum } else { libm::exp(below) / sum });
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -608,7 +549,7 @@ mod tests {
     #[test]
     fn functions_are_within_2e7_of_float64() {
         for isa in Isa::all() {
-            for function in Function::ALL {
+            for &function in Function::ALL {
                 let (error, x) = worst::<f32>(isa, function);
                 eprintln!("{} {function:?}: {error:.2e} at {x}", isa.name());
                 assert!(error <= 2e-7, "{} {function:?}: {error:.2e} at {x}", isa.name());
@@ -619,7 +560,7 @@ mod tests {
     #[test]
     fn float64_functions_are_within_1e13() {
         for isa in Isa::all() {
-            for function in Function::ALL {
+            for &function in Function::ALL {
                 let (error, x) = worst::<f64>(isa, function);
                 assert!(error <= 1e-13, "{} {function:?}: {error:.2e} at {x}", isa.name());
             }
@@ -629,7 +570,7 @@ mod tests {
     fn check_special<E: Elem>() {
         let payload = E::of(f64::NAN);
         for isa in Isa::all() {
-            for function in Function::ALL {
+            for &function in Function::ALL {
                 let mut x = [E::ZERO; GROUP];
                 let inf = E::of(f64::INFINITY);
                 x[..3].copy_from_slice(&[payload, inf, E::ZERO - inf]);
@@ -657,7 +598,7 @@ mod tests {
     #[test]
     fn every_nan_stays() {
         for isa in Isa::all() {
-            for function in Function::ALL {
+            for &function in Function::ALL {
                 for bits in [0x7fc0_0001_u32, 0xffc0_0080, 0x7fff_ffff, 0x7f80_0001] {
                     let mut x = [f32::from_bits(bits); GROUP];
                     run(isa, function, 1, GROUP, &mut x);
@@ -733,7 +674,7 @@ mod tests {
     fn check_glu<E: Elem>(bound: f64) {
         for isa in Isa::all() {
             for d in SIZES {
-                for gate in Function::ALL {
+                for &gate in Function::ALL {
                     let (rows, stride) = (3, padded(2 * d));
                     let mut x = vec![E::of(f64::NAN); rows * stride];
                     for (row, x) in x.chunks_exact_mut(stride).enumerate() {
@@ -768,31 +709,12 @@ mod tests {
     }
 
     #[test]
-    fn softmax_sums_to_one_whatever_the_offset() {
-        for (d, size) in [(1, 1), (10, 10), (12, 4), (100, 25)] {
-            let stride = padded(d);
-            let mut x = vec![f32::NAN; 2 * stride];
-            for row in 0..2 {
-                (0..d).for_each(|i| x[row * stride + i] = ((i * 5 + row) as f32).sin() * 4.0 + 900.0);
-            }
-            let mut y = x.clone();
-            softmax(false, 2, d, size, &mut x);
-            softmax(true, 2, d, size, &mut y);
-            for row in 0..2 {
-                for run in 0..d / size {
-                    let at = row * stride + run * size..row * stride + (run + 1) * size;
-                    assert!((x[at.clone()].iter().sum::<f32>() - 1.0).abs() < 1e-6);
-                    for i in at {
-                        assert!((x[i].ln() - y[i]).abs() < 1e-5 && y[i] <= 0.0);
-                    }
-                }
-            }
+    fn names_are_those_of_documents() {
+        for &function in Function::ALL {
+            let name = serde_json::Value::from(function.name());
+            assert_eq!(serde_json::from_value::<Function>(name).unwrap(), function);
+            assert_eq!(Function::named(function.name()), Some(function));
         }
-        let mut x = [1.0, f32::NAN, 2.0, 3.0];
-        let mut padded_row = [0f32; GROUP];
-        padded_row[..4].copy_from_slice(&x);
-        softmax(false, 1, 4, 2, &mut padded_row);
-        x.copy_from_slice(&padded_row[..4]);
-        assert!(x[0].is_nan() && x[1].is_nan() && (x[2] + x[3] - 1.0).abs() < 1e-6);
+        assert!(Function::named("softmax").is_none() && serde_json::from_str::<Function>("\"Gelu\"").is_err());
     }
 }
