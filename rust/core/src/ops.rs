@@ -370,7 +370,7 @@ fn step_lti<E: Elem>(w: &Walk<'_, E>, layer: &Lti<E>, state: Place, x: Buffer, y
         // SAFETY: as above.
         unsafe {
             let (u, y) = ((px.at(0).cast_const(), from), (py.at(0), to));
-            let streams = Streams { count: w.streams, u, y, state: (states.at(0), w.state_len) };
+            let streams = Streams::new(w.streams, u, y, (states.at(0), w.state_len));
             layer.step(w.isa, w.phase, groups, streams);
         }
     };

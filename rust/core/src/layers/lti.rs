@@ -212,7 +212,7 @@ impl<E: Elem> Lti<E> {
                 }
                 Recurrence::Triangular(_) | Recurrence::Window(_) => {
                     for group in groups {
-                        for s in 0..streams.count {
+                        for s in 0..streams.count() {
                             let (u, y, state) = streams.part(s, group, self.group_state_len());
                             self.groups[group].scan(isa, phase, 1, u, y, state);
                         }
@@ -408,7 +408,7 @@ impl<E: Elem> Lti<E> {
             let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
             if !silent {
                 if chunks > 0 {
-                    chunk.echo(isa, chunks, z, self.groups[group].core(&mut echo), rest);
+                    chunk.free_response(isa, chunks, z, self.groups[group].core(&mut echo), rest);
                 } else {
                     u[..n * GROUP].fill(E::ZERO);
                     self.groups[group].scan(isa, 0, n, u, z, &mut echo);
@@ -588,10 +588,10 @@ impl Lti<f64> {
         let mut t = 0;
         while t < length {
             let chunks = if t == 0 {
-                chunk.impulse(&mut y, &mut state);
+                chunk.impulse_response(&mut y, &mut state);
                 1
             } else {
-                chunk.echo(isa, shape.tile, &mut y, &mut state, &mut scratch);
+                chunk.free_response(isa, shape.tile, &mut y, &mut state, &mut scratch);
                 shape.tile
             };
             let n = (chunks * shape.samples).min(length - t);
