@@ -1,4 +1,4 @@
-//! Causal convolution by FFT, in float64 for either engine: a transform mixes the loud with the faint.
+//! Causal convolution by FFT, in float64 for either precision: a transform's error is relative to the loudest sample.
 
 use crate::shared::Shared;
 use crate::threads::Team;
@@ -19,7 +19,7 @@ impl std::fmt::Debug for CausalConv {
     }
 }
 
-/// What one convolution at a time needs beside its input and output.
+/// Scratch memory of one convolution at a time.
 pub struct ConvScratch {
     time: Vec<f64>,
     spectrum: Vec<Complex64>,
@@ -33,13 +33,13 @@ pub struct Spectrum(Vec<Complex64>);
 impl CausalConv {
     /// For sequences of up to `len` samples.
     pub fn new(len: usize) -> Self {
-        // A product of small primes not below 2 len - 1, so that nothing wraps around.
+        // A product of small primes not below 2 len - 1, so that the convolution does not wrap around.
         let size = fast_size((2 * len).max(2));
         let mut planner = RealFftPlanner::new();
         Self { len: size, forward: planner.plan_fft_forward(size), inverse: planner.plan_fft_inverse(size) }
     }
 
-    /// Memory for one thread's work.
+    /// Scratch memory for one thread.
     pub fn scratch(&self) -> ConvScratch {
         let fft = self.forward.get_scratch_len().max(self.inverse.get_scratch_len());
         ConvScratch {
@@ -56,7 +56,7 @@ impl CausalConv {
         Spectrum(scratch.spectrum.iter().map(|z| z * scale).collect())
     }
 
-    /// The answers to `u`, as many as it has samples.
+    /// The convolution of `u` with the kernel, from its first sample on; as many as `u` has samples are valid.
     pub fn run<'a>(
         &self,
         u: impl IntoIterator<Item = f64>,
@@ -67,7 +67,8 @@ impl CausalConv {
         for (z, k) in scratch.spectrum.iter_mut().zip(&kernel.0) {
             *z *= *k;
         }
-        // Rounding leaves imaginary parts where a real sequence has none; the inverse would refuse them.
+        // The spectrum of a real sequence is real at both ends. Rounding may differ from that, which the inverse
+        // refuses.
         scratch.spectrum[0].im = 0.0;
         if self.len.is_multiple_of(2) {
             scratch.spectrum[self.len / 2].im = 0.0;
@@ -108,9 +109,9 @@ pub fn causal_conv(team: &Team, length: usize, u: &[f64], k: &[f64]) -> Vec<f64>
         let row = i * length..(i + 1) * length;
         let mut scratch = conv.scratch();
         let kernel = conv.spectrum(k[row.clone()].iter().copied(), &mut scratch);
-        let answers = conv.run(u[row.clone()].iter().copied(), &kernel, &mut scratch);
-        // SAFETY: every item has its own row.
-        unsafe { out.part(row.start, length) }.copy_from_slice(&answers[..length]);
+        let convolved = conv.run(u[row.clone()].iter().copied(), &kernel, &mut scratch);
+        // SAFETY: row i of y is item i's alone, and `y` outlives the call.
+        unsafe { out.part(row.start, length) }.copy_from_slice(&convolved[..length]);
     });
     y
 }

@@ -407,7 +407,7 @@ fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: B
         // SAFETY: rows and states of all streams; the groups' columns and states are no one else's.
         unsafe {
             let (u, y) = ((input.as_ptr(), from), (answers.at(0), to));
-            let streams = Streams { count: c.streams, u, y, state: (states.at(0), c.state_len) };
+            let streams = Streams::new(c.streams, u, y, (states.at(0), c.state_len));
             layer.step(c.isa, c.phase, groups, streams);
         }
     };

@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 /// A fixed number of elements, starting on a cache line.
 #[derive(Debug, Default)]
 pub struct Aligned<E> {
-    /// With room for the way to the next cache line.
+    /// With spare elements, so that `start` can be on a cache line.
     storage: Vec<E>,
     start: usize,
     len: usize,
@@ -45,8 +45,8 @@ pub fn fits<E>(what: &str, count: usize, len: usize) -> Result<usize> {
     Ok(len)
 }
 
-/// Asks for large pages before the memory is touched: what is read from end to end with every sample spends much of
-/// its time on finding pages otherwise.
+/// Asks for large pages before the memory is touched: reading all of it with every sample would otherwise spend much
+/// time on address translation.
 #[cfg(target_os = "linux")]
 fn prefer_large_pages<T>(memory: &mut [T]) {
     const PAGE: usize = 4096;
@@ -55,8 +55,8 @@ fn prefer_large_pages<T>(memory: &mut [T]) {
     if bytes >= LARGE {
         let start = memory.as_mut_ptr().cast::<u8>();
         let skipped = start.align_offset(PAGE);
-        // SAFETY: whole pages within memory that is this vector's own; the advice changes none of its contents.
-        // Where it is not taken, the pages are small.
+        // SAFETY: these are whole pages within `memory`, and the advice changes none of their contents. Where the
+        // system does not follow it, the pages stay small.
         unsafe { libc::madvise(start.add(skipped).cast(), (bytes - skipped) / PAGE * PAGE, libc::MADV_HUGEPAGE) };
     }
 }

@@ -1,13 +1,14 @@
-//! Between rows of activations and a group's own columns, packed row after row.
+//! Packing: the columns of a group, which stand a row of activations apart, as rows one after the other, and back.
 
+use super::layout::holds;
 use super::pointwise::{self, Function};
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
 
-/// Packs `n` rows of G neighbouring groups, each group to a place of its own, `apart` elements after the one before; `x`
-/// starts at the first row's columns, and the next row is `step` elements further, or back.
+/// Packs `n` rows of G neighbouring groups, each group `apart` elements after the one before. `x` is the address of
+/// the first row's columns and the distance to the next row's in elements, which may be negative.
 ///
 /// # Safety
-/// All `n` rows of G * GROUP elements are valid to read.
+/// The `n` rows of G * GROUP elements are valid to read.
 pub unsafe fn pack<E: Elem, const G: usize>(
     isa: Isa,
     n: usize,
@@ -15,33 +16,34 @@ pub unsafe fn pack<E: Elem, const G: usize>(
     packed: &mut [E],
     apart: usize,
 ) {
-    assert!(n * GROUP <= apart && G * apart <= packed.len());
+    assert!(holds(apart, n, GROUP) && holds(packed.len(), G, apart));
     isa.run(Pack::<E, G> { n, from: (x, step), to: (packed.as_mut_ptr(), apart) });
 }
 
-/// Adds the direct path to packed rows: z += d u.
+/// Adds the direct path to `n` packed rows: z += d u.
 pub fn add_skip<E: Elem>(isa: Isa, n: usize, d: &[E], u: &[E], z: &mut [E]) {
-    assert!(d.len() >= GROUP && u.len() >= n * GROUP && z.len() >= n * GROUP);
+    assert!(d.len() >= GROUP && holds(u.len(), n, GROUP) && holds(z.len(), n, GROUP));
     let z = z.as_mut_ptr();
     isa.run(AddSkip { n, d, u, z, to: (z, GROUP as isize) });
 }
 
-/// Adds the direct path to rows of whole groups, d a row, and applies a function: y = f(y + d x).
+/// Adds the direct path to rows as long as `d`, whole groups, and applies a function: y = f(y + d x).
 pub fn finish_rows<E: Elem>(isa: Isa, function: Function, rows: usize, d: &[E], x: &[E], y: &mut [E]) {
-    assert!(d.len().is_multiple_of(GROUP) && x.len() >= rows * d.len() && y.len() >= rows * d.len());
+    assert!(d.len().is_multiple_of(GROUP) && holds(x.len(), rows, d.len()) && holds(y.len(), rows, d.len()));
     isa.run(FinishRows { function, rows, d, x, y });
 }
 
-/// Writes `n` packed rows with the direct path added, z + d u, to the group's columns.
+/// Writes `n` packed rows with the direct path added, z + d u, to the group's columns from `y` on, `step` elements
+/// apart.
 ///
 /// # Safety
-/// All `n` rows of GROUP elements are valid to write, and no one else touches them.
+/// The `n` rows of GROUP elements from `y` on are valid to write, and nothing else accesses them meanwhile.
 pub unsafe fn unpack_with_skip<E: Elem>(isa: Isa, n: usize, d: &[E], u: &[E], z: &[E], y: *mut E, step: isize) {
-    assert!(d.len() >= GROUP && u.len() >= n * GROUP && z.len() >= n * GROUP);
+    assert!(d.len() >= GROUP && holds(u.len(), n, GROUP) && holds(z.len(), n, GROUP));
     isa.run(AddSkip { n, d, u, z: z.as_ptr(), to: (y, step) });
 }
 
-/// Rows of G groups, with the distance to the next row, and where they go, with the distance to the next group.
+/// The first row and the distance to the next one; the first packed group and the distance to the next one.
 struct Pack<E, const G: usize> {
     n: usize,
     from: (*const E, isize),
@@ -55,7 +57,8 @@ impl<E: Elem, const G: usize> Kernel<E> for Pack<E, G> {
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         for row in 0..self.n {
             for i in (0..G * GROUP).step_by(L::LANES) {
-                // SAFETY: `pack` and its caller answer for the rows.
+                // SAFETY: row < n and i < G * GROUP: the caller of `pack` guarantees that the row has the element, and
+                // `pack` checked that the packed groups have it.
                 unsafe {
                     let v = lanes.load(self.from.0.offset(row as isize * self.from.1).add(i));
                     lanes.store(self.to.0.add(i / GROUP * self.to.1 + row * GROUP + i % GROUP), v);
@@ -65,7 +68,7 @@ impl<E: Elem, const G: usize> Kernel<E> for Pack<E, G> {
     }
 }
 
-/// z + d u for packed rows, to where `to` says, which may be z itself.
+/// Writes z + d u of packed rows to the rows `to`, an address and a distance, which may be z itself.
 struct AddSkip<'a, E> {
     n: usize,
     d: &'a [E],
@@ -80,7 +83,8 @@ impl<E: Elem> Kernel<E> for AddSkip<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: the functions above checked the lengths, or their callers answer for the rows.
+            // SAFETY: d has GROUP elements, u and z have n rows: checked by `add_skip` and `unpack_with_skip`. The
+            // rows written are z's own, or guaranteed by the caller of `unpack_with_skip`.
             unsafe {
                 let d = lanes.load(self.d.as_ptr().add(lane));
                 for i in 0..self.n {
@@ -110,7 +114,7 @@ impl<E: Elem> Kernel<E> for FinishRows<'_, E> {
         let width = self.d.len();
         for row in 0..self.rows {
             for i in (0..width).step_by(L::LANES) {
-                // SAFETY: `finish_rows` checked the lengths.
+                // SAFETY: `finish_rows` checked that x and y have `rows` rows as long as d, which is whole vectors.
                 unsafe {
                     let y = self.y.as_mut_ptr().add(row * width + i);
                     let x = lanes.load(self.x.as_ptr().add(row * width + i));
@@ -118,7 +122,7 @@ impl<E: Elem> Kernel<E> for FinishRows<'_, E> {
                 }
             }
         }
-        // SAFETY: as above.
+        // SAFETY: y has `rows` rows of `width` elements, which are whole groups.
         unsafe { pointwise::apply_rows(lanes, self.function, 1, self.rows * width, self.y.as_mut_ptr(), 0) };
     }
 }

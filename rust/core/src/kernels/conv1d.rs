@@ -1,9 +1,10 @@
-//! A causal convolution of each channel with a few taps of its own: y\[t\] = b + sum over k < K of w\[k\] u\[t - K + 1 + k\].
+//! A causal convolution of each channel with a few taps of its own, as in Mamba:
+//! y\[t\] = b + sum over k < K of w\[k\] x\[t - (K - 1) + k\].
 
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
 
-/// Runs over the rows of `x`, writing as many rows of `y`. A row is as long as `bias`, whole groups; `weight` is `taps` rows,
-/// the latest sample's last; `past` is the last `taps` - 1 samples, the oldest first, and is moved on.
+/// Runs over the rows of `x`, writing as many rows of `y`. A row is as long as `bias`, whole groups; `weight` is
+/// `taps` rows, the latest sample's last; `past` is the last `taps` - 1 samples, the oldest first, and is moved on.
 ///
 /// # Panics
 /// Where the lengths do not fit.
@@ -42,8 +43,8 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
             // The taps before this one meet the past, the others the inputs.
             let old = before.saturating_sub(t);
             for i in (0..stride).step_by(L::LANES) {
-                // SAFETY: rows are `stride` elements, whole vectors. Of `past`, whose rows are `before`, row t + k is read
-                // for k < before - t, and of `x` row t + k - before <= t for the other k <= before.
+                // SAFETY: rows are `stride` elements, whole vectors. Of `past`, whose rows are `before`, row t + k is
+                // read for k < before - t, and of `x` row t + k - before <= t for the other k <= before.
                 unsafe {
                     let mut sum = lanes.load(bias.as_ptr().add(i));
                     for k in 0..taps {
@@ -71,7 +72,7 @@ mod tests {
         (0..n).map(|i| E::of(((i * 7 + seed) as f64 * 0.37).sin())).collect()
     }
 
-    /// The sums in the order of the taps, each product and each sum rounded by itself.
+    /// Against sums in the order of the taps, each product and each sum rounded by itself.
     fn check<E: Elem>(groups: usize, taps: usize, rows: usize, cut: usize) {
         let stride = groups * GROUP;
         let (weight, bias) = (numbers::<E>(taps * stride, 1), numbers::<E>(stride, 2));
@@ -95,7 +96,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn blocks_of_rows_are_the_convolution(groups in 1..4usize, taps in 1..6usize, rows in 0..12usize, cut in 0..12usize) {
+        fn any_blocks_are_the_convolution(groups in 1..4usize, taps in 1..6usize, rows in 0..12usize, cut in 0..12usize) {
             check::<f32>(groups, taps, rows, cut);
             check::<f64>(groups, taps, rows, cut);
         }

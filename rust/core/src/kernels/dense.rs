@@ -1,21 +1,23 @@
-//! The recurrence of a quasi upper triangular matrix (LSSL in its real Schur basis), for a group of channels:
+//! The recurrence of a quasi upper triangular matrix (LSSL in its real Schur basis) for a group of channels:
 //! x' = x + delta x + b u, y = c . x', where delta is the discrete matrix less the identity.
 
 use super::chunk::{ChunkMatrices, Transition};
+use super::layout::holds;
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes};
 
 /// The system of one group of channels.
 #[derive(Debug)]
 pub struct Triangular<E> {
     n: usize,
-    /// Row i of delta from column max(i, 1) - 1 on, for every i in turn; each entry a row of GROUP.
+    /// The rows i of delta, one after the other, each from column max(i, 1) - 1 on; each entry is a row of GROUP.
     delta: Aligned<E>,
     b: Aligned<E>,
     c: Aligned<E>,
 }
 
 impl<E: Elem> Triangular<E> {
-    /// `delta(lane, i, j)` is zero below the first subdiagonal; `b(lane, i)`; `c(lane, i)`.
+    /// From `delta(lane, i, j)`, which is zero below the first subdiagonal, `b(lane, i)` and `c(lane, i)`, for i and j
+    /// below `n`.
     pub fn new(
         n: usize,
         delta: impl Fn(usize, usize, usize) -> f64,
@@ -40,20 +42,20 @@ impl<E: Elem> Triangular<E> {
         self.n * GROUP
     }
 
-    /// Elements of state: the state proper, and in float32 as much again for what its rounding left over.
+    /// Elements of state: the state proper, and in float32 as many for its rounding errors.
     pub fn state_len(&self) -> usize {
         self.core_len() * if E::COMPENSATED { 2 } else { 1 }
     }
 
-    /// `u` and `y` are `rows` rows of [`GROUP`]; `y` is overwritten.
+    /// Runs over `rows` rows of `u`, writing as many of `y`, each of [`GROUP`] elements.
     pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
-        assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && state.len() == self.state_len());
+        assert!(holds(u.len(), rows, GROUP) && holds(y.len(), rows, GROUP) && state.len() == self.state_len());
         isa.run(Scan { system: self, rows, u, y, state });
     }
 }
 
 impl Triangular<f64> {
-    /// The chunk matrices for `t` samples, a power of two: rows c A^i, columns A^i b, and A squared time and again.
+    /// The chunk matrices for `t` samples, a power of two: rows c A^i, columns A^i b, and A^t by repeated squaring.
     pub fn chunk(&self, isa: Isa, t: usize) -> ChunkMatrices {
         assert!(t.is_power_of_two());
         let n = self.n;
@@ -99,7 +101,7 @@ impl Kernel<f64> for Powers<'_> {
         let mut now = vec![0.0; n * GROUP];
         let mut next = vec![0.0; n * GROUP];
         for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: `chunk` made all arrays for T samples and N numbers of state.
+            // SAFETY: `Triangular::chunk` made all arrays for T samples and N numbers of state; s < T, i and j < N.
             unsafe {
                 let a = self.a.as_ptr().add(lane);
                 let (mut x, mut y) = (now.as_mut_ptr().add(lane), next.as_mut_ptr().add(lane));
@@ -153,7 +155,7 @@ impl Kernel<f64> for Square<'_> {
     fn run<L: Lanes<E = f64>>(self, lanes: L) {
         let n = self.n;
         for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: both matrices are N x N rows of GROUP.
+            // SAFETY: both matrices are N x N rows of GROUP; i, j and k are below N.
             unsafe {
                 let a = self.a.as_ptr().add(lane);
                 let to = self.square.as_mut_ptr().add(lane);
@@ -189,7 +191,8 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
         let n = self.system.n;
         let zero = lanes.splat(E::ZERO);
         for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: `Triangular::scan` checked the lengths; the entries of delta are walked in their order.
+            // SAFETY: `Triangular::scan` checked that u and y have `rows` rows, and the state N, or 2 N with rounding
+            // errors. The entries of delta are read once a sample, in their order.
             unsafe {
                 let (b, c) = (self.system.b.as_ptr().add(lane), self.system.c.as_ptr().add(lane));
                 let x = self.state.as_mut_ptr().add(lane);
@@ -202,7 +205,7 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
                         let here = lanes.load(x.add(i * GROUP));
                         let mut sums = [lanes.mul(lanes.load(b.add(i * GROUP)), u), zero, zero, zero];
                         if i > 0 {
-                            // The state above is already the next one in memory.
+                            // Memory has the next state of the row above already.
                             sums[1] = lanes.mul(lanes.load(entry), above);
                             entry = entry.add(GROUP);
                         }
@@ -221,14 +224,15 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
                             j += 1;
                         }
                         let mut change = lanes.add(lanes.add(sums[0], sums[1]), lanes.add(sums[2], sums[3]));
-                        let left = x.add((n + i) * GROUP);
+                        // Only valid where there are rounding errors.
+                        let error = x.wrapping_add((n + i) * GROUP);
                         if E::COMPENSATED {
-                            change = lanes.add(change, lanes.load(left));
+                            change = lanes.add(change, lanes.load(error));
                         }
-                        let (next, over) = lanes.fast_two_sum(here, change);
+                        let (next, next_error) = lanes.fast_two_sum(here, change);
                         let next = lanes.flush(next);
                         if E::COMPENSATED {
-                            lanes.store(left, lanes.flush(over));
+                            lanes.store(error, lanes.flush(next_error));
                         }
                         lanes.store(x.add(i * GROUP), next);
                         y = lanes.fma(lanes.load(c.add(i * GROUP)), next, y);

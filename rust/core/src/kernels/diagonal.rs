@@ -1,18 +1,18 @@
 //! The diagonal recurrence x' = a x + u, y = Re(c x), for a group of channels.
 //!
-//! It is computed as x' = x + (delta x + u) with delta = a - 1 as a pair (high, low), and in float32 with what the
-//! rounding of each sum left over carried to the next: a pole close to the unit circle forgets so slowly that its
-//! own rounding, or that of its state, would be heard.
+//! It is computed as x' = x + (delta x + u) with delta = a - 1 as a pair of numbers (high, low), and in float32 with
+//! compensated summation; see [`mode_state`](super::mode_state).
 
 use super::chunk::{ChunkMatrices, Transition};
+use super::layout::holds;
 use super::lookahead::LookAhead;
 use super::modal::Modal;
 use super::mode_state::{Compensated, CompensatedAt, flush, modes_len, pair};
 use super::{Aligned, Elem, GROUP, Lanes};
 use num_complex::Complex64;
 
-/// Rows of [`GROUP`] a mode takes in [`DiagonalModes`]: delta_re, delta_im, their low parts, c_re, c_im, and the gain of the
-/// input where that is not 1.
+/// Rows of [`GROUP`] a mode takes in [`DiagonalModes`]: delta_re, delta_im, their low parts, c_re, c_im, and the gain
+/// of the input where that is not 1.
 const fn rows_of(unit_gain: bool) -> usize {
     if unit_gain { 6 } else { 8 }
 }
@@ -23,7 +23,7 @@ pub struct DiagonalModes<E> {
     modes: usize,
     unit_gain: bool,
     coefficients: Aligned<E>,
-    /// Where the inputs' gain is 1.
+    /// Present where the inputs' gain is 1.
     look_ahead: Option<LookAhead<E>>,
 }
 
@@ -32,9 +32,9 @@ pub struct DiagonalModes<E> {
 pub struct Mode {
     /// The discrete pole, less one.
     pub delta: Complex64,
-    /// What reads it, with B and the factor 2 of conjugate pairs folded in.
+    /// The output's coefficient, with B and the factor 2 of conjugate pairs folded in.
     pub c: Complex64,
-    /// What the input is multiplied with.
+    /// The input's coefficient.
     pub gain: Complex64,
 }
 
@@ -81,10 +81,11 @@ impl<E: Elem> Modal<E> for DiagonalModes<E> {
 
     #[inline(always)]
     fn one_by_one<L: Lanes<E = E>>(&self, lanes: L, phase: usize, rows: usize, u: &[E], y: &mut [E], x: &mut [E]) {
-        assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && x.len() == modes_len::<E>(self.modes));
+        assert!(holds(u.len(), rows, GROUP) && holds(y.len(), rows, GROUP) && x.len() == modes_len::<E>(self.modes));
         let (k, u, y, x) = (self.coefficients.as_ptr(), u.as_ptr(), y.as_mut_ptr(), x.as_mut_ptr());
         for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: the lengths were checked; every pointer stays within `modes` or `rows` rows of GROUP.
+            // SAFETY: the coefficients are those of `modes` modes; u and y have `rows` rows and x is the state of
+            // `modes` modes, as just checked. lane + LANES <= GROUP.
             unsafe {
                 let (k, u, y, x) = (k.add(lane), u.add(lane), y.add(lane), x.add(lane));
                 if self.unit_gain {
@@ -132,8 +133,11 @@ impl DiagonalModes<f64> {
     }
 }
 
+/// Runs over `rows` rows.
+///
 /// # Safety
-/// The pointers address `modes` or `rows` rows of GROUP, less the lanes skipped.
+/// From one lane of a group on, `k` addresses the coefficients and `x` the state of `modes` modes, `u` and `y` `rows`
+/// rows.
 #[inline(always)]
 unsafe fn channels<L: Lanes, const UNIT: bool>(
     lanes: L,
@@ -144,7 +148,7 @@ unsafe fn channels<L: Lanes, const UNIT: bool>(
     y: *mut L::E,
     x: *mut L::E,
 ) {
-    // SAFETY: as the caller's.
+    // SAFETY: n stays below `modes` and t below `rows`.
     unsafe {
         if rows == 1 {
             one_row::<L, UNIT>(lanes, modes, k, u, y, x);
@@ -175,21 +179,23 @@ unsafe fn channels<L: Lanes, const UNIT: bool>(
     }
 }
 
-/// The input as a mode sees it.
+/// The input times the gain of a mode: (re, im), without im where the gain is 1.
 ///
 /// # Safety
-/// `k` addresses the mode's rows.
+/// `k` addresses the mode's rows of coefficients.
 #[inline(always)]
-unsafe fn seen<L: Lanes, const UNIT: bool>(lanes: L, k: *const L::E, u: L::V) -> (L::V, Option<L::V>) {
+unsafe fn gained<L: Lanes, const UNIT: bool>(lanes: L, k: *const L::E, u: L::V) -> (L::V, Option<L::V>) {
     if UNIT {
         return (u, None);
     }
-    // SAFETY: as the caller's.
+    // SAFETY: without unit gain a mode has 8 rows.
     unsafe { (lanes.mul(lanes.load(k.add(6 * GROUP)), u), Some(lanes.mul(lanes.load(k.add(7 * GROUP)), u))) }
 }
 
+/// Runs over a single row.
+///
 /// # Safety
-/// As [`channels`].
+/// As for [`channels`] with a single row.
 #[inline(always)]
 unsafe fn one_row<L: Lanes, const UNIT: bool>(
     lanes: L,
@@ -199,11 +205,11 @@ unsafe fn one_row<L: Lanes, const UNIT: bool>(
     y: *mut L::E,
     x: *mut L::E,
 ) {
-    // SAFETY: as the caller's.
+    // SAFETY: all modes are below `modes`, and u and y have a row.
     unsafe {
         let u = lanes.load(u);
         let zero = lanes.splat(L::E::ZERO);
-        // Two chains of sums, each in registers.
+        // Two independent sums, each in registers.
         let (mut even, mut odd) = ((zero, zero), (zero, zero));
         for n in (0..modes / 2 * 2).step_by(2) {
             even = one_mode::<L, UNIT>(lanes, n, modes, k, u, x, even);
@@ -216,10 +222,10 @@ unsafe fn one_row<L: Lanes, const UNIT: bool>(
     }
 }
 
-/// Moves mode `n` on, and adds what it says to `sums`.
+/// Moves mode `n` on, and adds its output to `sums`.
 ///
 /// # Safety
-/// As [`channels`].
+/// `k` and `x` address the coefficients and the state of `modes` modes, and n < modes.
 #[inline(always)]
 unsafe fn one_mode<L: Lanes, const UNIT: bool>(
     lanes: L,
@@ -230,20 +236,22 @@ unsafe fn one_mode<L: Lanes, const UNIT: bool>(
     x: *mut L::E,
     sums: (L::V, L::V),
 ) -> (L::V, L::V) {
-    // SAFETY: as the caller's.
+    // SAFETY: mode n < modes has these rows of coefficients and of state.
     unsafe {
         let (k, place) = (k.add(n * rows_of(UNIT) * GROUP), CompensatedAt::of(x, modes, n));
         let pole =
             [lanes.load(k), lanes.load(k.add(GROUP)), lanes.load(k.add(2 * GROUP)), lanes.load(k.add(3 * GROUP))];
-        let next = Compensated::load(lanes, place).advance(lanes, pole, seen::<L, UNIT>(lanes, k, u));
+        let next = Compensated::load(lanes, place).advance(lanes, pole, gained::<L, UNIT>(lanes, k, u));
         next.store(lanes, place);
         let (c_re, c_im) = (lanes.load(k.add(4 * GROUP)), lanes.load(k.add(5 * GROUP)));
         (lanes.fma(c_re, next.re, sums.0), lanes.nfma(c_im, next.im, sums.1))
     }
 }
 
+/// Runs M modes over `rows` rows, adding their outputs to `y`.
+///
 /// # Safety
-/// As [`channels`], with M modes from `k` and `place` on.
+/// `k` and `place` address the coefficients and the states of M modes, `u` and `y` `rows` rows.
 #[inline(always)]
 unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
     lanes: L,
@@ -254,7 +262,7 @@ unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
     place: CompensatedAt<L::E>,
 ) {
     let zero = lanes.splat(L::E::ZERO);
-    // SAFETY: as the caller's.
+    // SAFETY: m < M and t < rows.
     unsafe {
         let mut pole = [[zero; 4]; M];
         let mut c = [(zero, zero); M];
@@ -271,7 +279,7 @@ unsafe fn block<L: Lanes, const UNIT: bool, const M: usize>(
             let input = lanes.load(u.add(t * GROUP));
             let mut sum = lanes.load(y.add(t * GROUP));
             for m in 0..M {
-                let u = seen::<L, UNIT>(lanes, k.add(m * rows_of(UNIT) * GROUP), input);
+                let u = gained::<L, UNIT>(lanes, k.add(m * rows_of(UNIT) * GROUP), input);
                 state[m] = state[m].advance(lanes, pole[m], u);
                 sum = lanes.fma(c[m].0, state[m].re, lanes.nfma(c[m].1, state[m].im, sum));
             }

@@ -1,10 +1,11 @@
-//! The diagonal-plus-low-rank recurrence of S4, for a group of channels, in O(N K) a sample:
+//! The diagonal-plus-low-rank recurrence of S4 for a group of channels, in O(N K) a sample:
 //! x' = x + delta x - sum_k w_k s_k + b u, s_k = Re(v_k . x), y = Re(c . x').
 //!
-//! delta is the discrete pole less one, and in float32 what the rounding of each sum left over is carried to the
-//! next: what a slow mode would otherwise lose. Where modes are scaled so that b is 1, and inner products are few, modes
-//! are visited once in a few samples: see [`lookahead`](super::lookahead).
+//! delta is the discrete pole less one, and in float32 summation is compensated; see
+//! [`mode_state`](super::mode_state). Where modes are scaled so that b is 1, and the inner products are few, they are
+//! visited once in a look-ahead block: see [`lookahead`](super::lookahead).
 
+use super::layout::holds;
 use super::lookahead::LookAhead;
 use super::modal::Modal;
 use super::mode_state::{Compensated, CompensatedAt, flush, modes_len};
@@ -25,7 +26,7 @@ pub struct LowRank<E> {
     modes: usize,
     products: usize,
     coefficients: Aligned<E>,
-    /// Where every b is 1, and the inner products are few.
+    /// Present where every b is 1, and the inner products are few.
     look_ahead: Option<LookAhead<E>>,
 }
 
@@ -34,11 +35,11 @@ pub struct LowRank<E> {
 pub struct Mode {
     /// The discrete pole, less one.
     pub delta: Complex64,
-    /// What the input is multiplied with.
+    /// The input's coefficient.
     pub b: Complex64,
-    /// What reads it, with the factor 2 of conjugate pairs.
+    /// The output's coefficient, with the factor 2 of conjugate pairs.
     pub c: Complex64,
-    /// For each product, what it reads (v) and what it subtracts (w).
+    /// (v, w) of each inner product: the mode's coefficient in it, and its coefficient in what the mode subtracts.
     pub vw: Vec<(Complex64, Complex64)>,
 }
 
@@ -102,21 +103,22 @@ fn one_by_one<L: Lanes, const K: usize>(
     x: &mut [L::E],
 ) {
     let modes = system.modes;
-    assert!(u.len() >= rows * GROUP && y.len() >= rows * GROUP && x.len() == modes_len::<L::E>(modes));
+    assert!(holds(u.len(), rows, GROUP) && holds(y.len(), rows, GROUP) && x.len() == modes_len::<L::E>(modes));
     for lane in (0..GROUP).step_by(L::LANES) {
-        // SAFETY: the lengths were checked; every pointer stays within its rows of GROUP.
+        // SAFETY: the coefficients are those of `modes` modes with K products; u and y have `rows` rows and x is the
+        // state of `modes` modes, as just checked. lane + LANES <= GROUP.
         unsafe {
             let (k, x) = (system.coefficients.as_ptr().add(lane), x.as_mut_ptr().add(lane));
             let mut sums = products::<L, K>(lanes, modes, k, x);
             for t in 0..rows {
                 let u = lanes.load(u.as_ptr().add(t * GROUP + lane));
-                // What is tiny is flushed with the last row: denormals before it cannot be many.
-                let answer = if rows == 1 || t + 1 < rows {
+                // Tiny numbers are flushed with the last row: denormals before it cannot be many.
+                let output = if rows == 1 || t + 1 < rows {
                     row::<L, K, false>(lanes, modes, k, x, u, &mut sums)
                 } else {
                     row::<L, K, true>(lanes, modes, k, x, u, &mut sums)
                 };
-                lanes.store(y.as_mut_ptr().add(t * GROUP + lane), answer);
+                lanes.store(y.as_mut_ptr().add(t * GROUP + lane), output);
             }
             if rows == 1 {
                 flush(lanes, phase, modes, x);
@@ -128,13 +130,13 @@ fn one_by_one<L: Lanes, const K: usize>(
 /// The inner products of a state.
 ///
 /// # Safety
-/// The pointers address the rows of the system and of its state.
+/// `k` and `x` address the coefficients, with K products, and the state of `modes` modes.
 #[inline(always)]
 unsafe fn products<L: Lanes, const K: usize>(lanes: L, modes: usize, k: *const L::E, x: *const L::E) -> [L::V; K] {
     let zero = lanes.splat(L::E::ZERO);
     let mut sums = [(zero, zero); K];
     for n in 0..modes {
-        // SAFETY: as the caller's.
+        // SAFETY: mode n < modes has these rows of coefficients and of state.
         unsafe {
             let (xr, xi) = (lanes.load(x.add(n * 2 * GROUP)), lanes.load(x.add((n * 2 + 1) * GROUP)));
             for (i, sum) in sums.iter_mut().enumerate() {
@@ -150,10 +152,11 @@ unsafe fn products<L: Lanes, const K: usize>(lanes: L, modes: usize, k: *const L
     products
 }
 
-/// One sample: moves the state `x` and its inner products on, and answers.
+/// One sample: moves the state `x` and its inner products on, and returns the output. With `LAST` tiny numbers are
+/// flushed.
 ///
 /// # Safety
-/// The pointers address the rows of the system and of its state.
+/// `k` and `x` address the coefficients, with K products, and the state of `modes` modes.
 #[inline(always)]
 unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
     lanes: L,
@@ -166,7 +169,7 @@ unsafe fn row<L: Lanes, const K: usize, const LAST: bool>(
     let zero = lanes.splat(L::E::ZERO);
     let mut next = [(zero, zero); K];
     let mut y = (zero, zero);
-    // SAFETY: as the caller's.
+    // SAFETY: mode n < modes has these rows of coefficients and of state.
     unsafe {
         for n in 0..modes {
             let (k, place) = (k.add(n * (FIXED + EACH * K) * GROUP), CompensatedAt::of(x, modes, n));

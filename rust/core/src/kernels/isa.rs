@@ -35,6 +35,9 @@ impl Isa {
     }
 
     /// The best one, or the one that the environment variable `SSMRT_ISA` names.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where this machine has none of that name.
     pub fn choose() -> Result<Isa, Error> {
         let all = Isa::all();
         match std::env::var("SSMRT_ISA") {

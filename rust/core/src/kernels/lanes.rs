@@ -2,9 +2,16 @@
 
 use pulp::Simd;
 
-/// The engine's number: `f32` or `f64`.
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// The engine's number: `f32` or `f64`, and no other type.
 pub trait Elem:
-    Copy
+    sealed::Sealed
+    + Copy
     + Default
     + PartialEq
     + PartialOrd
@@ -25,7 +32,7 @@ pub trait Elem:
     const TINY: Self;
     /// The least and the greatest n for which 2^n is a normal number.
     const EXPONENTS: (Self, Self);
-    /// Whether recurrences carry what the rounding of their states left over.
+    /// Whether recurrences compensate the rounding errors of their states.
     const COMPENSATED: bool;
     /// `"float32"` or `"float64"`.
     const NAME: &'static str;
@@ -39,7 +46,7 @@ pub trait Elem:
 
 /// Work written once over [`Lanes`] and run on whichever instruction set was chosen.
 pub trait Kernel<E: Elem> {
-    /// What it answers.
+    /// The result of the body.
     type Output;
     /// The body; `#[inline(always)]`, or it is compiled without the instruction set.
     fn run<L: Lanes<E = E>>(self, lanes: L) -> Self::Output;
@@ -47,9 +54,10 @@ pub trait Kernel<E: Elem> {
 
 /// Vectors of one element type on one instruction set.
 ///
-/// The `unsafe` loads and stores take `LANES` elements at the pointer, of any alignment.
-#[allow(clippy::missing_safety_doc)]
-pub trait Lanes: Copy {
+/// # Safety
+/// A `V` is `LANES` elements of type `E`, one after the other and nothing else, and loads and stores access just
+/// these. The machine has the instruction set.
+pub unsafe trait Lanes: Copy {
     /// The element.
     type E: Elem;
     /// The vector.
@@ -62,8 +70,14 @@ pub trait Lanes: Copy {
     /// All lanes `x`.
     fn splat(self, x: Self::E) -> Self::V;
     /// Reads a vector.
+    ///
+    /// # Safety
+    /// `LANES` elements at `p`, of any alignment, are valid to read.
     unsafe fn load(self, p: *const Self::E) -> Self::V;
     /// Writes a vector.
+    ///
+    /// # Safety
+    /// `LANES` elements at `p`, of any alignment, are valid to write.
     unsafe fn store(self, p: *mut Self::E, v: Self::V);
     /// a + b
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -95,28 +109,28 @@ pub trait Lanes: Copy {
     fn exp2_poly(self, f: Self::V) -> Self::V;
     /// 2^f - 1 for f in [-1/2, 1/2], as accurate near 0.
     fn exp2m1_poly(self, f: Self::V) -> Self::V;
-    /// Applies a function lane by lane, for what has no vector form.
+    /// Applies a function lane by lane, for those without a vector form.
     fn map(self, a: Self::V, f: impl Fn(Self::E) -> Self::E) -> Self::V;
 
     /// Runs a kernel as a function of its own, so that no register of the caller's loops is taken by its constants.
     fn call<K: Kernel<Self::E>>(self, kernel: K) -> K::Output;
 
-    /// What a function says of each lane's number.
+    /// The function's value for each lane's number.
     #[inline(always)]
     fn by_lane(self, f: impl Fn(usize) -> Self::E) -> Self::V {
         let mut v = self.splat(Self::E::ZERO);
         let p = (&raw mut v).cast::<Self::E>();
         for i in 0..Self::LANES {
-            // SAFETY: a vector is LANES plain elements.
+            // SAFETY: `v` is LANES elements (`Lanes`), and i < LANES.
             unsafe { *p.add(i) = f(i) };
         }
         v
     }
-    /// The lanes moved by `by` places, the last ones to the front.
+    /// The lanes rotated right by `by` places: the last ones become the first.
     #[inline(always)]
     fn rotate(self, a: Self::V, by: usize) -> Self::V {
         let p = (&raw const a).cast::<Self::E>();
-        // SAFETY: a vector is LANES plain elements.
+        // SAFETY: `a` is LANES elements (`Lanes`), and the remainder is below LANES.
         self.by_lane(|i| unsafe { *p.add((i + Self::LANES - by) % Self::LANES) })
     }
     /// sum c_k a^k, fused.
@@ -128,13 +142,13 @@ pub trait Lanes: Copy {
         }
         p
     }
-    /// 2^a for a in the range in which it is a normal number, or NaN; within 1 ulp.
+    /// 2^a, within 1 ulp, for an a for which that is a normal number; NaN stays NaN.
     #[inline(always)]
     fn exp2_normal(self, a: Self::V) -> Self::V {
         let (n, scale) = self.round2(a);
         self.mul(self.exp2_poly(self.sub(a, n)), scale)
     }
-    /// 2^a for a clamped to the range in which it is a normal number; NaN stays; within 1 ulp.
+    /// 2^a, within 1 ulp, for a clamped to the range in which that is a normal number; NaN stays NaN.
     #[inline(always)]
     fn exp2(self, a: Self::V) -> Self::V {
         let (least, greatest) = Self::E::EXPONENTS;
@@ -148,7 +162,7 @@ pub trait Lanes: Copy {
         (next, self.sub(change, self.sub(next, x)))
     }
 
-    /// Two vectors in the room of one, each number rounded to half its bits (in float32: to bfloat16).
+    /// Two vectors in the memory of one, each number rounded to half its bits (an f32 to bfloat16).
     fn halves(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a` of [`Lanes::halves`].
     fn first(self, halves: Self::V) -> Self::V;
@@ -185,12 +199,12 @@ macro_rules! common {
         }
         #[inline(always)]
         unsafe fn load(self, p: *const $elem) -> S::$vs {
-            // SAFETY: the caller answers for LANES elements; vectors are plain old data.
+            // SAFETY: the caller's LANES elements are as long as the vector, and any bits of them make one.
             unsafe { p.cast::<S::$vs>().read_unaligned() }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut $elem, v: S::$vs) {
-            // SAFETY: the caller answers for LANES elements; vectors are plain old data.
+            // SAFETY: the caller's LANES elements are as long as the vector.
             unsafe { p.cast::<S::$vs>().write_unaligned(v) }
         }
         #[inline(always)]
@@ -223,7 +237,8 @@ macro_rules! common {
         }
         #[inline(always)]
         fn max(self, a: S::$vs, b: S::$vs) -> S::$vs {
-            // The machines' own answer the second operand or NaN where one is NaN; f32::max would lose it.
+            // Where an operand is NaN, the machines' instructions give the second operand or NaN; f32::max would lose
+            // it.
             if S::IS_SCALAR { self.select_gt(b, a, b, a) } else { self.0.$max(b, a) }
         }
         #[inline(always)]
@@ -255,7 +270,7 @@ macro_rules! common {
             let mut v = a;
             let p = (&raw mut v).cast::<$elem>();
             for i in 0..Self::LANES {
-                // SAFETY: a vector is LANES plain elements.
+                // SAFETY: `v` is LANES elements, and i < LANES.
                 unsafe { *p.add(i) = f(*p.add(i)) };
             }
             v
@@ -263,7 +278,8 @@ macro_rules! common {
     };
 }
 
-impl<S: Simd> Lanes for F32<S> {
+// SAFETY: pulp's f32s is F32_LANES floats, and only who has the instruction set has its token S.
+unsafe impl<S: Simd> Lanes for F32<S> {
     common!(
         f32,
         f32s,
@@ -299,7 +315,8 @@ impl<S: Simd> Lanes for F32<S> {
     #[inline(always)]
     fn halves(self, a: S::f32s, b: S::f32s) -> S::f32s {
         let simd = self.0;
-        // What is cut off is half a unit at most once half a unit was added, whatever the sign.
+        // Half a unit of the last digit kept is added before the others are cut off: that rounds to nearest, whatever
+        // the sign.
         let half = simd.splat_u32s(1 << 15);
         let a = simd.add_u32s(simd.transmute_u32s_f32s(a), half);
         let b = simd.add_u32s(simd.transmute_u32s_f32s(b), half);
@@ -332,7 +349,8 @@ impl<S: Simd> Lanes for F32<S> {
     }
 }
 
-impl<S: Simd> Lanes for F64<S> {
+// SAFETY: pulp's f64s is F64_LANES doubles, and only who has the instruction set has its token S.
+unsafe impl<S: Simd> Lanes for F64<S> {
     common!(
         f64,
         f64s,
@@ -356,7 +374,7 @@ impl<S: Simd> Lanes for F64<S> {
 
     #[inline(always)]
     fn round2(self, a: S::f64s) -> (S::f64s, S::f64s) {
-        // As in f32, with 52 bits of fraction.
+        // Adding 1.5 2^52 + 1023 does the same for the 52 bits of fraction of an f64.
         const ROUND: f64 = 6_755_399_441_055_744.0 + 1023.0;
         let shifted = self.add(a, self.splat(ROUND));
         (self.sub(shifted, self.splat(ROUND)), self.map(shifted, |x| f64::from_bits(x.to_bits() << 52)))
@@ -397,7 +415,7 @@ impl<S: Simd> Lanes for F64<S> {
 /// 2^f = sum c_k f^k on [-1/2, 1/2], relative error 6e-9. Made by tools/fit_functions.py.
 const EXP2_32: [f32; 7] = [1.0, 6.9314724e-1, 2.4022655e-1, 5.5502728e-2, 9.617064e-3, 1.3417747e-3, 1.582633e-4];
 
-/// The same for `f64`, relative error 2e-17.
+/// 2^f on [-1/2, 1/2] for `f64`, relative error 2e-17. Made by tools/fit_functions.py.
 const EXP2_64: [f64; 12] = [
     1.0,
     6.931471805599457e-1,
@@ -495,7 +513,7 @@ mod tests {
         fn run<L: Lanes<E = E>>(self, lanes: L) -> (Vec<E>, Vec<E>) {
             let Self(mut a, mut b) = self;
             for i in (0..a.len()).step_by(L::LANES) {
-                // SAFETY: both have whole vectors.
+                // SAFETY: both have 16 elements, whole vectors.
                 unsafe {
                     let (a, b) = (a.as_mut_ptr().add(i), b.as_mut_ptr().add(i));
                     let halves = lanes.halves(lanes.load(a), lanes.load(b));

@@ -4,8 +4,23 @@
 pub const GROUP: usize = 16;
 
 /// `n` rounded up to whole groups.
+///
+/// # Panics
+/// Where that is no usize.
 pub const fn padded(n: usize) -> usize {
-    n.div_ceil(GROUP) * GROUP
+    match n.checked_next_multiple_of(GROUP) {
+        Some(padded) => padded,
+        None => panic!("more channels than there are addresses"),
+    }
+}
+
+/// Whether memory of `len` elements has `rows` rows of `stride` elements; false where their product is no usize.
+#[inline(always)]
+pub(super) const fn holds(len: usize, rows: usize, stride: usize) -> bool {
+    match rows.checked_mul(stride) {
+        Some(needed) => needed <= len,
+        None => false,
+    }
 }
 
 /// Prefetches the cache line at `p`, which need not be valid.

@@ -1,10 +1,11 @@
 //! y = epilogue(W x + b) for every row, the matrix packed once.
 
+use super::layout::holds;
 use super::pointwise::{self, Function};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 use std::mem::MaybeUninit;
 
-/// What is done to the product before it is written.
+/// What is done to W x + b before it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
     /// Nothing.
@@ -16,7 +17,7 @@ pub enum Epilogue {
 }
 
 impl Epilogue {
-    /// Rows of weights for each output: under a GLU its value's and its gate's.
+    /// Rows of weights for each output.
     pub const fn rows(self) -> usize {
         if matches!(self, Epilogue::Glu(_)) { 2 } else { 1 }
     }
@@ -25,7 +26,7 @@ impl Epilogue {
 /// A linear map with what follows it.
 ///
 /// Each output is one chain of fused multiply-adds over the inputs in their order, starting from the bias, however
-/// many rows are asked for: a row's result depends on nothing but that row.
+/// many rows there are: a row's result depends on nothing but that row.
 #[derive(Debug)]
 pub struct Linear<E> {
     d_in: usize,
@@ -37,16 +38,16 @@ pub struct Linear<E> {
     packed: Aligned<E>,
 }
 
-/// Groups of outputs whose weights stand side by side: a single row, and a tile of the most rows, read them from one end
-/// to the other.
+/// Groups of outputs whose weights are interleaved: a single row, and a tile of the most rows, read one stream of
+/// memory.
 const PANEL: usize = 4;
 
 /// Inputs whose weights are packed at once: a few cache lines of each row of a panel, into entries that stay in L1.
 const PACKED_INPUTS: usize = 32;
 
 impl<E: Elem> Linear<E> {
-    /// From `weight(row, column)`, (rows, d_in), and `bias`, (rows,). The rows are the `d_out` outputs; under a GLU these are
-    /// followed by as many gates. Each weight is read once.
+    /// From `weight(row, column)`, (rows, d_in), and `bias`, (rows,). The rows are the `d_out` outputs; under a GLU
+    /// these are followed by as many gates. Each weight is read once.
     ///
     /// # Panics
     /// Where there are no inputs, or not as many biases as rows.
@@ -127,7 +128,7 @@ impl<E: Elem> Linear<E> {
 
     /// `rows` rows of x (stride `padded(d_in)`) into rows of y (stride `padded(d_out)`).
     pub fn run(&self, isa: Isa, rows: usize, x: &[E], y: &mut [E]) {
-        assert!(x.len() >= rows * padded(self.d_in) && y.len() >= rows * padded(self.d_out));
+        assert!(holds(x.len(), rows, padded(self.d_in)) && holds(y.len(), rows, padded(self.d_out)));
         isa.run(Run { linear: self, rows, x: x.as_ptr(), y: y.as_mut_ptr() });
     }
 }
@@ -143,11 +144,11 @@ const fn start(d_in: usize, halves: usize, half: usize, group: usize) -> usize {
 const TILE_ROWS: usize = 6;
 /// The most vectors a tile is wide.
 const TILE_WIDTH: usize = 8;
-/// Inputs of this many bytes stay near while the matrix passes by once.
+/// Bytes of inputs that stay in the L2 cache while the matrix is read once.
 const BLOCK_BYTES: usize = 1 << 19;
 
-/// How many vectors wide a tile of `rows` rows is: its sums and one input's operands fit into the registers. A
-/// single row uses each weight once, straight from memory.
+/// How many vectors wide a tile of `rows` rows is, so that its sums and one input's operands fit into the registers. A
+/// single row needs no register for weights: each is used once, straight from memory.
 const fn width(rows: usize, registers: usize) -> usize {
     let mut width = TILE_WIDTH;
     while rows > 1 && (rows + 1) * width + 1 > registers {
@@ -172,7 +173,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
         let mut row = 0;
         while row < rows {
             let n = linear.block_rows.min(rows - row);
-            // SAFETY: `Linear::run` checked that there are that many rows.
+            // SAFETY: `Linear::run` checked that x and y have `rows` rows.
             unsafe { linear.block(lanes, n, x.add(row * padded(linear.d_in)), y.add(row * padded(linear.d_out))) };
             row += n;
         }
@@ -195,7 +196,10 @@ struct Tile<'a, E> {
 struct Gates<E>(MaybeUninit<[E; TILE_ROWS * TILE_WIDTH / 2 * GROUP]>);
 
 impl<E: Elem> Linear<E> {
-    /// Columns outermost, so that those of a tile stay in the first level of cache while all rows pass by.
+    /// Columns outermost, so that the weights of a tile stay in the L1 cache for all rows.
+    ///
+    /// # Safety
+    /// `x` addresses `rows` rows of padded(d_in) elements to read, and `y` as many of padded(d_out) to write.
     #[inline(always)]
     unsafe fn block<L: Lanes<E = E>>(&self, lanes: L, rows: usize, x: *const E, y: *mut E) {
         let (x_stride, y_stride) = (padded(self.d_in), padded(self.d_out));
@@ -213,7 +217,8 @@ impl<E: Elem> Linear<E> {
             while wide > columns - column {
                 wide /= 2;
             }
-            // SAFETY: the caller answers for the rows; columns are those of whole groups, all of which are packed.
+            // SAFETY: row < rows, so that x and out are the caller's; the columns are those of whole groups, all of
+            // them packed; a tile has at most TILE_ROWS rows of TILE_WIDTH / 2 vectors of gates.
             unsafe {
                 let vectors = if glu { 2 * wide } else { wide };
                 let mut row = 0;
@@ -261,9 +266,13 @@ impl<E: Elem> Linear<E> {
 }
 
 impl<E: Elem> Tile<'_, E> {
+    /// `rows` rows of `W` vectors.
+    ///
+    /// # Safety
+    /// As for [`Tile::run`] with as many rows.
     #[inline(always)]
     unsafe fn rows<L: Lanes<E = E>, const W: usize>(self, lanes: L, rows: usize) {
-        // SAFETY: as for `run`.
+        // SAFETY: R is `rows`, which `Linear::block` keeps between 1 and TILE_ROWS.
         unsafe {
             match rows {
                 1 => self.run::<L, 1, W>(lanes),
@@ -277,6 +286,10 @@ impl<E: Elem> Tile<'_, E> {
     }
 
     /// `R` rows of `W` vectors.
+    ///
+    /// # Safety
+    /// x addresses R rows of d_in inputs, `out` R rows of both halves' vectors to write, and the matrix has W vectors
+    /// of outputs from `column` on.
     #[inline(always)]
     unsafe fn run<L: Lanes<E = E>, const R: usize, const W: usize>(self, lanes: L) {
         if W > width(R, L::REGISTERS) {
@@ -286,7 +299,8 @@ impl<E: Elem> Tile<'_, E> {
         let per_group = GROUP / L::LANES;
         let Linear { d_in, ref packed, epilogue, .. } = *self.linear;
         let glu = matches!(epilogue, Epilogue::Glu(_));
-        // SAFETY: the maker of the tile answers for R rows of d_in inputs and for W columns of d_in + 1 entries.
+        // SAFETY: r < R and k < d_in address the caller's inputs; each of the W vectors has d_in + 1 entries in its
+        // panel.
         unsafe {
             let mut w = [packed.as_ptr(); W];
             for (j, w) in w.iter_mut().enumerate() {

@@ -1,5 +1,6 @@
 //! Diagonal systems with many inputs and outputs (S5, LRU): the lanes are modes, x' = a x + v with v = B u made before.
 
+use super::layout::holds;
 use super::mode_state::{Compensated, CompensatedAt, modes_len, pair};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 use num_complex::Complex64;
@@ -15,7 +16,7 @@ pub struct MimoModes<E> {
 const ROWS: usize = 4;
 
 impl<E: Elem> MimoModes<E> {
-    /// The discrete poles, less one.
+    /// From the discrete poles less one.
     pub fn new(delta: &[Complex64]) -> Self {
         let groups = delta.len().div_ceil(GROUP);
         let mut coefficients = Aligned::zeros(groups * ROWS * GROUP);
@@ -32,14 +33,14 @@ impl<E: Elem> MimoModes<E> {
         padded(self.modes) * 2
     }
 
-    /// Elements of state: as those of a group of channels that has a mode for each group of modes here.
+    /// Elements of state: those of a group of channels with as many modes as there are groups of modes here.
     pub fn state_len(&self) -> usize {
         modes_len::<E>(padded(self.modes) / GROUP)
     }
 
-    /// Turns the `rows` rows of `v` into the states after each; from the last row to the first if `reverse`.
+    /// Replaces each of the `rows` rows of `v` by the state after it; from the last row to the first if `reverse`.
     pub fn scan(&self, isa: Isa, rows: usize, v: &mut [E], state: &mut [E], reverse: bool) {
-        assert!(v.len() >= rows * self.row_len() && state.len() == self.state_len());
+        assert!(holds(v.len(), rows, self.row_len()) && state.len() == self.state_len());
         isa.run(Scan { modes: self, rows, v, state, reverse });
     }
 }
@@ -61,7 +62,8 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
         let half = width / 2;
         for first in (0..half).step_by(L::LANES) {
             let (group, lane) = (first / GROUP, first % GROUP);
-            // SAFETY: `scan` checked the lengths; `first + LANES <= half`, since both are whole groups.
+            // SAFETY: `MimoModes::scan` checked that v has `rows` rows and the state `half / GROUP` modes a lane, as
+            // the coefficients have; first + LANES <= half, since `half` is whole groups.
             unsafe {
                 let k = self.modes.coefficients.as_ptr().add(group * ROWS * GROUP + lane);
                 let row = |i: usize| lanes.load(k.add(i * GROUP));

@@ -28,7 +28,7 @@ pub mod linear;
 pub mod lookahead;
 pub mod mimo;
 pub mod modal;
-mod mode_state;
+pub mod mode_state;
 pub mod norm;
 pub mod pointwise;
 pub mod pooling;

@@ -1,8 +1,8 @@
 //! The state of modes: where it stands in memory, and how it is moved on with compensated summation.
 //!
-//! A state is stepped as x' = x + (delta x + u), delta being the discrete pole less one, and in float32 the rounding error
-//! of that sum is carried to the next one: a pole close to the unit circle decays so slowly that neither its own rounding
-//! nor that of its state would be negligible.
+//! A state is stepped as x' = x + (delta x + u), delta being the discrete pole less one, and in float32 the rounding
+//! error of that sum is carried to the next one: a pole close to the unit circle decays so slowly that neither its own
+//! rounding nor that of its state would be negligible.
 
 use super::layout::{GROUP, fetch};
 use super::{Elem, Lanes};
@@ -19,8 +19,8 @@ pub(super) fn pair<E: Elem>(z: Complex64) -> [f64; 4] {
     [re, im, z.re - re, z.im - im]
 }
 
-/// The address of a mode's state: a row each of the real and the imaginary part, and one of their rounding errors at half
-/// precision. An error is less than half a unit of the last digit, so half its bits are eight digits more.
+/// The address of a mode's state: a row each of the real and the imaginary part, and one of their rounding errors at
+/// half precision. An error is less than half a unit of the last digit, so half its bits are eight digits more.
 #[derive(Clone, Copy)]
 pub(super) struct CompensatedAt<E> {
     x: *mut E,

@@ -1,5 +1,6 @@
 //! Normalisation over the channels of a row, residual sums and products of two branches.
 
+use super::layout::holds;
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 
 named! {
@@ -16,8 +17,8 @@ named! {
 
 /// A normalisation of rows of `d` channels.
 ///
-/// As accurate under a mean far above the deviations: they are taken from the rounded mean, and what its
-/// rounding left is taken off afterwards.
+/// A mean far above the deviations costs no accuracy: deviations are from the rounded mean, and corrected by its
+/// rounding error afterwards.
 #[derive(Debug)]
 pub struct Norm<E> {
     kind: NormKind,
@@ -27,11 +28,11 @@ pub struct Norm<E> {
     shift: f64,
     weight: Aligned<E>,
     bias: Aligned<E>,
-    /// 1 for the channels of the last group that a row has, 0 for its padding.
+    /// For the last group of a row: 1 for its channels, 0 for its padding.
     mask: [E; GROUP],
 }
 
-/// Rows whose statistics are under way at once: each is a chain of dependent operations.
+/// Rows whose statistics are computed side by side, because each is a chain of dependent operations.
 const ROWS: usize = 8;
 
 /// Scale and offsets of one row: y = ((x - center) scale + offset) weight + bias.
@@ -43,7 +44,7 @@ struct Line<E> {
 }
 
 impl<E: Elem> Norm<E> {
-    /// `weight` and `bias` are (d,); without them 1 and 0.
+    /// From `weight` and `bias`, (d,); by default 1 and 0.
     ///
     /// # Panics
     /// Where they have another length.
@@ -59,23 +60,26 @@ impl<E: Elem> Norm<E> {
 
     /// `rows` rows of x into rows of y (stride `padded(d)`).
     pub fn run(&self, isa: Isa, rows: usize, x: &[E], y: &mut [E]) {
-        let len = rows * padded(self.d);
-        assert!(x.len() >= len && y.len() >= len);
+        let stride = padded(self.d);
+        assert!(holds(x.len(), rows, stride) && holds(y.len(), rows, stride));
         isa.run(NormKernel { norm: self, rows, x: x.as_ptr(), y: y.as_mut_ptr() });
     }
 
-    /// The same in place.
+    /// As [`Norm::run`], in place.
     pub fn run_in_place(&self, isa: Isa, rows: usize, y: &mut [E]) {
-        assert!(y.len() >= rows * padded(self.d));
+        assert!(holds(y.len(), rows, padded(self.d)));
         isa.run(NormKernel { norm: self, rows, x: y.as_ptr(), y: y.as_mut_ptr() });
     }
 
-    /// Up to [`ROWS`] rows; `x` may be `y`.
+    /// Up to [`ROWS`] rows.
+    ///
+    /// # Safety
+    /// `x` addresses `rows` rows of padded(d) elements to read and `y` as many to write; `x` may be `y`.
     #[inline(always)]
     unsafe fn rows<L: Lanes<E = E>>(&self, lanes: L, rows: usize, x: *const E, y: *mut E) {
         let (stride, per_channel) = (padded(self.d), self.per_channel);
         let mut lines = [Line { center: E::ZERO, scale: E::ONE, offset: E::ZERO }; ROWS];
-        // SAFETY: the caller answers for the rows.
+        // SAFETY: r < rows, so that row r is the caller's.
         unsafe {
             match self.kind {
                 NormKind::Layer => {
@@ -106,13 +110,16 @@ impl<E: Elem> Norm<E> {
     }
 
     /// Sum and sum of squares of x - center over the channels.
+    ///
+    /// # Safety
+    /// `x` addresses a row of padded(d) elements to read.
     #[inline(always)]
     unsafe fn moments<L: Lanes<E = E>>(&self, lanes: L, x: *const E, center: E) -> (E, E) {
         let whole = self.d / GROUP * GROUP;
         let (zero, center) = (lanes.splat(E::ZERO), lanes.splat(center));
         let (mut sum, mut squares) = (zero, zero);
         for part in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: the caller answers for the row, of whole groups.
+            // SAFETY: i + LANES and whole + part + LANES are at most padded(d); the mask is a group.
             unsafe {
                 let (mut part_sum, mut part_squares) = (zero, zero);
                 for i in (part..whole).step_by(GROUP) {
@@ -134,12 +141,15 @@ impl<E: Elem> Norm<E> {
     }
 
     /// y of one row; its padding becomes zero.
+    ///
+    /// # Safety
+    /// `x` addresses a row of padded(d) elements to read, `y` one to write; `x` may be `y`.
     #[inline(always)]
     unsafe fn write<L: Lanes<E = E>>(&self, lanes: L, line: Line<E>, x: *const E, y: *mut E) {
         let whole = self.d / GROUP * GROUP;
         let (weight, bias) = (self.weight.as_ptr(), self.bias.as_ptr());
         let (center, scale, offset) = (lanes.splat(line.center), lanes.splat(line.scale), lanes.splat(line.offset));
-        // SAFETY: the caller answers for the row, of whole groups, as are weight and bias.
+        // SAFETY: x, y, weight and bias are padded(d) elements, and i + LANES is at most that; the mask is a group.
         unsafe {
             let at = |i: usize| {
                 let v = lanes.fma(lanes.sub(lanes.load(x.add(i)), center), scale, offset);
@@ -173,7 +183,7 @@ impl<E: Elem> Kernel<E> for NormKernel<'_, E> {
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         let stride = padded(self.norm.d);
         for row in (0..self.rows).step_by(ROWS) {
-            // SAFETY: `Norm::run` checked that there are that many rows.
+            // SAFETY: `Norm::run` or `run_in_place` checked that there are `rows` rows.
             unsafe {
                 let (x, y) = (self.x.add(row * stride), self.y.add(row * stride));
                 self.norm.rows(lanes, ROWS.min(self.rows - row), x, y);
@@ -182,7 +192,7 @@ impl<E: Elem> Kernel<E> for NormKernel<'_, E> {
     }
 }
 
-/// y = norm(alpha x + beta z) of the skip x and the branch z.
+/// y = norm(alpha x + beta z) of the skip connection x and the branch z.
 #[derive(Debug)]
 pub struct Residual<E> {
     d: usize,
@@ -205,22 +215,22 @@ impl<E: Elem> Residual<E> {
 
     /// `rows` rows of x and z into rows of y (stride `padded(d)`).
     pub fn run(&self, isa: Isa, rows: usize, x: &[E], z: &[E], y: &mut [E]) {
-        let len = rows * padded(self.d);
-        assert!(x.len() >= len && z.len() >= len && y.len() >= len);
+        let stride = padded(self.d);
+        assert!([x.len(), z.len(), y.len()].into_iter().all(|len| holds(len, rows, stride)));
         isa.run(ResidualKernel { residual: self, rows, x: x.as_ptr(), z: z.as_ptr(), y: y.as_mut_ptr() });
     }
 
-    /// The same with y in the place of z.
+    /// As [`Residual::run`], with y written over z.
     pub fn run_on_branch(&self, isa: Isa, rows: usize, x: &[E], z: &mut [E]) {
-        let len = rows * padded(self.d);
-        assert!(x.len() >= len && z.len() >= len);
+        let stride = padded(self.d);
+        assert!(holds(x.len(), rows, stride) && holds(z.len(), rows, stride));
         isa.run(ResidualKernel { residual: self, rows, x: x.as_ptr(), z: z.as_ptr(), y: z.as_mut_ptr() });
     }
 
-    /// The same with y in the place of x.
+    /// As [`Residual::run`], with y written over x.
     pub fn run_on_skip(&self, isa: Isa, rows: usize, x: &mut [E], z: &[E]) {
-        let len = rows * padded(self.d);
-        assert!(x.len() >= len && z.len() >= len);
+        let stride = padded(self.d);
+        assert!(holds(x.len(), rows, stride) && holds(z.len(), rows, stride));
         isa.run(ResidualKernel { residual: self, rows, x: x.as_ptr(), z: z.as_ptr(), y: x.as_mut_ptr() });
     }
 }
@@ -243,8 +253,8 @@ impl<E: Elem> Kernel<E> for ResidualKernel<'_, E> {
         let alpha = lanes.splat(*alpha);
         for first in (0..self.rows).step_by(ROWS) {
             let rows = ROWS.min(self.rows - first);
-            // SAFETY: the caller checked that there are that many rows. y may be x or z: each element is read
-            // before it is written.
+            // SAFETY: the methods of `Residual` checked that x, z and y have `rows` rows. y may be x or z: each
+            // element is read before it is written.
             unsafe {
                 for row in first..first + rows {
                     for i in (0..stride).step_by(L::LANES) {
@@ -265,16 +275,14 @@ impl<E: Elem> Kernel<E> for ResidualKernel<'_, E> {
 
 /// y = a b, element by element, over `rows` rows of `d` channels.
 pub fn mul<E: Elem>(isa: Isa, rows: usize, d: usize, a: &[E], b: &[E], y: &mut [E]) {
-    let len = rows * padded(d);
-    assert!(a.len() >= len && b.len() >= len && y.len() >= len);
-    isa.run(Mul { len, a: a.as_ptr(), b: b.as_ptr(), y: y.as_mut_ptr() });
+    assert!([a.len(), b.len(), y.len()].into_iter().all(|len| holds(len, rows, padded(d))));
+    isa.run(Mul { len: rows * padded(d), a: a.as_ptr(), b: b.as_ptr(), y: y.as_mut_ptr() });
 }
 
 /// y = a y, element by element, over `rows` rows of `d` channels.
 pub fn mul_in_place<E: Elem>(isa: Isa, rows: usize, d: usize, a: &[E], y: &mut [E]) {
-    let len = rows * padded(d);
-    assert!(a.len() >= len && y.len() >= len);
-    isa.run(Mul { len, a: a.as_ptr(), b: y.as_ptr(), y: y.as_mut_ptr() });
+    assert!(holds(a.len(), rows, padded(d)) && holds(y.len(), rows, padded(d)));
+    isa.run(Mul { len: rows * padded(d), a: a.as_ptr(), b: y.as_ptr(), y: y.as_mut_ptr() });
 }
 
 struct Mul<E> {
@@ -290,7 +298,7 @@ impl<E: Elem> Kernel<E> for Mul<E> {
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         for i in (0..self.len).step_by(L::LANES) {
-            // SAFETY: the caller checked the lengths, which are whole groups; y may be b.
+            // SAFETY: `mul` or `mul_in_place` checked that all have `len` elements, whole groups; y may be b.
             unsafe { lanes.store(self.y.add(i), lanes.mul(lanes.load(self.a.add(i)), lanes.load(self.b.add(i)))) };
         }
     }

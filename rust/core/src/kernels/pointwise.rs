@@ -1,8 +1,9 @@
 //! Element-wise functions, and gated linear units.
 //!
-//! In `f32` every function is within 2e-7 max(1, |f|) of the exact one over the whole range, in `f64` within
-//! 1e-13 of it; NaN stays NaN. Infinities have the limit as their value.
+//! The error of a function f is below 2e-7 max(1, |f|) in `f32` and below 1e-13 max(1, |f|) in `f64`, for every
+//! argument. NaN gives NaN, and an infinity the limit.
 
+use super::layout::holds;
 use super::{Elem, GROUP, Isa, Kernel, Lanes, padded};
 use std::f64::consts::{LN_2, LOG2_E};
 
@@ -145,13 +146,13 @@ fn clamp<L: Lanes>(lanes: L, x: L::V, bound: f64) -> L::V {
     lanes.max(lanes.min(x, number(lanes, bound)), number(lanes, -bound))
 }
 
-/// Up to here, on both sides, exp is a normal number.
+/// The bound on |x| up to which exp(x) is a normal number.
 #[inline(always)]
 fn exp_range<L: Lanes>() -> f64 {
     -L::E::EXPONENTS.0.f64() * LN_2 - 0.01
 }
 
-/// f and 2^n with rate x log2(e) = n + f; the product that becomes f is not rounded.
+/// f and 2^n with rate x log2(e) = n + f; f is a fused product less n, rounded once.
 #[inline(always)]
 fn exp_parts<L: Lanes>(lanes: L, x: L::V, rate: f64) -> (L::V, L::V) {
     let slope = number(lanes, rate * LOG2_E);
@@ -174,7 +175,7 @@ fn expm1<L: Lanes>(lanes: L, x: L::V, rate: f64) -> L::V {
 }
 
 fn gelu64(x: f64) -> f64 {
-    // erfc is 0 from here on, and an infinity times 0 would be NaN.
+    // erfc is 0 below this, and an infinity times 0 would be NaN.
     if x < -40.0 { -0.0 } else { 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2) }
 }
 
@@ -194,9 +195,10 @@ const LOG1P: [f32; 9] = [
     5.561648e-3,
 ];
 
-/// Several vectors as one: their chains of dependent operations go side by side.
+/// Several vectors as one: their chains of dependent operations overlap.
 ///
-/// Loops only: closures that the standard library calls would be compiled without the instruction set.
+/// Its methods are loops, because a closure that the standard library calls would be compiled without the instruction
+/// set.
 #[derive(Clone, Copy)]
 struct Abreast<L, const N: usize>(L);
 
@@ -212,7 +214,8 @@ macro_rules! each {
     )+};
 }
 
-impl<L: Lanes, const N: usize> Lanes for Abreast<L, N> {
+// SAFETY: an array of N vectors is N times LANES elements, and so many are loaded and stored.
+unsafe impl<L: Lanes, const N: usize> Lanes for Abreast<L, N> {
     type E = L::E;
     type V = [L::V; N];
     const LANES: usize = N * L::LANES;
@@ -226,7 +229,7 @@ impl<L: Lanes, const N: usize> Lanes for Abreast<L, N> {
     unsafe fn load(self, p: *const L::E) -> [L::V; N] {
         let mut v = [self.0.splat(L::E::ZERO); N];
         for (i, v) in v.iter_mut().enumerate() {
-            // SAFETY: the caller answers for N vectors.
+            // SAFETY: i < N, and the caller's elements are N times L::LANES.
             *v = unsafe { self.0.load(p.add(i * L::LANES)) };
         }
         v
@@ -234,7 +237,7 @@ impl<L: Lanes, const N: usize> Lanes for Abreast<L, N> {
     #[inline(always)]
     unsafe fn store(self, p: *mut L::E, v: [L::V; N]) {
         for (i, &v) in v.iter().enumerate() {
-            // SAFETY: the caller answers for N vectors.
+            // SAFETY: i < N, and the caller's elements are N times L::LANES.
             unsafe { self.0.store(p.add(i * L::LANES), v) };
         }
     }
@@ -285,7 +288,8 @@ impl<L: Lanes, const N: usize> Lanes for Abreast<L, N> {
     }
 }
 
-/// A function of `rows` rows of `len` elements, which start `stride` apart from `p` on.
+/// A function of `rows` rows of `len` elements, which start `stride` apart from `p` on. Whoever makes one guarantees
+/// that these are valid to read and write, and that `len` is whole vectors.
 struct Rows<E> {
     function: Function,
     rows: usize,
@@ -310,7 +314,7 @@ impl<E: Elem> Rows<E> {
         let wide = len - len % (N * L::LANES);
         with_function!(function, C => {
             for row in 0..rows {
-                // SAFETY: the maker answers for `rows` rows of `len` elements, of which LANES is a divisor.
+                // SAFETY: row < rows, and i + LANES <= len, since `len` and `wide` are whole vectors.
                 unsafe {
                     let p = p.add(row * stride);
                     for i in (0..wide).step_by(N * L::LANES) {
@@ -329,7 +333,7 @@ impl<E: Elem> Rows<E> {
 /// Applies `function` to `rows` rows of `len` elements, which start `stride` apart from `p` on.
 ///
 /// # Safety
-/// They are there, and `len` is a multiple of `L::LANES`.
+/// These elements are valid to read and write, and `len` is a multiple of `L::LANES`.
 #[inline(always)]
 pub unsafe fn apply_rows<L: Lanes>(lanes: L, function: Function, rows: usize, len: usize, p: *mut L::E, stride: usize) {
     if function != Function::Identity {
@@ -339,18 +343,18 @@ pub unsafe fn apply_rows<L: Lanes>(lanes: L, function: Function, rows: usize, le
 
 /// Applies `function` to `rows` rows of `d` channels (stride [`padded`]) in place.
 pub fn run<E: Elem>(isa: Isa, function: Function, rows: usize, d: usize, x: &mut [E]) {
-    let len = rows * padded(d);
-    assert!(x.len() >= len);
+    assert!(holds(x.len(), rows, padded(d)), "expected {rows} rows of {d} channels");
     if function != Function::Identity {
+        let len = rows * padded(d);
         isa.run(Rows { function, rows: 1, len, p: x.as_mut_ptr(), stride: len });
     }
 }
 
-/// Applies `function` to `n` packed rows of G neighbouring groups, of which each is packed `apart` elements after the one
-/// before, on their way to rows that start `step` elements apart from `y` on.
+/// Applies `function` to `n` rows of G neighbouring groups, each group packed `apart` elements after the one before,
+/// and writes them as rows that start `step` elements apart from `y` on.
 ///
 /// # Safety
-/// All of these are valid to write, and no one else touches them.
+/// The `n` rows of G * GROUP elements from `y` on are valid to write, and nothing else accesses them meanwhile.
 pub unsafe fn unpack<E: Elem, const G: usize>(
     isa: Isa,
     function: Function,
@@ -359,7 +363,7 @@ pub unsafe fn unpack<E: Elem, const G: usize>(
     apart: usize,
     (y, step): (*mut E, isize),
 ) {
-    assert!(n * GROUP <= apart && G * apart <= packed.len());
+    assert!(holds(apart, n, GROUP) && holds(packed.len(), G, apart));
     isa.run(Unpack::<E, G> { function, n, from: (packed.as_ptr(), apart), to: (y, step) });
 }
 
@@ -380,20 +384,21 @@ impl<E: Elem, const G: usize> Kernel<E> for Unpack<E, G> {
 }
 
 impl<E: Elem, const G: usize> Unpack<E, G> {
-    /// In the order in which it is written, whole rows of all groups.
+    /// In the order of the rows written, N vectors at once.
     #[inline(always)]
     fn abreast<L: Lanes<E = E>, const N: usize>(self, lanes: L) {
         let Self { function, n, from, to } = self;
         let several = Abreast::<L, N>(lanes);
         let len = n * G * GROUP;
-        // SAFETY: `unpack` checked the rows that are read, and its caller answers for those that are written.
+        // SAFETY: for i below n rows of G groups, `unpack` checked that the packed groups have the element, and its
+        // caller guarantees that the row has it.
         let at = |i: usize| unsafe {
             let (row, i) = (i / (G * GROUP), i % (G * GROUP));
             (from.0.add(i / GROUP * from.1 + row * GROUP + i % GROUP), to.0.offset(row as isize * to.1).add(i))
         };
         with_function!(function, C => {
             let mut i = 0;
-            // SAFETY: as above.
+            // SAFETY: both ends of each vector are below `len`, and a vector does not cross a group.
             unsafe {
                 while i + N * L::LANES <= len {
                     let mut v = several.splat(E::ZERO);
@@ -415,11 +420,10 @@ impl<E: Elem, const G: usize> Unpack<E, G> {
     }
 }
 
-/// y = first half of x times `gate` of the second half: `rows` rows of 2 d channels into `rows` rows of d.
-///
-/// Dauphin et al. 2017, eq. 1. The second half starts at channel `d`, not at a group.
+/// The gated linear unit (Dauphin et al. 2017, eq. 1) y = a `gate`(b) of x = (a, b): `rows` rows of 2 d channels into
+/// as many rows of d. b starts at channel `d`, which need not be the first of a group.
 pub fn glu<E: Elem>(isa: Isa, gate: Function, rows: usize, d: usize, x: &[E], y: &mut [E]) {
-    assert!(x.len() >= rows * padded(2 * d) && y.len() >= rows * padded(d));
+    assert!(holds(y.len(), rows, padded(d)) && holds(x.len(), rows, padded(2 * d)));
     isa.run(GluKernel { gate, rows, d, x, y });
 }
 
@@ -440,8 +444,9 @@ impl<E: Elem> Kernel<E> for GluKernel<'_, E> {
         let whole = d / GROUP * GROUP;
         with_function!(gate, C => {
             for row in 0..rows {
-                // SAFETY: `glu` checked the lengths. Whole groups of both halves lie within the row; the rest of
-                // each half is copied out, since the second half's last group may reach beyond the row.
+                // SAFETY: `glu` checked that x has rows of 2 d and y of d channels, padded. The whole groups of a and
+                // b lie within a row of x; what remains of each is copied first, since the last group of b may end
+                // beyond it.
                 unsafe {
                     let x = x.as_ptr().add(row * padded(2 * d));
                     let y = y.as_mut_ptr().add(row * padded(d));
@@ -494,7 +499,7 @@ mod tests {
         }
     }
 
-    /// Dense around zero, sparse towards the extremes, on both sides.
+    /// Arguments of both signs, dense around zero and sparse towards the extremes.
     fn arguments<E: Elem>() -> Vec<E> {
         let mut xs: Vec<f64> = (0..60_000).map(|i| f64::from(i) * 5e-4).collect();
         xs.extend((0..4_000).map(|i| 2f64.powf(-120.0 + f64::from(i) * 0.06)));
@@ -625,7 +630,7 @@ mod tests {
             #[inline(always)]
             fn run<L: Lanes<E = E>>(self, lanes: L) {
                 for x in self.0.chunks_exact_mut(L::LANES) {
-                    // SAFETY: the chunk is LANES elements.
+                    // SAFETY: `x` is LANES elements.
                     unsafe { lanes.store(x.as_mut_ptr(), lanes.exp2(lanes.load(x.as_ptr()))) };
                 }
             }

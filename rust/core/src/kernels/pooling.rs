@@ -1,37 +1,42 @@
-//! Running sums over time, to twice the digits.
+//! Running sums over time, each as two numbers: compensated summation.
 
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
 
-/// Adds rows of channels (a row as long as `high`) to the sums high + low. `answers` takes the sums after each row,
-/// or, where it is a single row, after the last; as a mean of all rows, of which there were `met` before, if `mean`.
+/// Adds rows of channels, as long as `high`, to the sums high + low. `outputs`, of at most as many rows, takes the
+/// sums after each of the last rows. With `mean` these are divided by the number of rows, of which there were `before`
+/// in earlier calls.
+///
+/// # Panics
+/// Where the lengths do not fit.
 pub fn sum<E: Elem>(
     isa: Isa,
     mean: bool,
-    met: u64,
+    before: u64,
     rows: &[E],
     high: &mut [E],
     low: &mut [E],
-    answers: Option<&mut [E]>,
+    outputs: Option<&mut [E]>,
 ) {
     let stride = high.len();
-    assert!(stride.is_multiple_of(GROUP) && low.len() == stride && rows.len().is_multiple_of(stride));
+    assert!(stride > 0 && stride.is_multiple_of(GROUP) && low.len() == stride && rows.len().is_multiple_of(stride));
     let n = rows.len() / stride;
-    let first = answers.as_ref().map_or(n, |y| n - y.len() / stride);
-    let answers = answers.map_or(std::ptr::null_mut(), <[E]>::as_mut_ptr);
-    isa.run(Sum { n, stride, mean, met, rows: rows.as_ptr(), high, low, first, answers });
+    let wanted = outputs.as_ref().map_or(0, |y| y.len() / stride);
+    assert!(wanted <= n, "expected at most {n} rows of outputs");
+    let outputs = outputs.map_or(std::ptr::null_mut(), <[E]>::as_mut_ptr);
+    isa.run(Sum { n, stride, mean, before, rows: rows.as_ptr(), high, low, first: n - wanted, outputs });
 }
 
 struct Sum<'a, E> {
     n: usize,
     stride: usize,
     mean: bool,
-    met: u64,
+    before: u64,
     rows: *const E,
     high: &'a mut [E],
     low: &'a mut [E],
-    /// The first row that is answered, and the answers from there on.
+    /// The first row whose sum is wanted, and the outputs from there on.
     first: usize,
-    answers: *mut E,
+    outputs: *mut E,
 }
 
 impl<E: Elem> Kernel<E> for Sum<'_, E> {
@@ -40,12 +45,13 @@ impl<E: Elem> Kernel<E> for Sum<'_, E> {
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         for i in (0..self.stride).step_by(L::LANES) {
-            // SAFETY: `sum` checked the lengths.
+            // SAFETY: `sum` checked that there are n rows of `stride`, sums as long, and n - first rows of outputs;
+            // `stride` is whole vectors.
             unsafe {
                 let (high_at, low_at) = (self.high.as_mut_ptr().add(i), self.low.as_mut_ptr().add(i));
                 let (mut high, mut low) = (lanes.load(high_at), lanes.load(low_at));
                 for t in 0..self.n {
-                    // Knuth's two-sum: what the rounding leaves over is exactly known.
+                    // Knuth's two-sum gives the rounding error of the sum exactly.
                     let x = lanes.load(self.rows.add(t * self.stride + i));
                     let sum = lanes.add(high, x);
                     let taken = lanes.sub(sum, high);
@@ -53,12 +59,12 @@ impl<E: Elem> Kernel<E> for Sum<'_, E> {
                     high = sum;
                     low = lanes.add(low, over);
                     if t >= self.first {
-                        let count = if self.mean { (self.met + t as u64 + 1) as f64 } else { 1.0 };
-                        let answer = lanes.div(lanes.add(high, low), lanes.splat(E::of(count)));
-                        lanes.store(self.answers.add((t - self.first) * self.stride + i), answer);
+                        let count = if self.mean { (self.before + t as u64 + 1) as f64 } else { 1.0 };
+                        let output = lanes.div(lanes.add(high, low), lanes.splat(E::of(count)));
+                        lanes.store(self.outputs.add((t - self.first) * self.stride + i), output);
                     }
                 }
-                // High takes of low what it can hold.
+                // The sum of both, rounded, becomes high; the rounding error low.
                 let (high, low) = lanes.fast_two_sum(high, low);
                 lanes.store(high_at, high);
                 lanes.store(low_at, low);

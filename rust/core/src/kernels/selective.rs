@@ -1,5 +1,6 @@
-//! Mamba's selective recurrence: h = exp(dt A) h + dt B x, y = C h + D x, for all channels.
+//! Mamba's selective recurrence: h' = exp(dt A) h + dt B x, y = C h' + D x, for all channels.
 
+use super::layout::holds;
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 
 /// The parameters of one layer, channels in the lanes.
@@ -14,7 +15,7 @@ pub struct Selective<E> {
 }
 
 impl<E: Elem> Selective<E> {
-    /// `a` (d, N), `d` (d,).
+    /// `a` (d, N), `d` (d,); `rate` multiplies every dt.
     pub fn new(a: &[f64], d: &[f64], rate: f64) -> Self {
         let (channels, n) = (d.len(), a.len() / d.len());
         let at = |c: usize, i: usize| if c < channels { a[c * n + i] * std::f64::consts::LOG2_E } else { 0.0 };
@@ -34,12 +35,13 @@ impl<E: Elem> Selective<E> {
         padded(self.channels) * self.n
     }
 
-    /// `x`, `dt` and `y` are rows of padded(d), `bc` rows of padded(2 N): B, then C. `scale` multiplies dt.
+    /// Runs over `rows` rows: `x`, `dt` and `y` of padded(d) elements, `bc` of padded(2 N), B and then C. `scale`
+    /// multiplies dt.
     #[allow(clippy::too_many_arguments)]
     pub fn run(&self, isa: Isa, rows: usize, scale: f64, x: &[E], dt: &[E], bc: &[E], state: &mut [E], y: &mut [E]) {
-        let len = rows * padded(self.channels);
-        assert!(x.len() >= len && dt.len() >= len && y.len() >= len && state.len() == self.state_len());
-        assert!(bc.len() >= rows * padded(2 * self.n));
+        let stride = padded(self.channels);
+        assert!([x.len(), dt.len(), y.len()].into_iter().all(|len| holds(len, rows, stride)));
+        assert!(state.len() == self.state_len() && holds(bc.len(), rows, padded(2 * self.n)));
         isa.run(Run { layer: self, rows, scale: E::of(scale * self.rate), x, dt, bc, state, y });
     }
 }
@@ -67,7 +69,8 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
             let bc = &self.bc[t * bc_stride..][..2 * n];
             for first in (0..stride).step_by(L::LANES) {
                 let (group, lane) = (first / GROUP, first % GROUP);
-                // SAFETY: `Selective::run` checked the lengths.
+                // SAFETY: `Selective::run` checked that x, dt and y have `rows` rows of `stride`, and the state
+                // (groups, N) rows of GROUP, as A has.
                 unsafe {
                     let at = t * stride + first;
                     let x = lanes.load(self.x.as_ptr().add(at));

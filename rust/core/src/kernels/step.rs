@@ -1,4 +1,4 @@
-//! One sample of many streams: groups of channels, and the streams of each.
+//! One sample of many streams, group by group, so that a group's coefficients are read once for all streams.
 
 use super::layout::fetch;
 use super::lookahead::{NextStreams, Pending, ROWS_AHEAD, Sample, SampleCount};
@@ -7,41 +7,58 @@ use super::mode_state::modes_len;
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
 use std::ops::Range;
 
-/// Where the rows and states of some streams stand, each with the distance to the next stream's.
+/// The rows and states of some streams in a layer, each an address and the distance to the next stream's in elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Streams<E> {
-    /// How many.
-    pub count: usize,
-    /// A row each: a group's columns follow those of the group before.
-    pub u: (*const E, usize),
-    /// A row each, overwritten.
-    pub y: (*mut E, usize),
-    /// The state of the layer: a row that begins with its [`SampleCount`], then the states of all
-    /// groups, one after the other.
-    pub state: (*mut E, usize),
+    count: usize,
+    u: (*const E, usize),
+    y: (*mut E, usize),
+    state: (*mut E, usize),
 }
 
-impl<E> Streams<E> {
-    /// The single samples of stream `s` so far.
+impl<E: Elem> Streams<E> {
+    /// `count` streams. Rows `u` are read and rows `y` overwritten; the columns of a group follow those of the group
+    /// before. A state is a row of [`GROUP`] elements that begins with the [`SampleCount`], and then the states of all
+    /// groups, one after the other.
     ///
     /// # Safety
-    /// There is such a stream, whose state is valid.
+    /// As long as they are used through this value, `count` rows are valid to read at `u`, and as many rows and states
+    /// to read and write at `y` and `state`. Meanwhile nothing writes `u` or the sample counts, or accesses what is
+    /// written.
+    pub unsafe fn new(count: usize, u: (*const E, usize), y: (*mut E, usize), state: (*mut E, usize)) -> Self {
+        Self { count, u, y, state }
+    }
+
+    /// How many streams there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The single samples of stream `s` so far.
+    ///
+    /// # Panics
+    /// Where there is no such stream.
     #[inline(always)]
-    pub unsafe fn sample_count(&self, s: usize) -> SampleCount
-    where
-        E: Elem,
-    {
-        // SAFETY: the state of stream `s` begins there.
+    pub fn sample_count(&self, s: usize) -> SampleCount {
+        assert!(s < self.count);
+        // SAFETY: `new`'s caller guarantees the states of `count` streams, each of which begins with the count.
         SampleCount::of(unsafe { *self.state.0.add(s * self.state.1) })
     }
 
-    /// The columns and the state of one group of stream `s`, where each group has `state_len` elements.
+    /// The columns of `u` and `y` and the state of one group of stream `s`, where a group's state is `state_len`
+    /// elements.
     ///
     /// # Safety
-    /// All of them are valid, and no one else touches what is written.
+    /// The layer has such a group, with such a state; no other slice of this group's part of `y` and of the state is
+    /// in use.
+    ///
+    /// # Panics
+    /// Where there is no such stream.
     #[inline(always)]
     pub unsafe fn part<'a>(&self, s: usize, group: usize, state_len: usize) -> (&'a [E], &'a mut [E], &'a mut [E]) {
-        // SAFETY: as the caller's.
+        assert!(s < self.count);
+        // SAFETY: `new`'s caller guarantees the rows and the state of stream s, this one's that they have the group,
+        // and that the slices that are written are the only ones.
         unsafe {
             let (u, y) = (self.u.0.add(s * self.u.1 + group * GROUP), self.y.0.add(s * self.y.1 + group * GROUP));
             let state = self.state.0.add(s * self.state.1 + GROUP + group * state_len);
@@ -54,10 +71,13 @@ impl<E> Streams<E> {
     }
 }
 
-/// One sample of `groups` of some streams.
+/// Moves `groups` of some streams on by a sample. `group(g)` is group g; tiny numbers are flushed as in
+/// [`Modal::one_by_one`], and group g visits its modes with the stagger `stagger` + g (see
+/// [`LookAhead::pending`](super::lookahead::LookAhead::pending)).
 ///
 /// # Safety
-/// The rows and states are valid, and no one else touches what is written.
+/// The streams' rows and states have these groups, one after the other, and nothing else accesses these groups' parts
+/// of what is written.
 pub unsafe fn step<'a, E: Elem, G: Modal<E> + 'a>(
     isa: Isa,
     phase: usize,
@@ -86,9 +106,10 @@ impl<'a, E: Elem, G: Modal<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<E,
         for g in groups {
             let group = group(g);
             for s in 0..streams.count {
-                // SAFETY: the caller of `step` answers for the rows and states.
-                let (count, (u, y, state)) =
-                    unsafe { (streams.sample_count(s), streams.part(s, g, group.state_len())) };
+                let count = streams.sample_count(s);
+                // SAFETY: the caller of `step` guarantees that the streams have this group, and that nothing else
+                // accesses it.
+                let (u, y, state) = unsafe { streams.part(s, g, group.state_len()) };
                 let next = NextStreams { count: streams.count - 1 - s, stride: streams.state.1 };
                 if let Some(far) = next.offset(ROWS_AHEAD) {
                     fetch(streams.state.0.wrapping_add(s * streams.state.1 + far));

@@ -1,35 +1,39 @@
-//! Between rows of [`GROUP`] lanes and each lane's own run of samples: a transposition, square by square.
+//! Transposition: rows of [`GROUP`] lanes as each lane's own run of samples, and back, one square in registers at a
+//! time.
 
 use super::{Elem, GROUP, Lanes};
 
-/// Reads `rows` rows of GROUP lanes, `step` elements from one to the next (or back), as GROUP runs of samples that
-/// begin `run` elements apart.
+/// Writes `rows` rows of GROUP lanes, from `from` on `step` elements apart (which may be negative), as GROUP runs of
+/// `rows` samples that begin `run` elements apart.
 ///
 /// # Safety
-/// All rows are valid to read and all runs to write; `rows` is a multiple of GROUP.
+/// The rows are valid to read and the runs to write; `rows` is a multiple of GROUP.
 #[inline(always)]
 pub unsafe fn to_runs<L: Lanes>(lanes: L, rows: usize, (from, step): (*const L::E, isize), to: *mut L::E, run: usize) {
     let row = |i: usize, j: usize, k: usize| from.wrapping_offset((i + k) as isize * step).wrapping_add(j);
-    // SAFETY: as the caller's.
+    // SAFETY: `row` addresses lanes j.. of row i + k, the other function samples i.. of run j + k, both below the
+    // caller's.
     unsafe { squares(lanes, rows, row, |i, j, k| to.wrapping_add((j + k) * run + i)) }
 }
 
-/// The way back: writes runs of samples as rows.
+/// The inverse of [`to_runs`]: writes runs of samples as rows.
 ///
 /// # Safety
-/// As [`to_runs`], with reading and writing exchanged.
+/// The runs are valid to read and the rows to write; `rows` is a multiple of GROUP.
 #[inline(always)]
 pub unsafe fn to_rows<L: Lanes>(lanes: L, rows: usize, from: *const L::E, run: usize, (to, step): (*mut L::E, isize)) {
     let row = |i: usize, j: usize, k: usize| to.wrapping_offset((i + k) as isize * step).wrapping_add(j);
-    // SAFETY: as the caller's.
+    // SAFETY: `row` addresses lanes j.. of row i + k, the other function samples i.. of run j + k, both below the
+    // caller's.
     unsafe { squares(lanes, rows, |i, j, k| from.wrapping_add((j + k) * run + i), row) }
 }
 
-/// Transposes each square of samples from i and lanes from j on: vector k is read and written where the functions of
-/// (i, j, k) say.
+/// Transposes each square of LANES samples from i and lanes from j on. Its vector k is read at `from(i, j, k)` and
+/// written at `to(i, j, k)`.
 ///
 /// # Safety
-/// They say where LANES elements may be read and written.
+/// `rows` is a multiple of LANES. For i < rows and j < GROUP in steps of LANES and k < LANES, LANES elements are valid
+/// to read at `from` and to write at `to`.
 #[inline(always)]
 unsafe fn squares<L: Lanes>(
     lanes: L,
@@ -40,7 +44,7 @@ unsafe fn squares<L: Lanes>(
     for i in (0..rows).step_by(L::LANES) {
         for j in (0..GROUP).step_by(L::LANES) {
             let mut square = [lanes.splat(L::E::ZERO); GROUP];
-            // SAFETY: as the caller's.
+            // SAFETY: i, j and k are those for which the caller guarantees LANES elements.
             unsafe {
                 for (k, v) in square.iter_mut().enumerate().take(L::LANES) {
                     *v = lanes.load(from(i, j, k));
@@ -57,7 +61,7 @@ unsafe fn squares<L: Lanes>(
     }
 }
 
-/// Exchanges the two off-diagonal D x D blocks of every 2 D x 2 D block: done for all powers of two below LANES, that
+/// Exchanges the two off-diagonal D x D blocks of every 2 D x 2 D block. Done for all powers of two below LANES, this
 /// is the transposition.
 #[inline(always)]
 fn exchanged<L: Lanes, const D: usize>(lanes: L, mut square: [L::V; GROUP]) -> [L::V; GROUP] {
@@ -90,7 +94,7 @@ mod tests {
         fn run<L: Lanes<E = E>>(self, lanes: L) {
             let rows = self.0.len() / GROUP;
             let step = GROUP as isize;
-            // SAFETY: the test makes all three as long.
+            // SAFETY: all three slices have `rows` times GROUP elements, and `rows` is a multiple of GROUP.
             unsafe {
                 to_runs(lanes, rows, (self.0.as_ptr(), step), self.1.as_mut_ptr(), rows);
                 to_rows(lanes, rows, self.1.as_ptr(), rows, (self.2.as_mut_ptr(), step));

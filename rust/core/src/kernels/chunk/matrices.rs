@@ -2,7 +2,7 @@
 
 use crate::kernels::GROUP;
 
-/// Chunks of a register tile, where there are so many.
+/// The most chunks of a register tile.
 pub const WIDE: usize = 6;
 
 /// How a run of samples is cut up.
@@ -10,7 +10,7 @@ pub const WIDE: usize = 6;
 pub struct Shape {
     /// Samples a chunk.
     pub samples: usize,
-    /// Chunks a tile at most: each coefficient is read once for so many products.
+    /// The most chunks of a tile: each coefficient is read once for all of them.
     pub tile: usize,
 }
 
@@ -21,12 +21,14 @@ impl Shape {
     }
 }
 
-/// Rows of GROUP elements to read: the first, and the distance to the next.
+/// Rows of GROUP elements to read: the address of the first, and the distance to the next in elements, which may be
+/// negative.
 pub type In<E> = (*const E, isize);
-/// Rows of GROUP elements to write.
+/// Rows of GROUP elements to write, in the same way.
 pub type Out<E> = (*mut E, isize);
 
-/// What a form is to do: without `u` there is no input, without `y` no answers are wanted.
+/// A run over some chunks: without `u` the input is zero, without `y` only the state is wanted. `scratch` has
+/// [`Chunk::scratch_len`](super::Chunk::scratch_len) elements.
 pub struct Call<'a, E> {
     pub chunks: usize,
     pub u: Option<In<E>>,
@@ -35,7 +37,7 @@ pub struct Call<'a, E> {
     pub scratch: &'a mut [E],
 }
 
-/// How the state moves over a whole chunk.
+/// The state transition over a whole chunk.
 #[derive(Clone, Debug)]
 pub enum Transition {
     /// Complex poles (re, im): 2 rows a mode.
@@ -44,16 +46,16 @@ pub enum Transition {
     Matrix(Vec<f64>),
 }
 
-/// The matrices in float64, each entry a row of GROUP.
+/// The chunk matrices of one group of channels in float64; each entry is a row of [`GROUP`].
 #[derive(Clone, Debug)]
 pub struct ChunkMatrices {
-    /// (T,)
+    /// The impulse response, (T,): the first column of K.
     pub kernel: Vec<f64>,
-    /// (T, N)
+    /// G, (T, N)
     pub g: Vec<f64>,
-    /// (N, T), for the last sample of the chunk last.
+    /// W, (N, T); its last column belongs to the last sample of the chunk.
     pub w: Vec<f64>,
-    /// How the state moves.
+    /// A^T
     pub transition: Transition,
 }
 
@@ -76,5 +78,19 @@ impl ChunkMatrices {
     /// N
     pub fn states(&self) -> usize {
         self.g.len() / self.kernel.len()
+    }
+
+    /// Panics where the matrices are not of one shape.
+    pub fn check(&self) {
+        let (t, n) = (self.samples(), self.states());
+        let transition = match &self.transition {
+            Transition::Poles(a) => a.len() == n * GROUP,
+            Transition::Matrix(a) => a.len() == n * n * GROUP,
+        };
+        let shapes = self.kernel.len() == t * GROUP && self.g.len() == t * n * GROUP && self.w.len() == n * t * GROUP;
+        assert!(
+            shapes && transition && n.is_multiple_of(2),
+            "expected matrices of one shape, and an even number of states"
+        );
     }
 }

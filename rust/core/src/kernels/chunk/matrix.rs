@@ -1,10 +1,12 @@
-//! Chunk matrices of systems whose state moves by a full matrix.
+//! Chunk matrices of systems whose state transition is a full matrix.
 //!
-//! A matrix over a chunk of N x N entries a channel is used by one chunk after the other. Read for a whole group of
-//! channels it would stream through the caches each time; so here each lane has its own matrices, which stay in the
-//! first cache while the lane's chunks go by, and vectors run along the lane's own samples and states.
+//! The transition over a chunk, N x N entries a channel, is needed by one chunk after the other. For a whole group of
+//! channels it would not fit into the L1 cache, and be read from farther away for each chunk. So each lane has
+//! matrices of its own, which stay in L1 for all chunks of the lane, and vectors run along the lane's samples and
+//! states, which are transposed.
 
 use super::matrices::{Call, ChunkMatrices, In, Out, Shape};
+use crate::kernels::layout::holds;
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded, transpose};
 use std::ops::Range;
 
@@ -13,13 +15,13 @@ use std::ops::Range;
 pub struct Matrix<E> {
     t: usize,
     n: usize,
-    /// Lanes up to the last one that says anything.
+    /// Lanes up to the last one that is not zero.
     used: usize,
     /// For each lane, column after column: T zeros and the kernel; W (N, T); A^T (N, N); G (T, N), N rows padded.
     entries: Aligned<E>,
 }
 
-/// Elements that a lane's samples take: the lanes begin in different sets of the cache.
+/// Elements from one lane's samples to the next's: more than there are, so that the lanes begin in different cache sets.
 const fn lane_step(rows: usize) -> usize {
     rows + GROUP
 }
@@ -28,10 +30,10 @@ impl<E: Elem> Matrix<E> {
     /// In engine precision, for a state that moves by `a`, N x N rows.
     pub fn new(m: &ChunkMatrices, a: &[f64]) -> Self {
         let (t, n) = (m.samples(), m.states());
-        assert!(t.is_multiple_of(GROUP) && n.is_multiple_of(2) && m.w.len() == m.g.len() && a.len() == n * n * GROUP);
-        let silent =
+        assert!(t.is_multiple_of(GROUP), "expected chunks of whole groups of samples");
+        let is_zero =
             |lane: usize| [&m.kernel, &m.w, &m.g].iter().all(|v| v[lane..].iter().step_by(GROUP).all(|x| *x == 0.0));
-        let used = (0..GROUP).rev().find(|lane| !silent(*lane)).map_or(0, |lane| lane + 1);
+        let used = (0..GROUP).rev().find(|lane| !is_zero(*lane)).map_or(0, |lane| lane + 1);
         let mut this = Self { t, n, used, entries: Aligned::zeros(used * (2 * t + (t + n) * padded(n) + n * t)) };
         let (step, rows) = (this.lane_len(), padded(n));
         for lane in 0..used {
@@ -66,18 +68,18 @@ impl<E: Elem> Matrix<E> {
         lane_step(shape.rows()) * GROUP + (shape.tile + 1) * padded(n)
     }
 
-    /// As [`Chunk`](super::Chunk) says.
+    /// As [`Chunk::run`](super::Chunk::run), with or without inputs and outputs.
     ///
     /// # Safety
-    /// All rows are valid.
+    /// T times `chunks` rows of GROUP elements are valid to read at `u`, and to write at `y` without other accesses.
     pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, scratch }: Call<'_, E>) {
         let (samples, x) = scratch.split_at_mut(lane_step(chunks * self.t) * GROUP);
-        assert!(state.len() == self.n * GROUP && x.len() >= (chunks + 1) * padded(self.n));
+        assert!(state.len() == self.n * GROUP && holds(x.len(), chunks + 1, padded(self.n)));
         isa.run(Run { matrix: self, chunks, u, y, state, samples, x });
     }
 
-    /// The answers to an impulse over one chunk, and the state after it.
-    pub fn impulse(&self, y: &mut [E], state: &mut [E]) {
+    /// As [`Chunk::impulse_response`](super::Chunk::impulse_response).
+    pub fn impulse_response(&self, y: &mut [E], state: &mut [E]) {
         y[..self.t * GROUP].fill(E::ZERO);
         state.fill(E::ZERO);
         for lane in 0..self.used {
@@ -110,14 +112,16 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
         let Self { matrix: m, chunks, u, y, state, samples, x } = self;
         let (rows, step) = (chunks * m.t, lane_step(chunks * m.t));
         if let Some(u) = u {
-            // SAFETY: the caller's rows are as many; the scratch has a run for every lane.
+            // SAFETY: the caller of `Matrix::run` guarantees `rows` rows at `u`, a multiple of GROUP since T is one;
+            // `samples` has GROUP runs of `step` elements.
             unsafe { transpose::to_runs(lanes, rows, u, samples.as_mut_ptr(), step) };
         }
         for lane in 0..m.used {
             let column = || (0..m.n).map(|i| i * GROUP + lane);
             column().zip(&mut *x).for_each(|(i, x)| *x = state[i]);
             x[m.n..padded(m.n)].fill(E::ZERO);
-            // SAFETY: `Matrix::run` checked the lengths, and `new` made the matrices.
+            // SAFETY: lane < used has `lane_len` entries and a run of `step` >= `rows` samples; `Matrix::run` checked
+            // that x has `chunks` + 1 states of padded(n).
             unsafe {
                 let lane = Lane {
                     lanes,
@@ -127,9 +131,9 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
                     z: samples.as_mut_ptr().add(lane * step),
                     x: x.as_mut_ptr(),
                 };
-                lane.remember(chunks, u.is_none());
+                lane.states(chunks, u.is_none());
                 if y.is_some() {
-                    lane.answer(chunks, u.is_none());
+                    lane.outputs(chunks, u.is_none());
                 }
             }
             let last = &x[chunks * padded(m.n)..];
@@ -137,13 +141,15 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
         }
         if let Some(y) = y {
             samples[m.used * step..].fill(E::ZERO);
-            // SAFETY: as above.
+            // SAFETY: the caller of `Matrix::run` guarantees `rows` rows at `y`; `samples` has GROUP runs of `step`
+            // elements.
             unsafe { transpose::to_rows(lanes, rows, samples.as_ptr(), step, y) };
         }
     }
 }
 
-/// One lane's matrices, its samples (turned into answers in place) and its states before each chunk.
+/// One lane's matrices, its samples (inputs, then outputs in place) and its states before each chunk and after the
+/// last.
 struct Lane<L: Lanes> {
     lanes: L,
     t: usize,
@@ -153,8 +159,8 @@ struct Lane<L: Lanes> {
     x: *mut L::E,
 }
 
-/// Runs a body for all `rows`, V vectors of them at once, from the last to the first: answers are written over samples
-/// that earlier rows still read.
+/// Runs a body for all `rows`, $v vectors of them at once, from the last to the first: outputs are written over the
+/// inputs of their rows, which earlier rows do not read.
 macro_rules! by_rows {
     ($lanes:ty, $rows:expr, |$row:ident, $v:ident| $body:expr) => {{
         let mut end = $rows;
@@ -171,14 +177,15 @@ macro_rules! by_rows {
 }
 
 impl<L: Lanes> Lane<L> {
-    /// The states before each chunk and after the last.
+    /// The states after each chunk; without `silent` the samples are inputs.
     ///
     /// # Safety
-    /// The pointers address what `Run` has checked.
+    /// `entries` addresses a lane's matrices for T samples and N states, `z` T times `chunks` samples, `x` `chunks` +
+    /// 1 states of padded(N).
     #[inline(always)]
-    unsafe fn remember(&self, chunks: usize, silent: bool) {
+    unsafe fn states(&self, chunks: usize, silent: bool) {
         let rows = padded(self.n);
-        // SAFETY: as the caller's.
+        // SAFETY: rows below padded(N) and chunks below `chunks` are within the caller's memory.
         unsafe {
             if silent {
                 for i in (0..chunks * rows).step_by(L::LANES) {
@@ -188,17 +195,20 @@ impl<L: Lanes> Lane<L> {
                 by_rows!(L, rows, |row, V| by_chunks!(chunks, |chunk, C| self.inputs::<V, C>(row, chunk)));
             }
             for chunk in 0..chunks {
-                by_rows!(L, rows, |row, V| self.follow::<V>(row, chunk));
+                by_rows!(L, rows, |row, V| self.transition::<V>(row, chunk));
             }
         }
     }
 
-    /// W U for rows and chunks.
+    /// W U for V vectors of rows and C chunks.
+    ///
+    /// # Safety
+    /// As for [`Lane::states`]; the rows are below padded(N), the chunks below `chunks`.
     #[inline(always)]
     unsafe fn inputs<const V: usize, const C: usize>(&self, row: usize, chunk: usize) {
         let rows = padded(self.n);
         let mut sums = [[self.lanes.splat(L::E::ZERO); V]; C];
-        // SAFETY: as the caller's.
+        // SAFETY: W has T columns of padded(N) rows, each of the chunks T samples and a state after it.
         unsafe {
             let w = self.entries.add(2 * self.t + row);
             sums = self.multiply::<V, C, -1>(w, rows as isize, 0..self.t, self.z.add(chunk * self.t), self.t, sums);
@@ -206,13 +216,16 @@ impl<L: Lanes> Lane<L> {
         }
     }
 
-    /// Adds A^T X to the state after a chunk.
+    /// Adds A^T X to V vectors of the state after a chunk.
+    ///
+    /// # Safety
+    /// As for [`Lane::inputs`] with one chunk.
     #[inline(always)]
-    unsafe fn follow<const V: usize>(&self, row: usize, chunk: usize) {
+    unsafe fn transition<const V: usize>(&self, row: usize, chunk: usize) {
         let (lanes, rows) = (self.lanes, padded(self.n));
-        // Two chains of sums hide the latency of each.
+        // Two independent sums hide the latency of each.
         let mut sums = [[lanes.splat(L::E::ZERO); V]; 2];
-        // SAFETY: as the caller's.
+        // SAFETY: A^T has N columns of padded(N) rows, N is even, and chunks up to `chunk` + 1 have a state.
         unsafe {
             let a = self.entries.add(2 * self.t + self.t * rows + row);
             let (from, to) = (self.x.add(chunk * rows), self.x.add((chunk + 1) * rows + row));
@@ -233,31 +246,39 @@ impl<L: Lanes> Lane<L> {
         }
     }
 
-    /// Writes K U + G X over U.
+    /// Writes K U + G X over U; with `silent` only G X.
+    ///
+    /// # Safety
+    /// As for [`Lane::states`], after which the states are there.
     #[inline(always)]
-    unsafe fn answer(&self, chunks: usize, silent: bool) {
-        // SAFETY: as the caller's.
+    unsafe fn outputs(&self, chunks: usize, silent: bool) {
+        // SAFETY: rows below T and chunks below `chunks` are within the caller's memory.
         unsafe {
-            by_rows!(L, self.t, |row, V| by_chunks!(chunks, |chunk, C| self.answers::<V, C>(row, chunk, silent)));
+            by_rows!(L, self.t, |row, V| by_chunks!(chunks, |chunk, C| self.output_rows::<V, C>(row, chunk, silent)));
         }
     }
 
+    /// The outputs for V vectors of rows and C chunks.
+    ///
+    /// # Safety
+    /// As for [`Lane::outputs`]; the rows are below T, the chunks below `chunks`.
     #[inline(always)]
-    unsafe fn answers<const V: usize, const C: usize>(&self, row: usize, chunk: usize, silent: bool) {
+    unsafe fn output_rows<const V: usize, const C: usize>(&self, row: usize, chunk: usize, silent: bool) {
         let Self { lanes, t, n, .. } = *self;
         let rows = padded(n);
         let mut sums = [[lanes.splat(L::E::ZERO); V]; C];
-        // SAFETY: as the caller's.
+        // SAFETY: the kernel stands after T zeros, so that -j from row >= j on is within the entries; G has N columns
+        // of T rows.
         unsafe {
             let u = self.z.add(chunk * t);
             if !silent {
-                // Column j is the kernel from -j on; before its start are zeros.
+                // Column j of K is the kernel from -j on, with zeros before its start.
                 let kernel = self.entries.add(t + row);
                 sums = self.multiply::<V, C, -1>(kernel, -1, 0..row, u, t, sums);
-                sums = self.wedge::<V, C, 0>(kernel, row, u, sums);
-                sums = self.wedge::<V, C, 1>(kernel, row, u, sums);
-                sums = self.wedge::<V, C, 2>(kernel, row, u, sums);
-                sums = self.wedge::<V, C, 3>(kernel, row, u, sums);
+                sums = self.diagonal_block::<V, C, 0>(kernel, row, u, sums);
+                sums = self.diagonal_block::<V, C, 1>(kernel, row, u, sums);
+                sums = self.diagonal_block::<V, C, 2>(kernel, row, u, sums);
+                sums = self.diagonal_block::<V, C, 3>(kernel, row, u, sums);
             }
             let g = self.entries.add(2 * t + (t + n) * rows + row);
             sums = self.multiply::<V, C, -1>(g, t as isize, 0..n, self.x.add(chunk * rows), rows, sums);
@@ -265,10 +286,13 @@ impl<L: Lanes> Lane<L> {
         }
     }
 
-    /// The samples that vector B of the answers itself stands at. Vector B hears them from their own place on, and no
-    /// zero is multiplied with what may be NaN; the vectors after it hear all of them.
+    /// The columns of K that belong to the samples of vector B of the rows: lower triangular for vector B, where what
+    /// is above the diagonal is masked, since zero times NaN is not zero; full for the vectors after it.
+    ///
+    /// # Safety
+    /// As for [`Lane::output_rows`], for the kernel from `row` on and the samples of C chunks from `u` on.
     #[inline(always)]
-    unsafe fn wedge<const V: usize, const C: usize, const B: isize>(
+    unsafe fn diagonal_block<const V: usize, const C: usize, const B: isize>(
         &self,
         kernel: *const L::E,
         row: usize,
@@ -281,7 +305,8 @@ impl<L: Lanes> Lane<L> {
         let lanes = self.lanes;
         let b = B as usize;
         let first = row + b * L::LANES;
-        // SAFETY: as the caller's.
+        // SAFETY: samples first + i, below row + V vectors, are in each chunk; so are the entries from the kernel's -i
+        // on, before whose start are T zeros.
         unsafe {
             let places = lanes.by_lane(|lane| L::E::of(lane as f64));
             let mut own = [lanes.splat(L::E::ZERO); C];
@@ -305,6 +330,10 @@ impl<L: Lanes> Lane<L> {
 
     /// sums\[c\]\[v\] += sum_j m\[v, j\] z\[c, j\] for the vectors v after B and a range of columns, which stand
     /// `m_step` elements apart.
+    ///
+    /// # Safety
+    /// In each of the columns V vectors are valid to read from `m` on, and `z` has C rows, `z_step` apart, with these
+    /// columns.
     #[inline(always)]
     unsafe fn multiply<const V: usize, const C: usize, const B: isize>(
         &self,
@@ -317,7 +346,7 @@ impl<L: Lanes> Lane<L> {
     ) -> [[L::V; V]; C] {
         let lanes = self.lanes;
         for j in columns {
-            // SAFETY: as the caller's.
+            // SAFETY: v < V, c < C and column j are within the caller's memory.
             unsafe {
                 let m = m.offset(j as isize * m_step);
                 let mut column = [lanes.splat(L::E::ZERO); V];
@@ -339,11 +368,15 @@ impl<L: Lanes> Lane<L> {
         sums
     }
 
+    /// Writes C rows of V vectors, `step` elements apart.
+    ///
+    /// # Safety
+    /// These are valid to write at `to`.
     #[inline(always)]
     unsafe fn write<const V: usize, const C: usize>(&self, sums: &[[L::V; V]; C], to: *mut L::E, step: usize) {
         for (c, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
-                // SAFETY: as the caller's.
+                // SAFETY: c < C and v < V.
                 unsafe { self.lanes.store(to.add(c * step + v * L::LANES), sum) };
             }
         }

@@ -1,10 +1,10 @@
-//! Any linear time-invariant layer in chunks of T samples, as four small matrix products:
+//! Linear time-invariant layers in chunks of T samples, as four small matrix products of the inputs U and the state X:
 //! Y = K U + G X with K lower triangular Toeplitz, and X' = A^T X + W U.
 //!
-//! The state is rounded once a chunk instead of once a sample, and the products reuse each coefficient for all
-//! chunks of a tile.
+//! The state is rounded once a chunk instead of once a sample, and each coefficient that is read serves all chunks of
+//! a tile.
 
-/// Runs a body for all `chunks`, C at once.
+/// Runs a body for all `chunks`, $c of them at once.
 macro_rules! by_chunks {
     ($chunks:expr, |$chunk:ident, $c:ident| $body:expr) => {{
         let mut $chunk = 0;
@@ -23,6 +23,7 @@ pub mod vandermonde;
 
 pub use matrices::{ChunkMatrices, In, Out, Shape, Transition};
 
+use super::layout::holds;
 use super::{Elem, GROUP, Isa};
 use matrices::Call;
 use matrix::Matrix;
@@ -43,7 +44,12 @@ enum Form<E> {
 
 impl<E: Elem> Chunk<E> {
     /// In engine precision.
+    ///
+    /// # Panics
+    /// Where the matrices are not of one shape, the number of states is odd, or that of samples no multiple of 4 (16
+    /// where the transition is a matrix).
     pub fn new(m: &ChunkMatrices) -> Self {
+        m.check();
         let form = match &m.transition {
             Transition::Poles(a) => Form::Poles(Poles::new(m, a)),
             Transition::Matrix(a) => Form::Matrix(Matrix::new(m, a)),
@@ -51,39 +57,51 @@ impl<E: Elem> Chunk<E> {
         Self { t: m.samples(), form }
     }
 
-    /// Elements of scratch that the runs need, for `n` numbers of state: the states before each chunk of a tile and
-    /// after the last, and each lane's samples.
+    /// Elements of scratch for a run over a tile, with `n` numbers of state: the states before each chunk and after
+    /// the last, and the samples.
     pub fn scratch_len(shape: Shape, n: usize) -> usize {
         Poles::<E>::scratch_len(shape, n).max(Matrix::<E>::scratch_len(shape, n))
     }
 
-    /// `chunks` chunks, as many as the scratch has room for, of rows `u` as rows `y`; `state` N rows, moved on.
+    /// Runs over `chunks` chunks, at most a tile, from rows `u` to rows `y`, moving the N rows of `state` on.
     ///
     /// # Safety
-    /// All rows of GROUP elements are valid, and no one else touches those of `y`.
+    /// T times `chunks` rows of GROUP elements are valid to read at `u` and to write at `y`, and nothing else accesses
+    /// the latter.
+    ///
+    /// # Panics
+    /// Where the state or the scratch has another length.
     pub unsafe fn run(&self, isa: Isa, chunks: usize, u: In<E>, y: Out<E>, state: &mut [E], scratch: &mut [E]) {
-        // SAFETY: as the caller's.
+        // SAFETY: the caller guarantees the rows of `u` and `y`.
         unsafe { self.go(isa, Call { chunks, u: Some(u), y: Some(y), state, scratch }) };
     }
 
-    /// As [`Chunk::run`] with packed rows, without input: what the state still says.
-    pub fn echo(&self, isa: Isa, chunks: usize, y: &mut [E], state: &mut [E], scratch: &mut [E]) {
-        assert!(y.len() >= chunks * self.t * GROUP);
+    /// As [`Chunk::run`] without input: writes the free response of the state to packed rows.
+    ///
+    /// # Panics
+    /// Where `y` has fewer rows, or the state or the scratch another length.
+    pub fn free_response(&self, isa: Isa, chunks: usize, y: &mut [E], state: &mut [E], scratch: &mut [E]) {
+        assert!(holds(y.len(), chunks, self.t * GROUP), "expected {chunks} chunks of outputs");
         let y = (y.as_mut_ptr(), GROUP as isize);
-        // SAFETY: just checked.
+        // SAFETY: `y` has T times `chunks` rows, as just checked.
         unsafe { self.go(isa, Call { chunks, u: None, y: Some(y), state, scratch }) };
     }
 
-    /// As [`Chunk::run`] with packed rows, moving the state on without answers.
+    /// As [`Chunk::run`] from packed rows, moving only the state on.
+    ///
+    /// # Panics
+    /// Where `u` has fewer rows, or the state or the scratch another length.
     pub fn advance(&self, isa: Isa, chunks: usize, u: &[E], state: &mut [E], scratch: &mut [E]) {
-        assert!(u.len() >= chunks * self.t * GROUP);
+        assert!(holds(u.len(), chunks, self.t * GROUP), "expected {chunks} chunks of inputs");
         let u = (u.as_ptr(), GROUP as isize);
-        // SAFETY: just checked.
+        // SAFETY: `u` has T times `chunks` rows, as just checked.
         unsafe { self.go(isa, Call { chunks, u: Some(u), y: None, state, scratch }) };
     }
 
+    /// # Safety
+    /// The rows that the call has are valid: T times `chunks`.
     unsafe fn go(&self, isa: Isa, call: Call<'_, E>) {
-        // SAFETY: as the caller's.
+        // SAFETY: the caller guarantees the rows.
         unsafe {
             match &self.form {
                 Form::Poles(form) => form.run(isa, call),
@@ -92,11 +110,14 @@ impl<E: Elem> Chunk<E> {
         }
     }
 
-    /// The answers to an impulse over one chunk, and the state after it.
-    pub fn impulse(&self, y: &mut [E], state: &mut [E]) {
+    /// The response to an impulse over one chunk, and the state after it.
+    ///
+    /// # Panics
+    /// Where `y` has fewer than T rows, or `state` fewer than N.
+    pub fn impulse_response(&self, y: &mut [E], state: &mut [E]) {
         match &self.form {
-            Form::Poles(form) => form.impulse(y, state),
-            Form::Matrix(form) => form.impulse(y, state),
+            Form::Poles(form) => form.impulse_response(y, state),
+            Form::Matrix(form) => form.impulse_response(y, state),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Chunk matrices of systems whose state moves by complex poles. Lanes are channels: every entry is a row of
+//! Chunk matrices of systems whose state transition is complex poles. Lanes are channels: every entry is a row of
 //! [`GROUP`] channels.
 
 use super::matrices::{Call, ChunkMatrices, Out, Shape};
+use crate::kernels::layout::holds;
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, columns};
 
 /// The four matrices of one group of channels.
@@ -19,8 +20,8 @@ pub struct Poles<E> {
     poles: Aligned<E>,
 }
 
-/// Rows of a register tile, where the machine has registers for them. A matrix stands in strips of so many rows, column
-/// after column: a tile reads one run of memory.
+/// Rows of a register tile, where the machine has registers for them. A matrix is stored in strips of so many rows,
+/// column after column, so that a tile reads one run of memory.
 const TALL: usize = 4;
 
 /// `n` rows, up to whole strips.
@@ -47,7 +48,7 @@ impl<E: Elem> Poles<E> {
             }
             strips
         };
-        assert!(t.is_multiple_of(TALL) && n.is_multiple_of(2) && m.w.len() == m.g.len());
+        assert!(t.is_multiple_of(TALL), "expected chunks of whole strips");
         Self { t, n, kernel: of(&m.kernel), g: strips(&m.g, t, n), w: strips(&m.w, n, t), poles: of(poles) }
     }
 
@@ -56,28 +57,28 @@ impl<E: Elem> Poles<E> {
         (shape.rows() + (shape.tile + 1) * whole(n)) * GROUP
     }
 
-    /// As [`Chunk`](super::Chunk) says.
+    /// As [`Chunk::run`](super::Chunk::run), with or without inputs and outputs.
     ///
     /// # Safety
-    /// All rows are valid.
+    /// T times `chunks` rows of GROUP elements are valid to read at `u`, and to write at `y` without other accesses.
     pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, scratch }: Call<'_, E>) {
         let rows = chunks * self.t;
         let (packed, x) = scratch.split_at_mut(rows * GROUP);
-        assert!(state.len() == self.n * GROUP && x.len() >= (chunks + 1) * whole(self.n) * GROUP);
+        assert!(state.len() == self.n * GROUP && holds(x.len(), chunks + 1, whole(self.n) * GROUP));
         let u = u.map(|(u, step)| {
             if step == GROUP as isize {
                 return u;
             }
-            // Rows that stand apart by a power of two would share few sets of the cache.
-            // SAFETY: as the caller's.
+            // Rows that stand a power of two apart would share few sets of the caches.
+            // SAFETY: the caller guarantees `rows` rows at `u`.
             unsafe { columns::pack::<E, 1>(isa, rows, (u, step), packed, rows * GROUP) };
             packed.as_ptr()
         });
         isa.run(Run { poles: self, chunks, u, y, state, x });
     }
 
-    /// The answers to an impulse over one chunk, and the state after it.
-    pub fn impulse(&self, y: &mut [E], state: &mut [E]) {
+    /// As [`Chunk::impulse_response`](super::Chunk::impulse_response).
+    pub fn impulse_response(&self, y: &mut [E], state: &mut [E]) {
         y[..self.t * GROUP].copy_from_slice(&self.kernel);
         for (i, state) in state.chunks_exact_mut(GROUP).enumerate() {
             state.copy_from_slice(&self.w[strip(i, self.t) * GROUP..][..GROUP]);
@@ -102,7 +103,9 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
         let Self { poles: m, chunks, u, y, state, x } = self;
         x[..state.len()].copy_from_slice(state);
         for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: `Poles::run` checked the lengths; every pointer stays within its rows of GROUP.
+            // SAFETY: lane + LANES <= GROUP. The matrices are those of T samples and N states, x has `chunks` + 1
+            // states of whole(N) rows, as `Poles::run` checked, and its caller guarantees T times `chunks` rows of u
+            // and y.
             unsafe {
                 let vector = Vector {
                     lanes,
@@ -123,7 +126,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
     }
 }
 
-/// One vector of channels: its matrices, its samples and its states before each chunk.
+/// One vector of channels: its matrices, its inputs, and its states before each chunk and after the last.
 struct Vector<L: Lanes> {
     lanes: L,
     t: usize,
@@ -137,17 +140,18 @@ struct Vector<L: Lanes> {
 }
 
 impl<L: Lanes> Vector<L> {
-    /// In tiles of R rows.
+    /// All chunks, in tiles of R rows.
     ///
     /// # Safety
-    /// The pointers address what `Run` has checked.
+    /// From one lane of a group on, the pointers address the matrices for T samples and N states, T times `chunks`
+    /// rows of inputs and outputs, and `chunks` + 1 states of whole(N) rows. R divides TALL.
     #[inline(always)]
     unsafe fn run<const R: usize>(&self, chunks: usize, y: Option<Out<L::E>>) {
         let (lanes, n) = (self.lanes, whole(self.n));
-        // SAFETY: as the caller's.
+        // SAFETY: rows below whole(N) or T, and chunks below `chunks`, are within the caller's memory.
         unsafe {
             match self.u {
-                // All rows of few chunks, whose samples stay in the first cache.
+                // All rows of few chunks, whose samples stay in the L1 cache.
                 Some(u) => by_chunks!(chunks, |chunk, C| for i in (0..n).step_by(R) {
                     self.inputs::<R, C>(i, chunk, u);
                 }),
@@ -158,27 +162,30 @@ impl<L: Lanes> Vector<L> {
                 }
             }
             for chunk in 0..chunks {
-                self.follow(chunk);
+                self.transition(chunk);
             }
-            // What is tiny is flushed after the last chunk: denormals before it cannot be many.
+            // Tiny numbers are flushed after the last chunk: denormals before it cannot be many.
             for i in 0..self.n {
                 let last = self.x.add((chunks * n + i) * GROUP);
                 lanes.store(last, lanes.flush(lanes.load(last)));
             }
             if let Some(y) = y {
                 by_chunks!(chunks, |chunk, C| for i in (0..self.t).step_by(R) {
-                    self.answers::<R, C>(i, chunk, y);
+                    self.outputs::<R, C>(i, chunk, y);
                 });
             }
         }
     }
 
-    /// W U for rows and chunks, where the states after them will stand.
+    /// W U for R rows and C chunks, written where the states after these will be.
+    ///
+    /// # Safety
+    /// As for [`Vector::run`]; the rows are below whole(N), the chunks below `chunks`.
     #[inline(always)]
     unsafe fn inputs<const R: usize, const C: usize>(&self, row: usize, chunk: usize, u: *const L::E) {
         let (lanes, t, n) = (self.lanes, self.t, whole(self.n));
         let mut sums = [[lanes.splat(L::E::ZERO); R]; C];
-        // SAFETY: as the caller's.
+        // SAFETY: W has whole(N) rows of T columns, each of the chunks T samples and a state after it.
         unsafe {
             let (w, u) = (self.w.add(strip(row, t) * GROUP), u.add(chunk * t * GROUP));
             sums = self.multiply(t, w, (u, t * GROUP), sums);
@@ -191,11 +198,14 @@ impl<L: Lanes> Vector<L> {
         }
     }
 
-    /// Adds the state before a chunk, moved on, to the one after it.
+    /// Adds A^T X, for the state X before a chunk, to the one after it.
+    ///
+    /// # Safety
+    /// As for [`Vector::run`], for a chunk below `chunks`.
     #[inline(always)]
-    unsafe fn follow(&self, chunk: usize) {
+    unsafe fn transition(&self, chunk: usize) {
         let (lanes, n) = (self.lanes, whole(self.n));
-        // SAFETY: as the caller's.
+        // SAFETY: i + 1 < N, which is even, and there are states before and after the chunk.
         unsafe {
             let (from, to) = (self.x.add(chunk * n * GROUP), self.x.add((chunk + 1) * n * GROUP));
             for i in (0..self.n).step_by(2) {
@@ -209,12 +219,15 @@ impl<L: Lanes> Vector<L> {
         }
     }
 
-    /// K U + G X for rows and chunks.
+    /// K U + G X for R rows and C chunks.
+    ///
+    /// # Safety
+    /// As for [`Vector::run`]; the rows are below T, the chunks below `chunks`.
     #[inline(always)]
-    unsafe fn answers<const R: usize, const C: usize>(&self, row: usize, chunk: usize, (y, step): Out<L::E>) {
+    unsafe fn outputs<const R: usize, const C: usize>(&self, row: usize, chunk: usize, (y, step): Out<L::E>) {
         let Self { lanes, t, n, .. } = *self;
         let mut sums = [[lanes.splat(L::E::ZERO); R]; C];
-        // SAFETY: as the caller's.
+        // SAFETY: lags up to row + R - 1 are below T, as are the samples; G has T rows of N columns.
         unsafe {
             if let Some(u) = self.u {
                 let u = u.add(chunk * t * GROUP);
@@ -225,7 +238,8 @@ impl<L: Lanes> Vector<L> {
                     }
                     sums = self.add(lags, (u.add(j * GROUP), t * GROUP), sums);
                 }
-                // The samples from here on are heard by later rows only: no zero is multiplied with what may be NaN.
+                // The samples after `row` belong to later rows only. They are left out, since zero times NaN is not
+                // zero.
                 for j in 1..R {
                     for (c, sums) in sums.iter_mut().enumerate() {
                         let u = lanes.load(u.add((c * t + row + j) * GROUP));
@@ -247,7 +261,11 @@ impl<L: Lanes> Vector<L> {
         }
     }
 
-    /// sums\[c\]\[r\] += sum_j m\[r, j\] z\[c, j\] for `columns` columns of a strip, and `z` with its step from row to row.
+    /// sums\[c\]\[r\] += sum_j m\[r, j\] z\[c, j\] for `columns` columns of a strip, and `z` with its step from row to
+    /// row.
+    ///
+    /// # Safety
+    /// The strip has R rows and so many columns from `m` on, and C rows of `z` have so many entries.
     #[inline(always)]
     unsafe fn multiply<const R: usize, const C: usize>(
         &self,
@@ -259,7 +277,7 @@ impl<L: Lanes> Vector<L> {
         let lanes = self.lanes;
         for j in 0..columns {
             let mut column = [lanes.splat(L::E::ZERO); R];
-            // SAFETY: as the caller's.
+            // SAFETY: j < columns and r < R.
             unsafe {
                 for (r, entry) in column.iter_mut().enumerate() {
                     *entry = lanes.load(m.add((j * TALL + r) * GROUP));
@@ -271,6 +289,9 @@ impl<L: Lanes> Vector<L> {
     }
 
     /// sums\[c\]\[r\] += column\[r\] z\[c\]
+    ///
+    /// # Safety
+    /// `z` addresses C rows, `z_step` elements apart.
     #[inline(always)]
     unsafe fn add<const R: usize, const C: usize>(
         &self,
@@ -279,7 +300,7 @@ impl<L: Lanes> Vector<L> {
         mut sums: [[L::V; R]; C],
     ) -> [[L::V; R]; C] {
         for (c, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: as the caller's.
+            // SAFETY: c < C.
             let z = unsafe { self.lanes.load(z.add(c * z_step)) };
             for (sum, entry) in sums.iter_mut().zip(column) {
                 *sum = self.lanes.fma(entry, z, *sum);

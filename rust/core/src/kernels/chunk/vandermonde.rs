@@ -1,13 +1,13 @@
-//! What a diagonal system answers to an impulse, K\[l\] = sum_n Re(c_n a_n^l): a Vandermonde product.
+//! The impulse response of a diagonal system, K\[l\] = sum_n Re(c_n a_n^l): a Vandermonde product.
 //!
 //! With l = T i + j it is a product of two small matrices, of c_n a_n^j and of the states a_n^(T i). The first stays
-//! in the first cache while all i go by; vectors run along j, so that the answers stand as they are wanted.
+//! in the L1 cache for all i; vectors run along j, which is the order of the result.
 
 use super::matrices::WIDE;
 use crate::kernels::{Aligned, GROUP, Isa, Kernel, Lanes, padded};
 use num_complex::Complex64;
 
-/// T
+/// T, the samples of a block
 const SAMPLES: usize = 64;
 
 /// Memory for one product after the other, of `modes` modes each.
@@ -20,8 +20,8 @@ pub struct Vandermonde {
     /// WIDE blocks and after the last.
     leap: Aligned<f64>,
     states: Aligned<f64>,
-    /// The answers of WIDE blocks.
-    answers: Aligned<f64>,
+    /// The samples of WIDE blocks.
+    samples: Aligned<f64>,
 }
 
 impl Vandermonde {
@@ -33,7 +33,7 @@ impl Vandermonde {
             powers: Aligned::zeros(modes * 2 * SAMPLES),
             leap: Aligned::zeros(row),
             states: Aligned::zeros((WIDE + 1) * row),
-            answers: Aligned::zeros(WIDE * SAMPLES),
+            samples: Aligned::zeros(WIDE * SAMPLES),
         }
     }
 
@@ -71,20 +71,20 @@ impl<F: Fn(usize) -> (Complex64, Complex64)> Kernel<f64> for Run<'_, F> {
                 powers: p.powers.as_ptr(),
                 leap: p.leap.as_ptr(),
                 states: p.states.as_mut_ptr(),
-                answers: p.answers.as_mut_ptr(),
+                samples: p.samples.as_mut_ptr(),
             };
-            // SAFETY: `Vandermonde::new` made room for WIDE blocks.
+            // SAFETY: `Vandermonde::new` made memory for so many modes and WIDE blocks, and there are at most WIDE.
             unsafe {
-                wide.remember(blocks);
-                if L::REGISTERS >= 32 { wide.answer::<4>(blocks) } else { wide.answer::<2>(blocks) }
+                wide.block_states(blocks);
+                if L::REGISTERS >= 32 { wide.product::<4>(blocks) } else { wide.product::<2>(blocks) }
             }
-            kernel.copy_from_slice(&p.answers[..kernel.len()]);
+            kernel.copy_from_slice(&p.samples[..kernel.len()]);
             p.states.copy_within(blocks * 2 * half..(blocks + 1) * 2 * half, 0);
         }
     }
 }
 
-/// Writes the powers of `a`, read by `c`, and answers a^T.
+/// Writes c times the powers of `a`, and returns a^T.
 #[inline(always)]
 fn fill<L: Lanes<E = f64>>(lanes: L, a: Complex64, c: Complex64, powers: &mut [f64]) -> Complex64 {
     let mut read = c;
@@ -98,11 +98,11 @@ fn fill<L: Lanes<E = f64>>(lanes: L, a: Complex64, c: Complex64, powers: &mut [f
         leap *= leap;
     }
     let (step_re, step_im) = (lanes.splat(leap.re), lanes.splat(leap.im));
-    // -Im, from here on: that is the conjugate's imaginary part.
+    // From here on the imaginary part is -Im, the conjugate's.
     let (mut re, mut im) = (lanes.by_lane(|l| first[l].re), lanes.by_lane(|l| -first[l].im));
     let (to_re, to_im) = powers.split_at_mut(SAMPLES);
     for (to_re, to_im) in to_re.chunks_exact_mut(L::LANES).zip(to_im.chunks_exact_mut(L::LANES)) {
-        // SAFETY: both are LANES long.
+        // SAFETY: both chunks are LANES elements.
         unsafe {
             lanes.store(to_re.as_mut_ptr(), re);
             lanes.store(to_im.as_mut_ptr(), im);
@@ -124,19 +124,19 @@ struct Blocks<L> {
     powers: *const f64,
     leap: *const f64,
     states: *mut f64,
-    answers: *mut f64,
+    samples: *mut f64,
 }
 
 impl<L: Lanes<E = f64>> Blocks<L> {
     /// The states before each block and after the last.
     ///
     /// # Safety
-    /// The pointers address what [`Vandermonde`] holds.
+    /// The pointers address the arrays of a [`Vandermonde`] for `modes` modes; there are at most WIDE blocks.
     #[inline(always)]
-    unsafe fn remember(&self, blocks: usize) {
+    unsafe fn block_states(&self, blocks: usize) {
         let (lanes, half) = (self.lanes, padded(self.modes));
         for n in (0..half).step_by(L::LANES) {
-            // SAFETY: as the caller's.
+            // SAFETY: n < half, which is whole vectors; there are WIDE + 1 states, each of two halves.
             unsafe {
                 let (leap_re, leap_im) = (lanes.load(self.leap.add(n)), lanes.load(self.leap.add(half + n)));
                 let (mut re, mut im) = (lanes.load(self.states.add(n)), lanes.load(self.states.add(half + n)));
@@ -152,13 +152,13 @@ impl<L: Lanes<E = f64>> Blocks<L> {
         }
     }
 
-    /// The answers of all blocks, V vectors at once.
+    /// The samples of all blocks, V vectors at once.
     ///
     /// # Safety
-    /// As [`Blocks::remember`].
+    /// As for [`Blocks::block_states`], by which the states are there.
     #[inline(always)]
-    unsafe fn answer<const V: usize>(&self, blocks: usize) {
-        // SAFETY: as the caller's.
+    unsafe fn product<const V: usize>(&self, blocks: usize) {
+        // SAFETY: row + V vectors is at most SAMPLES, and C is `blocks`.
         unsafe {
             compiled_for!(blocks, C, for row in (0..SAMPLES).step_by(V * L::LANES) {
                 self.tile::<V, C>(row);
@@ -166,11 +166,15 @@ impl<L: Lanes<E = f64>> Blocks<L> {
         }
     }
 
+    /// V vectors from `row` on of the samples of C blocks.
+    ///
+    /// # Safety
+    /// As for [`Blocks::product`]; row + V vectors is at most SAMPLES, and C at most WIDE.
     #[inline(always)]
     unsafe fn tile<const V: usize, const C: usize>(&self, row: usize) {
         let (lanes, half) = (self.lanes, padded(self.modes));
         let mut sums = [[lanes.splat(0.0); V]; C];
-        // SAFETY: as the caller's.
+        // SAFETY: mode n < modes has two rows of SAMPLES powers, and each of WIDE blocks a state of two halves.
         unsafe {
             for n in 0..self.modes {
                 for part in 0..2 {
@@ -189,7 +193,7 @@ impl<L: Lanes<E = f64>> Blocks<L> {
             }
             for (c, sums) in sums.iter().enumerate() {
                 for (v, &sum) in sums.iter().enumerate() {
-                    lanes.store(self.answers.add(c * SAMPLES + row + v * L::LANES), sum);
+                    lanes.store(self.samples.add(c * SAMPLES + row + v * L::LANES), sum);
                 }
             }
         }

@@ -16,28 +16,38 @@ const fn together(products: usize) -> usize {
     if products == 0 { 4 } else { 2 }
 }
 
-/// The modes of a vector of lanes: their table, which is made for visits every W times BLOCK_SAMPLES samples, and their state.
+/// The modes of a vector of lanes of a system with K inner products and W blocks from one visit to the next: their
+/// coefficients and their state.
 #[derive(Clone, Copy)]
 pub struct LaneModes<E, const K: usize, const W: usize> {
-    pub count: usize,
-    pub k: *const E,
-    pub x: *mut E,
+    count: usize,
+    k: *const E,
+    x: *mut E,
 }
 
 impl<E: Elem, const K: usize, const W: usize> LaneModes<E, K, W> {
-    /// Elements from one mode's table to the next's.
+    /// `count` modes, whose coefficients and state begin at `k` and `x`.
+    ///
+    /// # Safety
+    /// From one lane of a group on, `k` addresses the coefficients of so many modes of such a system to read, and `x`
+    /// their state to read and write, as long as this value is used; nothing else accesses the state meanwhile.
+    pub unsafe fn new(count: usize, k: *const E, x: *mut E) -> Self {
+        Self { count, k, x }
+    }
+
+    /// Elements from one mode's coefficients to the next's.
     const STRIDE: usize = mode_rows(K, W) * GROUP;
 
-    /// The row from which the pole's power for V times BLOCK_SAMPLES samples stands.
+    /// The first row of the pole's power for V blocks of samples.
     const fn pole_row(v: usize) -> usize {
         if v == W { POWER_ROWS } else { mode_rows(K, W) - pole_rows(K) }
     }
 
-    /// Moves them on by V times BLOCK_SAMPLES inputs, V being 1 or W; `FLUSH` sets to zero what is tiny.
+    /// Moves them on by V blocks of inputs, V being 1 or W; with `FLUSH` tiny numbers are set to zero.
     ///
     /// # Safety
-    /// The pointers address `count` or V times BLOCK_SAMPLES rows of GROUP, K times so many for `sums`, less the lanes skipped; V
-    /// is 1 where there are products.
+    /// From the same lane on, `u` addresses V blocks of rows to read, `sums` one block for each inner product. V is 1
+    /// where there are inner products.
     #[inline(always)]
     pub unsafe fn advance<L: Lanes<E = E>, const V: usize, const FLUSH: bool>(
         self,
@@ -46,7 +56,7 @@ impl<E: Elem, const K: usize, const W: usize> LaneModes<E, K, W> {
         sums: *const E,
     ) {
         let whole = self.count / together(K) * together(K);
-        // SAFETY: as the caller's.
+        // SAFETY: modes n up to n + M - 1 are below `count`.
         unsafe {
             for n in (0..whole).step_by(together(K)) {
                 if K == 0 {
@@ -64,7 +74,7 @@ impl<E: Elem, const K: usize, const W: usize> LaneModes<E, K, W> {
     /// As [`LaneModes::advance`], M modes from `n` on.
     ///
     /// # Safety
-    /// As there.
+    /// `u` and `sums` as for [`LaneModes::advance`]; n + M is at most `count`.
     #[inline(always)]
     unsafe fn advance_some<L: Lanes<E = E>, const V: usize, const M: usize, const FLUSH: bool>(
         self,
@@ -75,7 +85,8 @@ impl<E: Elem, const K: usize, const W: usize> LaneModes<E, K, W> {
     ) {
         let gains = reader_row(K) + READER_ROWS * (1 + K);
         let zero = lanes.splat(E::ZERO);
-        // SAFETY: as the caller's.
+        // SAFETY: mode n + m < count has these rows of coefficients and of state; row i + 1 is within V blocks of `u`,
+        // and within one of each product's `sums`, for which V is 1.
         unsafe {
             let mut a = [(zero, zero); M];
             let mut square = [(zero, zero); M];
@@ -118,16 +129,18 @@ impl<E: Elem, const K: usize, const W: usize> LaneModes<E, K, W> {
         }
     }
 
-    /// Writes the free response to the next V blocks of samples, of the output and of the inner products, each of the state
-    /// before its sample. Prefetches the modes that stand `next` elements on.
+    /// Writes the free response to the next V blocks of samples, of the output and of the inner products, each of the
+    /// state before its sample. Prefetches the modes that stand `next` elements on.
     ///
     /// # Safety
-    /// As [`LaneModes::advance`], for `y` and `sums`.
+    /// From the same lane on, `y` addresses V blocks of rows to write, `sums` one block for each inner product. V is 1
+    /// or W, and 1 where there are inner products.
     #[inline(always)]
     pub unsafe fn free_response<L: Lanes<E = E>, const V: usize>(self, lanes: L, y: *mut E, sums: *mut E, next: usize) {
         let to = |i: usize| if i == 0 { y } else { sums.wrapping_add((i - 1) * BLOCK_LEN) };
         let mut done = 0;
-        // SAFETY: as the caller's.
+        // SAFETY: V blocks are written to `y`, and one to the `sums` of products done and done + 1, of which there are
+        // K.
         unsafe {
             // Two blocks share a pass over the modes, or two outputs the powers of a, where registers hold their sums.
             if L::REGISTERS >= 32 {
@@ -151,11 +164,12 @@ impl<E: Elem, const K: usize, const W: usize> LaneModes<E, K, W> {
         }
     }
 
-    /// As [`LaneModes::free_response`], for P outputs from the `first` on and V blocks, the first of them or the `second`; two
-    /// samples at once.
+    /// As [`LaneModes::free_response`], for P outputs from the `first` on and V blocks, the first of them or the
+    /// `second`; two samples at once.
     ///
     /// # Safety
-    /// As there.
+    /// From the same lane on, each of `to` addresses V blocks of rows to write; first + P is at most K + 1, and V at
+    /// most W.
     #[inline(always)]
     unsafe fn free_response_of<L: Lanes<E = E>, const P: usize, const V: usize>(
         self,
@@ -166,7 +180,8 @@ impl<E: Elem, const K: usize, const W: usize> LaneModes<E, K, W> {
         next: usize,
     ) {
         let zero = lanes.splat(E::ZERO);
-        // SAFETY: as the caller's.
+        // SAFETY: mode n < count has these rows of coefficients, K + 1 readers among them, and of state; row v times
+        // BLOCK_SAMPLES + i is within V blocks.
         unsafe {
             let mut free = [[[zero; BLOCK_SAMPLES]; V]; P];
             for n in 0..self.count {

@@ -5,7 +5,7 @@ use super::modes::LaneModes;
 use super::pending::Pending;
 use super::system::LookAhead;
 use super::taps::{add_to_next_block, output};
-use crate::kernels::layout::fetch;
+use crate::kernels::layout::{fetch, holds};
 use crate::kernels::mode_state::modes_len;
 use crate::kernels::{Elem, GROUP, Isa, Kernel, Lanes};
 
@@ -51,7 +51,7 @@ impl<E: Elem> Sample<'_, E> {
         let LookAhead { modes, products, blocks, .. } = *self.system;
         assert!(u.len() >= GROUP && y.len() >= GROUP && self.x.len() == modes_len::<E>(modes));
         assert!(products == K && self.ahead.len() == state_len(modes, K));
-        // SAFETY: the lengths were checked, and `blocks` says for which W the system was made.
+        // SAFETY: the lengths were just checked, and W is `blocks`, which is 1 for a system with inner products.
         unsafe {
             if K == 0 && blocks == 2 {
                 self.run_by::<L, K, 2>(lanes, u, y);
@@ -64,7 +64,8 @@ impl<E: Elem> Sample<'_, E> {
     /// [`Sample::run`] with W blocks from one visit to the next.
     ///
     /// # Safety
-    /// `x` and `ahead` are the state of such a system with K inner products, `u` and `y` at least a row.
+    /// The system has K inner products and W blocks from one visit to the next; `x` and `ahead` are as long as its
+    /// state, `u` and `y` at least a row.
     #[inline(always)]
     unsafe fn run_by<L: Lanes<E = E>, const K: usize, const W: usize>(self, lanes: L, u: &[E], y: &mut [E]) {
         let Self { system, x, ahead, pending, next } = self;
@@ -85,7 +86,9 @@ impl<E: Elem> Sample<'_, E> {
         let (inputs, free, sums) = system.rows(ahead);
         let next = next.offset(1).unwrap_or(0);
         for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: inputs and free response are W blocks of rows, sums K of them, and `stored` is a row within W blocks.
+            // SAFETY: lane + LANES <= GROUP. Inputs and free response are W blocks of rows, the products K, and
+            // `stored` is a row within W blocks; so is the row after its block where W is 2 and the first block is
+            // full.
             unsafe {
                 let (inputs, free) = (inputs.as_mut_ptr().add(lane), free.as_mut_ptr().add(lane));
                 let sums = if K > 0 { sums.as_mut_ptr().add(lane) } else { free };
@@ -109,17 +112,22 @@ impl<E: Elem> Sample<'_, E> {
 
 impl<E: Elem> LookAhead<E> {
     /// The modes from lane `lane` on, with their state.
+    ///
+    /// # Safety
+    /// The system has K inner products and W blocks from one visit to the next, `x` is as long as the state of its
+    /// modes, and nothing else accesses `x` as long as the value is used.
     #[inline(always)]
-    fn lane_modes<const K: usize, const W: usize>(&self, x: &mut [E], lane: usize) -> LaneModes<E, K, W> {
+    unsafe fn lane_modes<const K: usize, const W: usize>(&self, x: &mut [E], lane: usize) -> LaneModes<E, K, W> {
         let (k, x) = (self.coefficients.as_ptr().wrapping_add(lane), x.as_mut_ptr().wrapping_add(lane));
-        LaneModes { count: self.modes, k, x }
+        // SAFETY: both are as long as `modes` modes need, from a lane of the group on.
+        unsafe { LaneModes::new(self.modes, k, x) }
     }
 
-    /// `blocks` times [`BLOCK_SAMPLES`] rows of `u` into rows of `y`, for a system with K inner products; `x` is the state of
-    /// its modes.
+    /// `blocks` times [`BLOCK_SAMPLES`] rows of `u` into rows of `y`, for a system with K inner products; `x` is the
+    /// state of its modes.
     pub fn scan<const K: usize>(&self, isa: Isa, blocks: usize, u: &[E], y: &mut [E], x: &mut [E]) {
-        let len = blocks * BLOCK_LEN;
-        assert!(self.products == K && u.len() >= len && y.len() >= len && x.len() == modes_len::<E>(self.modes));
+        assert!(holds(u.len(), blocks, BLOCK_LEN) && holds(y.len(), blocks, BLOCK_LEN));
+        assert!(self.products == K && x.len() == modes_len::<E>(self.modes));
         isa.run(Scan::<E, K> { system: self, blocks, u, y, x });
     }
 }
@@ -150,11 +158,13 @@ impl<E: Elem, const K: usize> Scan<'_, E, K> {
         let mut sums = [[E::ZERO; BLOCK_LEN]; K];
         let sums = sums.as_mut_ptr().cast::<E>();
         for lane in (0..GROUP).step_by(L::LANES) {
-            let (modes, taps) = (system.lane_modes::<K, W>(x, lane), system.taps.as_ptr().wrapping_add(lane));
+            // SAFETY: `LookAhead::scan` checked K and the length of x, and W is the system's.
+            let (modes, taps) = unsafe { (system.lane_modes::<K, W>(x, lane), system.taps.as_ptr().add(lane)) };
             let mut done = 0;
             while done < blocks {
                 let at = done * BLOCK_LEN + lane;
-                // SAFETY: `LookAhead::scan` checked the lengths.
+                // SAFETY: `LookAhead::scan` checked that u and y have `blocks` blocks, of which the next ones are V;
+                // `sums` has K.
                 unsafe {
                     let (u, y) = (u.as_ptr().add(at), y.as_mut_ptr().add(at));
                     if done + W <= blocks {
@@ -170,11 +180,12 @@ impl<E: Elem, const K: usize> Scan<'_, E, K> {
     }
 }
 
-/// The outputs of V blocks, V being 1 or W, after which the modes are moved on by their inputs. Tiny numbers are flushed with
-/// the `last` blocks: denormals before these cannot be many.
+/// The outputs of V blocks, V being 1 or W, after which the modes are moved on by their inputs. Tiny numbers are
+/// flushed with the `last` blocks: denormals before these cannot be many.
 ///
 /// # Safety
-/// As for [`LaneModes::advance`]; `y` has as many rows as `u`, `taps` at least V blocks for each output and input.
+/// From the modes' lane on, `u` addresses V blocks of rows to read, `y` as many to write and `sums` one for each inner
+/// product; `taps` are those of a system with K inner products and W blocks. V is 1 where K is not 0.
 #[inline(always)]
 unsafe fn run_blocks<L: Lanes, const K: usize, const W: usize, const V: usize>(
     lanes: L,
@@ -185,7 +196,7 @@ unsafe fn run_blocks<L: Lanes, const K: usize, const W: usize, const V: usize>(
     sums: *mut L::E,
     last: bool,
 ) {
-    // SAFETY: V blocks of `u` and `y`, K of `sums`, and the modes' own rows are valid.
+    // SAFETY: block < V, and i < BLOCK_SAMPLES; where V is 2, so is W, and there are two blocks of taps.
     unsafe {
         modes.free_response::<L, V>(lanes, y, sums, 0);
         for block in 0..V {

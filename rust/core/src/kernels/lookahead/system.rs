@@ -16,8 +16,8 @@ pub struct LookAhead<E> {
     pub(super) blocks: usize,
     /// [`mode_rows`] a mode.
     pub(super) coefficients: Aligned<E>,
-    /// The impulse response of each output to each input, the inner products being the later ones of both: (outputs, inputs,
-    /// samples from one visit to the next) rows of GROUP.
+    /// The impulse response of each output to each input, the inner products being the later ones of both: (outputs,
+    /// inputs, samples from one visit to the next) rows of GROUP.
     pub(super) taps: Aligned<E>,
 }
 
@@ -67,8 +67,8 @@ impl<E: Elem> LookAhead<E> {
         (inputs, free, sums)
     }
 
-    /// What is pending after `count` single samples. Groups of channels that differ in `stagger` are visited at different
-    /// samples, so that one sample costs as much as another.
+    /// What is pending after `count` single samples. Groups of channels that differ in `stagger` are visited at
+    /// different samples, so that one sample costs as much as another.
     #[inline(always)]
     pub fn pending(&self, SampleCount(count): SampleCount, stagger: usize) -> Pending {
         let first = stagger % (self.blocks * BLOCK_SAMPLES);

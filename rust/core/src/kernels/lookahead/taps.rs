@@ -3,11 +3,12 @@
 use super::layout::{BLOCK_LEN, BLOCK_SAMPLES};
 use crate::kernels::{Elem, GROUP, Lanes};
 
-/// The output of sample `i` of a block: its free response, and the block's inputs up to its own times their taps. First the
-/// same for the inner products of the state before the sample, which replace their free response.
+/// The output of sample `i` of a block: its free response, and the block's inputs up to its own times their taps.
+/// First the same for the inner products of the state before the sample, which replace their free response.
 ///
 /// # Safety
-/// The pointers address more than `i` rows of GROUP, less the lanes skipped, and `sums` BLOCK_SAMPLES rows for each product.
+/// From one lane of a group on, `inputs` and `free` address more than `i` rows, `sums` a block of rows for each of K
+/// inner products, which are written, and `taps` those of a system with K. i < BLOCK_SAMPLES.
 #[inline(always)]
 pub unsafe fn output<L: Lanes, const K: usize>(
     lanes: L,
@@ -18,7 +19,8 @@ pub unsafe fn output<L: Lanes, const K: usize>(
     free: *const L::E,
 ) -> L::V {
     let of = |k: usize| if k == 0 { inputs } else { sums.wrapping_add((k - 1) * BLOCK_LEN).cast_const() };
-    // SAFETY: rows up to `i` are read and written, which is below BLOCK_SAMPLES for the inner products.
+    // SAFETY: rows up to i of inputs, products and taps are accessed; each pair of output and input has at least a
+    // block of taps, and they are BLOCK_LEN apart where K > 0, for then a visit is a block long.
     unsafe {
         for k in 1..=K {
             let taps = taps.add(k * (K + 1) * BLOCK_LEN);
@@ -48,11 +50,11 @@ pub unsafe fn output<L: Lanes, const K: usize>(
 /// Adds the inputs of a block times their taps to the free response of the next block.
 ///
 /// # Safety
-/// The pointers address BLOCK_SAMPLES rows of GROUP, less the lanes skipped, `taps` twice as many.
+/// From one lane of a group on, `inputs` and `free` address a block of rows, and `taps` two blocks.
 #[inline(always)]
 pub unsafe fn add_to_next_block<L: Lanes>(lanes: L, taps: *const L::E, inputs: *const L::E, free: *mut L::E) {
     let mut sums = [lanes.splat(L::E::ZERO); BLOCK_SAMPLES];
-    // SAFETY: rows below BLOCK_SAMPLES of inputs and outputs, and below twice that of taps.
+    // SAFETY: i and j are below BLOCK_SAMPLES, so that BLOCK_SAMPLES + i - j is below twice that.
     unsafe {
         for (i, sum) in sums.iter_mut().enumerate() {
             *sum = lanes.load(free.add(i * GROUP));

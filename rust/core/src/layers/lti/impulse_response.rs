@@ -54,10 +54,10 @@ impl Lti<f64> {
         let mut t = 0;
         while t < length {
             let chunks = if t == 0 {
-                chunk.impulse(&mut y, &mut state);
+                chunk.impulse_response(&mut y, &mut state);
                 1
             } else {
-                chunk.echo(isa, shape.tile, &mut y, &mut state, &mut scratch);
+                chunk.free_response(isa, shape.tile, &mut y, &mut state, &mut scratch);
                 shape.tile
             };
             let n = (chunks * shape.samples).min(length - t);

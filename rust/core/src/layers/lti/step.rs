@@ -37,7 +37,7 @@ impl<E: Elem> Lti<E> {
                 }
                 Recurrence::Triangular(_) | Recurrence::Window(_) => {
                     for group in groups {
-                        for s in 0..streams.count {
+                        for s in 0..streams.count() {
                             let (u, y, state) = streams.part(s, group, self.group_state_len());
                             self.groups[group].scan(isa, phase, 1, u, y, state);
                         }
