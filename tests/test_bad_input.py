@@ -149,6 +149,88 @@ def test_a_rate_is_a_positive_number(rate: float) -> None:
             call()
 
 
+def misaligned(array: Array) -> Array:
+    moved = np.frombuffer(bytearray(array.nbytes + 1), array.dtype, offset=1).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "misaligned": misaligned,
+    "the other byte order": lambda array: array.astype(array.dtype.newbyteorder()),
+    "strided": lambda array: np.repeat(array, 2, -1)[..., ::2],
+    "backwards": lambda array: array[..., ::-1].copy()[..., ::-1],
+    "Fortran's order": np.asfortranarray,
+    "misaligned and strided": lambda array: misaligned(np.repeat(array, 2, -1))[..., ::2],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_arrays_lie_in_memory_as_they_like(layout: str, dtype: Any) -> None:
+    """Whatever the layout of what is read, the answer is the same to the last bit."""
+    change, g = LAYOUTS[layout], np.random.default_rng(0)
+    model = diagonal(dtype=dtype)
+    u = g.standard_normal((2, 4, H)).astype(dtype)
+    state = model.step(u[:, 0], model.default_state(2))[1]
+    dt, lengths = g.uniform(0.5, 2, (2, 4)), np.array([4, 3])
+    resets = np.array([[False, True, False, False], [True, False, False, True]])
+    said = {"state": state, "dt": dt, "lengths": lengths, "resets": resets}
+    changed = {name: change(array) for name, array in said.items()}
+    assert_array_equal(model(change(u), **changed), model(u, **said))  # type: ignore[arg-type]
+    for found, expected in zip(
+        model.step(change(u[:, 0]), change(state), dt=change(dt[:, 0])), model.step(u[:, 0], state, dt=dt[:, 0])
+    ):
+        assert_array_equal(found, expected)
+    stream, other = model.stream(2), model.stream(2)
+    assert_array_equal(stream.push(change(u), dt=change(dt)), other.push(u, dt=dt))
+    active = np.array([0, 1])
+    found = stream.step(change(u[:, 0]), dt=change(dt[:, 0]), active=change(active))
+    assert_array_equal(found, other.step(u[:, 0], dt=dt[:, 0], active=active))
+    stream.reset(change(resets[:, 0]))
+    assert_array_equal(stream.position, [5, 0])
+    before = stream.snapshot()
+    refused = rf"out: expected a writeable C-contiguous {dtype} array, found "
+    with pytest.raises(TypeError, match=refused):
+        stream.push(u, out=change(np.zeros((2, 4, H), dtype)))
+    with pytest.raises(TypeError, match=refused):
+        stream.step(u[:, 0], out=change(np.zeros((2, H), dtype)))
+    assert stream.snapshot() == before
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "plain"])
+def test_tokens_lie_in_memory_as_they_like(layout: str) -> None:
+    change: Callable[[Array], Array] = LAYOUTS.get(layout, np.asarray)
+    model, u = tokens(), np.array([[3, 1, 4, 1], [5, 9, 2, 6]])
+    for dtype in (np.int64, np.int32, np.uint8):
+        assert_array_equal(model(change(u.astype(dtype))), model(u))
+
+
+def test_a_flag_is_true_unless_its_byte_is_zero() -> None:
+    """NumPy lets any byte stand for True; such arrays come out of views and of other libraries."""
+    model, u = diagonal(), np.random.default_rng(0).standard_normal((1, 4, H))
+    odd = np.array([0, 2, 0, 255], np.uint8).view(bool)
+    assert_array_equal(model(u, resets=odd), model(u, resets=np.array([False, True, False, True])))
+    stream = model.stream(4)
+    stream.push(np.ones((4, 2, H)))
+    for mask in (odd, misaligned(odd), np.repeat(odd, 2)[::2]):
+        stream.reset(mask)
+        assert_array_equal(stream.position, [2, 0, 2, 0])
+
+
+def test_out_shares_no_memory_with_dt() -> None:
+    model = ssmrt.diagonal([[-1.0]], [[1.0]], [[1.0]], None, 0.1, dtype="float64")
+    stream = model.stream(2)
+    for shape in ((2, 4), (2,)):
+        dt = np.ones(shape)
+        call = stream.push if dt.ndim == 2 else stream.step
+        with pytest.raises(
+            ValueError, match=r"out: expected an array of its own, found one that shares memory with dt"
+        ):
+            call(np.ones((*shape, 1)), dt=dt, out=dt.reshape(*shape, 1))
+    assert_array_equal(stream.position, [0, 0])
+
+
 CALLS: list[tuple[dict[str, Any], Any, str]] = [
     ({"u": np.ones((2, 4, H + 1))}, ValueError, r"u: expected \(batch, length, 3\), found \(2, 4, 4\)"),
     ({"u": np.ones(H)}, ValueError, r"u: expected"),
@@ -261,7 +343,8 @@ STREAMED: list[tuple[str, dict[str, Any], Any, str]] = [
     ("restore", {"blob": "of another model"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
     ("restore", {"blob": "of another rate"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
     ("restore", {"blob": "of another dtype"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
-    ("restore", {"blob": None}, TypeError, r"."),
+    ("restore", {"blob": None}, TypeError, r"blob: expected bytes, found <class 'NoneType'>"),
+    ("restore", {"blob": bytearray(8)}, TypeError, r"blob: expected bytes, found <class 'bytearray'>"),
 ]
 
 

@@ -1,4 +1,4 @@
-//! NumPy arrays in and out: dtypes and shapes are checked here, with what was expected and found.
+//! NumPy arrays in and out: dtypes, shapes and layouts are checked here, with what was expected and found.
 
 use numpy::{
     Element, PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, PyReadonlyArrayDyn,
@@ -8,6 +8,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use ssmrt_core::kernels::Elem;
 use ssmrt_core::plan::Input;
+use std::ops::Range;
 
 /// The engine's numbers as NumPy has them.
 pub trait Number: Elem + Element {}
@@ -31,15 +32,21 @@ pub fn shape_text(shape: &[usize]) -> String {
 }
 
 /// A Python object as a NumPy array, a list too.
-pub fn array<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+fn array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     if let Ok(array) = value.cast::<PyUntypedArray>() {
         return Ok(array.clone());
     }
-    let array = value.py().import("numpy")?.call_method1("asarray", (value,))?;
-    Ok(array.cast_into::<PyUntypedArray>()?)
+    let py = value.py();
+    match py.import("numpy")?.call_method1("asarray", (value,)) {
+        Ok(array) => Ok(array.cast_into::<PyUntypedArray>()?),
+        Err(error) if error.is_instance_of::<PyValueError>(py) => {
+            Err(PyValueError::new_err(format!("{name}: expected an array, found what is none: {}", error.value(py))))
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// `value` as a contiguous array of T to read; only dtypes of the kinds given are converted.
+/// `value` as a contiguous, aligned array of T to read; only dtypes of the kinds given are converted.
 pub fn contiguous<'py, T: Element>(
     name: &str,
     value: &Bound<'py, PyAny>,
@@ -57,19 +64,21 @@ fn contiguous_array<'py, T: Element>(
 ) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
     if let Ok(array) = value.cast::<PyArrayDyn<T>>()
         && array.is_c_contiguous()
+        && array.is_aligned()
     {
         return Ok(array.clone());
     }
     let py = value.py();
-    let array = array(value)?;
+    let array = array(name, value)?;
     let kind = char::from(array.dtype().kind());
     if !kinds.contains(kind) {
         return Err(PyTypeError::new_err(format!("{name}: expected {expected}, found dtype {}", array.dtype())));
     }
     let kwargs = pyo3::types::PyDict::new(py);
     kwargs.set_item("dtype", T::get_dtype(py))?;
-    let converted = py.import("numpy")?.call_method("ascontiguousarray", (array,), Some(&kwargs))?;
-    // ascontiguousarray makes one dimension of none.
+    kwargs.set_item("order", "C")?;
+    // A copy in any case: NumPy leaves an array that is merely misaligned as it is when it makes one contiguous.
+    let converted = py.import("numpy")?.call_method("array", (array,), Some(&kwargs))?;
     Ok(converted.cast_into::<PyArrayDyn<T>>()?)
 }
 
@@ -94,7 +103,7 @@ impl<'py, E: Number> Samples<'py, E> {
     /// Its numbers. Looking up who borrows an array would take as long as a tenth of a sample: [`writable`] keeps
     /// answers apart from them, and whoever writes them from another thread meanwhile gets what NumPy would give.
     pub fn input(&self) -> PyResult<Input<'_, E>> {
-        // SAFETY: the arrays are alive and contiguous.
+        // SAFETY: the arrays are alive, contiguous and aligned.
         unsafe {
             Ok(match self {
                 Samples::Real(a) => Input::Real(a.as_slice()?),
@@ -103,17 +112,21 @@ impl<'py, E: Number> Samples<'py, E> {
         }
     }
 
-    /// The addresses of its first element and of what follows the last.
-    fn span(&self) -> (usize, usize) {
-        let (start, bytes) = match self {
-            Samples::Real(a) => (a.data() as usize, a.len() * size_of::<E>()),
-            Samples::Tokens(a) => (a.data() as usize, a.len() * size_of::<i64>()),
-        };
-        (start, start + bytes)
+    fn span(&self) -> Range<usize> {
+        match self {
+            Samples::Real(a) => span(a),
+            Samples::Tokens(a) => span(a),
+        }
     }
 }
 
-/// An optional array of one number (or flag) a sample.
+/// The addresses of the bytes of a contiguous array.
+fn span<T: Element>(array: &Bound<'_, PyArrayDyn<T>>) -> Range<usize> {
+    let start = array.data() as usize;
+    start..start + array.len() * size_of::<T>()
+}
+
+/// An optional array of one number a sample.
 pub fn per_sample<'py, T: Element>(
     name: &str,
     value: Option<&Bound<'py, PyAny>>,
@@ -123,14 +136,26 @@ pub fn per_sample<'py, T: Element>(
 ) -> PyResult<Option<PyReadonlyArrayDyn<'py, T>>> {
     let Some(value) = value.filter(|v| !v.is_none()) else { return Ok(None) };
     let array = contiguous::<T>(name, value, kinds, expected)?;
-    if array.shape() != shape {
-        return Err(PyValueError::new_err(format!(
-            "{name}: expected shape {}, found {}",
-            shape_text(shape),
-            shape_text(array.shape())
-        )));
-    }
+    expect_shape(name, shape, array.shape())?;
     Ok(Some(array))
+}
+
+/// An optional array of one flag a sample. NumPy's flags are bytes of any value, of which all but zero are true.
+pub fn flags(name: &str, value: Option<&Bound<'_, PyAny>>, shape: &[usize]) -> PyResult<Option<Vec<bool>>> {
+    let Some(value) = value.filter(|v| !v.is_none()) else { return Ok(None) };
+    let array = contiguous_array::<bool>(name, value, "b", "flags")?;
+    expect_shape(name, shape, array.shape())?;
+    let bytes = array.call_method1("view", (u8::get_dtype(value.py()),))?.cast_into::<PyArrayDyn<u8>>()?;
+    Ok(Some(bytes.try_readonly()?.as_slice()?.iter().map(|&byte| byte != 0).collect()))
+}
+
+/// Fails where an array has another shape than it must.
+pub fn expect_shape(name: &str, expected: &[usize], found: &[usize]) -> PyResult<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let (expected, found) = (shape_text(expected), shape_text(found));
+    Err(PyValueError::new_err(format!("{name}: expected shape {expected}, found {found}")))
 }
 
 /// The array to answer into: `out`, checked, or a new one, of which every element must be written.
@@ -152,32 +177,36 @@ pub fn output<'py, E: Number>(
             Err(_) => format!("{}", out.get_type()),
         }));
     };
-    if array.shape() != shape {
-        return Err(PyValueError::new_err(format!(
-            "out: expected shape {}, found {}",
-            shape_text(shape),
-            shape_text(array.shape())
-        )));
-    }
+    expect_shape("out", shape, array.shape())?;
     if !array.is_c_contiguous() {
         return Err(wrong("one with other strides".into()));
+    }
+    if !array.is_aligned() {
+        return Err(wrong("a misaligned one".into()));
     }
     Ok(array.clone())
 }
 
-/// What [`output`] gave, to be written while `u` is read.
-pub fn writable<'a, E: Number>(y: &'a mut Bound<'_, PyArrayDyn<E>>, u: &Samples<'_, E>) -> PyResult<&'a mut [E]> {
+/// What [`output`] gave, to be written while `u` and `dt` are read.
+pub fn writable<'a, E: Number>(
+    y: &'a mut Bound<'_, PyArrayDyn<E>>,
+    u: &Samples<'_, E>,
+    dt: Option<&PyReadonlyArrayDyn<'_, f64>>,
+) -> PyResult<&'a mut [E]> {
     // SAFETY: the array is alive.
     let flags = unsafe { (*y.as_array_ptr()).fields.flags };
     if flags & numpy::npyffi::NPY_ARRAY_WRITEABLE == 0 {
         return Err(PyValueError::new_err("out: expected a writeable array, found a read-only one"));
     }
-    let (from, to) = u.span();
-    let start = y.data() as usize;
-    if start < to && from < start + y.len() * size_of::<E>() {
-        return Err(PyValueError::new_err("out: expected an array of its own, found one that shares memory with u"));
+    let written = span(y);
+    for (name, read) in [("u", Some(u.span())), ("dt", dt.map(|dt| span(dt)))] {
+        if read.is_some_and(|read| written.start < read.end && read.start < written.end) {
+            return Err(PyValueError::new_err(format!(
+                "out: expected an array of its own, found one that shares memory with {name}"
+            )));
+        }
     }
-    // SAFETY: it is alive, contiguous and writeable, and the samples read meanwhile are elsewhere.
+    // SAFETY: it is alive, contiguous, aligned and writeable, and what is read meanwhile is elsewhere.
     unsafe { Ok(y.as_slice_mut()?) }
 }
 

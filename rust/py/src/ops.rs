@@ -1,6 +1,6 @@
 //! Functions on plain arrays.
 
-use crate::arrays::{contiguous, shape_text, vector};
+use crate::arrays::{contiguous, expect_shape, shape_text, vector};
 use crate::errors::raise;
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -52,9 +52,7 @@ pub fn discretize<'py>(
     let a = contiguous::<f64>("A", a, "fiu", "real numbers")?;
     let b = vector("B", b)?;
     let n = b.len();
-    if a.shape() != [n, n] {
-        return Err(PyValueError::new_err(format!("A: expected shape ({n}, {n}), found {}", shape_text(a.shape()))));
-    }
+    expect_shape("A", &[n, n], a.shape())?;
     let disc = ssmrt_core::discretize::Disc::named(method).map_err(raise)?;
     let (a, b) =
         ssmrt_core::discretize::discretize_matrix(disc, alpha, a.as_slice()?, b.as_slice()?, n, dt).map_err(raise)?;
@@ -96,12 +94,7 @@ pub fn krylov<'py>(
     let &[s, n] = b.shape() else {
         return Err(PyValueError::new_err(format!("b: expected two axes, found {}", shape_text(b.shape()))));
     };
-    if a.shape() != [s, n, n] {
-        return Err(PyValueError::new_err(format!(
-            "A: expected shape ({s}, {n}, {n}), found {}",
-            shape_text(a.shape())
-        )));
-    }
+    expect_shape("A", &[s, n, n], a.shape())?;
     let (matrix, vector) = (a.as_slice()?, b.as_slice()?);
     let isa = Isa::choose().map_err(raise)?;
     let data = py.detach(|| core_kernel::krylov(isa, &Team::all()?, s, n, matrix, vector, length)).map_err(raise)?;

@@ -1,6 +1,6 @@
 //! Models as Python sees them: immutable, shared between threads.
 
-use crate::arrays::{Number, Samples, contiguous, output, per_sample, shape_text};
+use crate::arrays::{Number, Samples, contiguous, expect_shape, flags, output, per_sample, shape_text};
 use crate::errors::raise;
 use crate::stream::Stream;
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
@@ -154,13 +154,7 @@ fn state_of<'py, E: Number>(
     let next = PyArrayDyn::<E>::zeros(py, &shape[..], false);
     if let Some(state) = state.filter(|s| !s.is_none()) {
         let given = contiguous::<E>("state", state, "f", "a state of this model")?;
-        if given.shape() != shape {
-            return Err(PyValueError::new_err(format!(
-                "state: expected shape {}, found {}",
-                shape_text(&shape),
-                shape_text(given.shape())
-            )));
-        }
+        expect_shape("state", &shape, given.shape())?;
         next.try_readwrite()?.as_slice_mut()?.copy_from_slice(given.as_slice()?);
     }
     Ok(next)
@@ -180,7 +174,7 @@ fn forward<'py, E: Number>(
     let u = Samples::<E>::of(u, p.vocabulary().is_some())?;
     let (streams, length) = sizes(p, &u, "batch, length")?;
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[streams, length])?;
-    let resets = per_sample::<bool>("resets", resets, "b", "flags", &[streams, length])?;
+    let resets = flags("resets", resets, &[streams, length])?;
     let lengths = per_sample::<i64>("lengths", lengths, "iu", "integers", &[streams])?;
     let lengths = match &lengths {
         Some(l) => Some(
@@ -202,7 +196,7 @@ fn forward<'py, E: Number>(
         let (states, answers) = (states.as_slice_mut()?, answers.as_slice_mut()?);
         let timing = Timing {
             dt: dt.as_ref().map(|a| a.as_slice()).transpose()?,
-            resets: resets.as_ref().map(|a| a.as_slice()).transpose()?,
+            resets: resets.as_deref(),
             lengths: lengths.as_deref(),
         };
         let call = Sequences { input: u.input()?, streams, length, timing, method: method_of(method)? };

@@ -1,9 +1,10 @@
 //! Streams as Python sees them: one thread's, states kept inside.
 
-use crate::arrays::{Number, Samples, contiguous, output, per_sample, writable};
+use crate::arrays::{Number, Samples, contiguous, flags, output, per_sample, writable};
 use crate::errors::raise;
 use crate::plan::{Any, sizes};
 use numpy::PyArray1;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use ssmrt_core::stream::Stream as Core;
@@ -77,9 +78,8 @@ impl Stream {
     #[pyo3(signature = (mask=None))]
     fn reset(&mut self, mask: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let batch = self.batch();
-        let mask = per_sample::<bool>("mask", mask, "b", "flags", &[batch])?;
-        let mask = mask.as_ref().map(|m| m.as_slice()).transpose()?;
-        on!(&mut self.inner, s => s.reset(mask)).map_err(raise)
+        let mask = flags("mask", mask, &[batch])?;
+        on!(&mut self.inner, s => s.reset(mask.as_deref())).map_err(raise)
     }
 
     /// Samples that each stream has met since its start or last reset (batch,).
@@ -101,8 +101,11 @@ impl Stream {
     }
 
     /// Goes on from a snapshot of a stream of the same model, rate, dtype and batch.
-    fn restore(&mut self, blob: &[u8]) -> PyResult<()> {
-        on!(&mut self.inner, s => s.restore(blob)).map_err(raise)
+    fn restore(&mut self, blob: &Bound<'_, PyAny>) -> PyResult<()> {
+        let blob = blob
+            .cast::<PyBytes>()
+            .map_err(|_| PyTypeError::new_err(format!("blob: expected bytes, found {}", blob.get_type())))?;
+        on!(&mut self.inner, s => s.restore(blob.as_bytes())).map_err(raise)
     }
 }
 
@@ -127,8 +130,8 @@ fn step<'py, E: Number>(
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch])?;
     let mut y = output::<E>(py, out, &[batch, s.plan().d_output()])?;
     {
+        let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        let (answers, input) = (writable(&mut y, &u)?, u.input()?);
         let mut step = || match &active {
             None => s.step(input, dt, answers),
             Some(active) => s.step_active(active, input, dt, answers),
@@ -152,8 +155,8 @@ fn push<'py, E: Number>(
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch, length])?;
     let mut y = output::<E>(py, out, &[batch, length, s.plan().d_output()])?;
     {
+        let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        let (answers, input) = (writable(&mut y, &u)?, u.input()?);
         py.detach(|| s.push(input, length, dt, answers)).map_err(raise)?;
     }
     Ok(y.into_any())
@@ -162,8 +165,7 @@ fn push<'py, E: Number>(
 fn stream_numbers(active: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     let numbers = contiguous::<i64>("active", active, "iu", "integers")?;
     let number = |&n: &i64| {
-        usize::try_from(n)
-            .map_err(|_| pyo3::exceptions::PyValueError::new_err(format!("active: expected stream numbers, found {n}")))
+        usize::try_from(n).map_err(|_| PyValueError::new_err(format!("active: expected stream numbers, found {n}")))
     };
     numbers.as_slice()?.iter().map(number).collect()
 }
@@ -172,5 +174,5 @@ fn expect_batch(found: usize, expected: usize) -> PyResult<()> {
     if found == expected {
         return Ok(());
     }
-    Err(pyo3::exceptions::PyValueError::new_err(format!("u: expected {expected} streams, found {found}")))
+    Err(PyValueError::new_err(format!("u: expected {expected} streams, found {found}")))
 }
