@@ -302,7 +302,7 @@ def branches(node: Node) -> Iterator[Node]:
 
 
 _SAFE_DTYPE = {"float32": "F32", "float64": "F64"}
-_METADATA_KEY = "ssmrt"
+METADATA_KEY = "ssmrt"
 _KIND_KEY = "node"  # not "kind": Norm has a field of that name
 
 
@@ -333,7 +333,7 @@ def to_bytes(document: Document) -> bytes:
         "meta": dict(document.meta),
         "root": pack(document.root, "root"),
     }
-    header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: json.dumps(tree)}}
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: json.dumps(tree)}}
     offset = 0
     for path, array in tensors.items():
         header[path] = {
@@ -354,7 +354,7 @@ def from_bytes(data: bytes, source: str) -> Document:
     What the numbers mean is checked by the engine, which refuses a Document that cannot run.
     """
     metadata, tensors = safetensors.parse(data, source)
-    if _METADATA_KEY not in metadata:
+    if METADATA_KEY not in metadata:
         raise CheckpointError(f"{source}: expected ssmrt's own format, found a safetensors file without its header")
 
     def unpack(value: Any, depth: int) -> Any:
@@ -383,7 +383,7 @@ def from_bytes(data: bytes, source: str) -> Document:
         return tensors[value["real"]]
 
     try:
-        tree = json.loads(metadata[_METADATA_KEY])
+        tree = json.loads(metadata[METADATA_KEY])
         if tree["version"] != VERSION:
             raise CheckpointError(
                 f"{source}: expected format version {VERSION}, found {tree['version']!r}; install a newer ssmrt"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from . import families, readers
-from .document import Document, from_bytes
+from .document import METADATA_KEY, Document, from_bytes
 from .errors import CheckpointError
 from .model import Dtype, Model
+from .readers import safetensors
 
 OWN_SUFFIX = ".ssm.safetensors"
 
@@ -67,11 +68,8 @@ def read_document(
 
 
 def is_own(path: Path) -> bool:
-    """Whether a safetensors file carries ssmrt's tree in its header's first bytes."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(40)[8:].startswith(b'{"__metadata__": {"ssmrt"')
+    """Whether a file is a safetensors file with ssmrt's tree in its header, whatever its name."""
+    return path.is_file() and METADATA_KEY in safetensors.metadata(path)
 
 
 def _config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
