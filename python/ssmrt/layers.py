@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import checks
 from . import document as doc
 from .errors import CheckpointError
 from .model import Dtype, Model
@@ -51,13 +52,19 @@ def diagonal(
     ------
     ValueError
         Shapes that do not fit, numbers that are not finite, dt that is not positive, an unstable system.
+    TypeError
+        An argument of another kind.
     """
-    a, b, c = (np.asarray(x, dtype=np.complex128) for x in (A, B, C))
-    steps = None if dt is None else np.asarray(dt, dtype=np.float64)
+    a, b, c = checks.complexes("A", A), checks.complexes("B", B), checks.complexes("C", C)
+    steps = None if dt is None else checks.reals("dt", dt)
+    checks.text("disc", disc)
+    alpha = checks.number("alpha", alpha)
+    conjugate_pairs = checks.flag("conjugate_pairs", conjugate_pairs)
+    allow_unstable = checks.flag("allow_unstable", allow_unstable)
     if a.ndim == 1 and b.ndim == 2 and c.ndim == 2:
         if steps is not None:
             steps = _steps(steps, len(a))
-        skip = None if D is None else np.asarray(D, dtype=np.float64)
+        skip = None if D is None else checks.reals("D", D)
         node: doc.Node = doc.DiagonalMimo(
             a, b, c, skip, steps, disc, alpha, conjugate_pairs, allow_unstable=allow_unstable, name="diagonal"
         )
@@ -109,14 +116,17 @@ def dplr(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         As `diagonal`.
     """
-    a, p, b, c = (np.asarray(x, dtype=np.complex128) for x in (A, P, B, C))
+    a, p = checks.complexes("A", A), checks.complexes("P", P)
+    b, c = checks.complexes("B", B), checks.complexes("C", C)
+    conjugate_pairs = checks.flag("conjugate_pairs", conjugate_pairs)
+    allow_unstable = checks.flag("allow_unstable", allow_unstable)
     read, skip, width = _outputs(c, D)
     if p.ndim == 2:
         p = p[None]
-    steps = _steps(np.asarray(dt, dtype=np.float64), width)
+    steps = _steps(checks.reals("dt", dt), width)
     node = doc.Dplr(
         read,
         skip,
@@ -158,10 +168,12 @@ def dense(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         As `diagonal`.
     """
-    a, b, c = (np.asarray(x, dtype=np.float64) for x in (A, B, C))
+    a, b, c = checks.reals("A", A), checks.reals("B", B), checks.reals("C", C)
+    alpha = checks.number("alpha", alpha)
+    allow_unstable = checks.flag("allow_unstable", allow_unstable)
     if c.ndim != 3:
         raise ValueError(f"C: expected (H, M, N), found shape {c.shape}")
     h, m, _ = c.shape
@@ -170,13 +182,13 @@ def dense(
     systems = max(len(a), len(b))
     a = np.broadcast_to(a, (systems, *a.shape[1:])).copy()
     b = np.broadcast_to(b, (systems, *b.shape[1:])).copy()
-    skip = np.zeros((h, m)) if D is None else np.asarray(D, dtype=np.float64)
+    skip = np.zeros((h, m)) if D is None else checks.reals("D", D)
     if skip.shape != (h, m):
         raise ValueError(f"D: expected shape {(h, m)}, found {skip.shape}")
     node = doc.Dense(
         np.ascontiguousarray(c.transpose(1, 0, 2)),
         np.ascontiguousarray(skip.T),
-        _steps(np.asarray(dt, dtype=np.float64), h),
+        _steps(checks.reals("dt", dt), h),
         a,
         b,
         alpha,
@@ -208,7 +220,7 @@ def _outputs(C: Complex, D: ArrayLike | None) -> tuple[Complex, NDArray[np.float
         raise ValueError(f"C: expected (H, N) or (M, H, N), found shape {C.shape}")
     read = C[None] if C.ndim == 2 else C
     m, h, _ = read.shape
-    skip = np.zeros((m, h)) if D is None else np.asarray(D, dtype=np.float64)
+    skip = np.zeros((m, h)) if D is None else checks.reals("D", D)
     if skip.ndim == 1:
         skip = skip[None]
     if skip.shape != (m, h):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import checks
 from .session import Session
 
 Array = NDArray[Any]
@@ -17,11 +18,12 @@ class OnnxStream:
     """An exported graph run by ONNX Runtime, one sample or one chunk after the other.
 
     ``path`` is a file that `export_onnx` wrote; its contract says everything else. ``threads`` is the number
-    of ONNX Runtime's threads. Raises `ExportError` where the file holds no contract.
+    of ONNX Runtime's threads, 0: as it likes. Raises `ExportError` where the file holds no contract.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 1):
-        if not Path(path).is_file():
+        path, threads = checks.path("path", path), checks.whole("threads", threads)
+        if not path.is_file():
             raise FileNotFoundError(f"{path}: expected an ONNX file")
         self._session = Session(path, threads=threads)
         if self._session.contract.quantize is not None:
@@ -49,7 +51,7 @@ class OnnxStream:
             self._session.reset()
             self._position[:] = 0
             return
-        chosen = np.asarray(mask)
+        chosen = checks.array("mask", mask)
         if chosen.dtype != np.bool_ or chosen.shape != (self.batch,):
             raise ValueError(f"mask: expected bool ({self.batch},), found {chosen.dtype} {chosen.shape}")
         self._session.states = [
@@ -67,8 +69,10 @@ class OnnxStream:
         if facts.chunk is not None and facts.chunk != 1:
             raise ValueError(f"this graph takes {facts.chunk} samples a call; use push, or export with mode='step'")
         u = self._checked(u, (self.batch, facts.d_input), "step")
+        shape = self.batch, facts.d_output
+        _check_out(out, shape)
         y = self._run(u if facts.chunk is None else u[:, None])
-        return _deliver(y.reshape(self.batch, facts.d_output), out)
+        return _deliver(y.reshape(shape), out)
 
     def push(self, chunk: ArrayLike, *, out: Array | None = None) -> Array:
         """Many samples: (batch, length, d_input), or tokens (batch, length), to y (batch, length, d_output).
@@ -76,13 +80,14 @@ class OnnxStream:
         A chunk graph takes lengths that are multiples of its chunk.
         """
         facts = self._session.contract
-        u = np.asarray(chunk)
-        length = u.shape[1] if u.ndim > 1 else 0
-        u = self._checked(u, (self.batch, length, facts.d_input), "push")
+        given = checks.array("chunk", chunk)
+        length = given.shape[1] if given.ndim > 1 else 0
+        u = self._checked(given, (self.batch, length, facts.d_input), "push")
         block = facts.chunk or 1
         if length % block:
             raise ValueError(f"push: expected a length that is a multiple of the chunk {block}, found {length}")
         y = np.empty((self.batch, length, facts.d_output), np.float32)
+        _check_out(out, y.shape)
         saved = self._session.states, self._position.copy()
         try:
             for at in range(0, length, block):
@@ -101,7 +106,7 @@ class OnnxStream:
 
     def _checked(self, u: ArrayLike, shape: tuple[int, ...], call: str) -> Array:
         vocabulary = self._session.contract.vocabulary
-        array = np.asarray(u)
+        array = checks.array("u", u)
         if vocabulary is None:
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"{call}: expected real numbers, found {array.dtype}")
@@ -120,10 +125,19 @@ class OnnxStream:
         return array
 
 
+def _check_out(out: Array | None, shape: tuple[int, ...]) -> None:
+    """Refuse what cannot take the answer before the state moves on."""
+    if out is None:
+        return
+    checks.instance("out", out, np.ndarray, "a writeable array")
+    if out.shape != shape:
+        raise ValueError(f"out: expected shape {shape}, found {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out: expected a writeable array, found a read-only one")
+
+
 def _deliver(y: Array, out: Array | None) -> Array:
     if out is None:
         return y
-    if out.shape != y.shape:
-        raise ValueError(f"out: expected shape {y.shape}, found {out.shape}")
     out[...] = y
     return out
