@@ -2,6 +2,7 @@
 
 mod arrays;
 mod errors;
+mod interrupt;
 mod ops;
 mod plan;
 mod stream;

@@ -2,6 +2,7 @@
 
 use crate::arrays::{Number, Samples, contiguous, expect_shape, flags, output, per_sample, shape_text};
 use crate::errors::raise;
+use crate::interrupt::{interruptible, is_long, sample};
 use crate::stream::Stream;
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -200,7 +201,8 @@ fn forward<'py, E: Number>(
             lengths: lengths.as_deref(),
         };
         let call = Sequences { input: u.input()?, streams, length, timing, method: method_of(method)? };
-        py.detach(|| p.forward(&Team::all()?, &call, states, answers)).map_err(raise)?;
+        let long = is_long(streams * length, p.cost());
+        interruptible(py, long, |_stop| p.forward(&Team::all()?, &call, states, answers))?.map_err(raise)?;
     }
     Ok((y.into_any(), next.into_any()))
 }
@@ -220,8 +222,9 @@ fn step<'py, E: Number>(
     let y = output::<E>(py, None, &[streams, p.d_output()])?;
     {
         let (mut states, mut answers) = (next.try_readwrite()?, y.try_readwrite()?);
-        let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        p.step(states.as_slice_mut()?, streams, u.input()?, dt, answers.as_slice_mut()?).map_err(raise)?;
+        let (states, answers) = (states.as_slice_mut()?, answers.as_slice_mut()?);
+        let (dt, input) = (dt.as_ref().map(|a| a.as_slice()).transpose()?, u.input()?);
+        sample(py, streams, || p.step(states, streams, input, dt, answers)).map_err(raise)?;
     }
     Ok((y.into_any(), next.into_any()))
 }

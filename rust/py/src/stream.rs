@@ -2,6 +2,7 @@
 
 use crate::arrays::{Number, Samples, contiguous, flags, output, per_sample, writable};
 use crate::errors::raise;
+use crate::interrupt::{interruptible, is_long, sample};
 use crate::plan::{Any, sizes};
 use numpy::PyArray1;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -109,9 +110,6 @@ impl Stream {
     }
 }
 
-/// Streams for which a step lets other threads of Python run.
-const MANY: usize = 32;
-
 fn step<'py, E: Number>(
     py: Python<'py>,
     s: &mut Core<E>,
@@ -132,12 +130,11 @@ fn step<'py, E: Number>(
     {
         let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        let mut step = || match &active {
+        let step = || match &active {
             None => s.step(input, dt, answers),
             Some(active) => s.step_active(active, input, dt, answers),
         };
-        // A sample of few streams is over before the lock could change hands.
-        if batch < MANY { step() } else { py.detach(step) }.map_err(raise)?;
+        sample(py, batch, step).map_err(raise)?;
     }
     Ok(y.into_any())
 }
@@ -157,7 +154,13 @@ fn push<'py, E: Number>(
     {
         let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        py.detach(|| s.push(input, length, dt, answers)).map_err(raise)?;
+        let long = is_long(batch * length, s.plan().cost());
+        let before = long.then(|| s.snapshot());
+        let pushed = interruptible(py, long, |_stop| s.push(input, length, dt, answers));
+        if let (Err(_), Some(before)) = (&pushed, &before) {
+            s.restore(before).map_err(raise)?;
+        }
+        pushed?.map_err(raise)?;
     }
     Ok(y.into_any())
 }
