@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -244,12 +245,33 @@ class Gate(Node):
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """A whole model. ``meta`` says where it came from (``arch``, ``source``, ...): strings, never needed to run."""
+    """A whole model. ``meta`` says where it came from (``arch``, ``source``, ...): strings, never needed to run.
+
+    ``sample_rate`` is the number of samples a second of its training, ``labels`` names its outputs, each once.
+    Raises ValueError where they cannot be that.
+    """
 
     root: Node
     d_input: int  # of one sample; 1 for tokens
     d_output: int
     meta: Mapping[str, str] = field(default_factory=dict)
+    sample_rate: float | None = None
+    labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can have."""
+        rate, labels = self.sample_rate, self.labels
+        # A bool is an int.
+        number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if rate is not None and not (number and 0 < rate <= sys.float_info.max):
+            raise ValueError(f"sample_rate: expected a positive number of samples a second, found {rate!r}")
+        if labels is None:
+            return
+        names = isinstance(labels, tuple) and all(isinstance(label, str) and label for label in labels)
+        if not names or len(set(labels)) < len(labels):
+            raise ValueError(f"labels: expected names, none empty and none twice, found {labels!r}")
+        if len(labels) != self.d_output:
+            raise ValueError(f"labels: expected {self.d_output}, one an output, found {len(labels)}: {labels!r}")
 
     @property
     def tokens(self) -> bool:
@@ -333,6 +355,10 @@ def to_bytes(document: Document) -> bytes:
         "meta": dict(document.meta),
         "root": pack(document.root, "root"),
     }
+    if document.sample_rate is not None:
+        tree["sample_rate"] = document.sample_rate
+    if document.labels is not None:
+        tree["labels"] = list(document.labels)
     header: dict[str, Any] = {"__metadata__": {METADATA_KEY: json.dumps(tree)}}
     offset = 0
     for path, array in tensors.items():
@@ -389,7 +415,15 @@ def from_bytes(data: bytes, source: str) -> Document:
                 f"{source}: expected format version {VERSION}, found {tree['version']!r}; install a newer ssmrt"
             )
         root = unpack(tree["root"], 0)
-        document = Document(root, int(tree["d_input"]), int(tree["d_output"]), dict(tree["meta"]))
+        labels = tree.get("labels")
+        document = Document(
+            root,
+            int(tree["d_input"]),
+            int(tree["d_output"]),
+            dict(tree["meta"]),
+            tree.get("sample_rate"),
+            tuple(labels) if isinstance(labels, list) else labels,
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{source}: the model's tree is damaged: {error!r}") from None
     if not isinstance(root, Node):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,8 @@ class Model:
         self._document = document
         self._dtype = dtype
         self._bytes = to_bytes(document)
+        # LEAD: the engine takes self._bytes as they are, once it knows sample_rate and labels.
+        self._plain = to_bytes(replace(document, sample_rate=None, labels=None))
         self._plans: dict[float, _native.Plan] = {}
         self._plan(1.0)
 
@@ -44,7 +46,7 @@ class Model:
         rate = checks.positive("rate", rate)
         plan = self._plans.get(rate)
         if plan is None:
-            plan = _native.Plan(self._bytes, self._dtype, rate)
+            plan = _native.Plan(self._plain, self._dtype, rate)
             if rate > 1.0:
                 self._warn_of_aliases(rate)
             if len(self._plans) >= _RATES_KEPT:
@@ -80,6 +82,16 @@ class Model:
     def d_output(self) -> int:
         """Numbers an answer."""
         return self._plans[1.0].d_output
+
+    @property
+    def sample_rate(self) -> float | None:
+        """Samples a second in training; None where the file does not say."""
+        return self._document.sample_rate
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """What each output stands for; None where the file does not say."""
+        return self._document.labels
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -281,7 +293,7 @@ class Model:
             There is no such layer, ``length`` is no number of samples, or ``rate`` no positive number.
         """
         layer, length = checks.whole("layer", layer), checks.whole("length", length)
-        return _native.kernel(self._bytes, layer, length, checks.positive("rate", rate))
+        return _native.kernel(self._plain, layer, length, checks.positive("rate", rate))
 
     def save(self, path: str | Path) -> None:
         """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read."""
