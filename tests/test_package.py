@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 PUBLIC = [
     *("load", "Model", "Stream", "Document", "verify", "export_onnx", "OnnxStream"),
-    *("diagonal", "dplr", "dense", "discretize", "hippo", "ops"),
+    *("diagonal", "dplr", "dense", "selective", "nn", "discretize", "hippo", "ops"),
     *("SsmrtError", "CheckpointError", "ConfigRequired", "UnsupportedError", "NotStreamable", "ExportError"),
 ]
 

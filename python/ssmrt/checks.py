@@ -90,11 +90,20 @@ def instance(name: str, value: Any, kind: type[T], expected: str) -> T:
 
 
 def array(name: str, value: ArrayLike) -> NDArray[Any]:
-    """An array of any dtype."""
+    """An array of any dtype; bfloat16 and its like, for which NumPy has no name, in float32."""
     try:
-        return np.asarray(value)
+        result = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: expected an array, found what is none: {error}") from None
+    # Theirs is a kind of bytes that has a type of its own, and converts.
+    strange = result.dtype.kind == "V" and result.dtype.type is not np.void
+    return result.astype(np.float32) if strange else result
+
+
+def floats(name: str, value: ArrayLike) -> NDArray[Any]:
+    """An array of real numbers: float32 where it is, else float64."""
+    result = _numbers(name, value, "fiu", "real numbers")
+    return result if result.dtype == np.float32 else result.astype(np.float64, copy=False)
 
 
 def reals(name: str, value: ArrayLike) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ _RATES_KEPT = 4
 class Model:
     """A trained model, ready to run. Immutable; threads may share it.
 
-    Made by `ssmrt.load` and by `ssmrt.diagonal`, `ssmrt.dplr`, `ssmrt.dense`.
+    Made by `ssmrt.load`, by `ssmrt.nn.model`, and by `ssmrt.diagonal`, `ssmrt.dplr`, `ssmrt.dense`, `ssmrt.selective`.
     """
 
     def __init__(self, document: Document, dtype: Dtype = "float32"):
