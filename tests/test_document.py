@@ -44,11 +44,11 @@ def with_tree(**changes: Any) -> bytes:
 
 @given(st.none() | RATES, st.none() | LABELS)
 def test_the_file_keeps_the_sampling_rate_and_the_labels(rate: float | None, labels: tuple[str, ...] | None) -> None:
-    given = document(rate, labels)
-    model = ssmrt.Model(given)
-    for kept in (from_bytes(to_bytes(given), "here"), model, pickle.loads(pickle.dumps(model))):
+    told = document(rate, labels)
+    model = ssmrt.Model(told)
+    for kept in (from_bytes(to_bytes(told), "here"), model, pickle.loads(pickle.dumps(model))):
         assert (kept.sample_rate, kept.labels) == (rate, labels)
-    found = tree(to_bytes(given))
+    found = tree(to_bytes(told))
     # What nobody said is not written: files without it are the same bytes as before.
     assert ("sample_rate" in found, "labels" in found) == (rate is not None, labels is not None)
 

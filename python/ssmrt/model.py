@@ -150,8 +150,8 @@ class Model:
         Parameters
         ----------
         u
-            (batch, length, d_input) or (length, d_input), any float dtype, or integer tokens (batch, length)
-            or (length,).
+            (batch, length, d_input) or (length, d_input), any float dtype; (length,) where d_input is 1;
+            or integer tokens (batch, length) or (length,).
         state
             Where to go on from; shape ``default_state(batch)``. None: zero.
         rate
@@ -200,6 +200,8 @@ class Model:
     ) -> tuple[NDArray[Any], State]:
         samples = checks.array("u", u)
         plan = self._plan(rate)
+        if samples.ndim == 1 and plan.d_input == 1 and not self._document.tokens:
+            samples = samples[:, None]
         # One axis less than a batch has is one sequence; tokens may have a last axis of one.
         alone = samples.ndim == (1 if self._document.tokens else 2)
         if alone:
@@ -230,7 +232,7 @@ class Model:
         Parameters
         ----------
         u
-            (*batch_shape, d_input), any float dtype, or integer tokens (*batch_shape).
+            (*batch_shape, d_input), any float dtype; (*batch_shape) where d_input is 1, or integer tokens.
         state
             (*batch_shape, state_size): `default_state`'s, or what the step before returned. Left as it is.
         dt
@@ -251,11 +253,10 @@ class Model:
         samples = checks.array("u", u)
         state = checks.array("state", state)
         batch = state.shape[:-1]
-        wanted = (batch, (*batch, 1)) if self._document.tokens else ((*batch, plan.d_input),)
-        if samples.shape not in wanted:
-            raise ValueError(
-                f"u: expected shape {wanted[0]} with a state of shape {state.shape}, found {samples.shape}"
-            )
+        # A last axis of one may be left out: tokens have none.
+        if samples.shape != (*batch, plan.d_input) and not (plan.d_input == 1 and samples.shape == batch):
+            wanted = batch if self._document.tokens else (*batch, plan.d_input)
+            raise ValueError(f"u: expected shape {wanted} with a state of shape {state.shape}, found {samples.shape}")
         n = math.prod(batch)
         flat = samples.reshape(n) if self._document.tokens else samples.reshape(n, plan.d_input)
         if dt is not None:
