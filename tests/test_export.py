@@ -18,6 +18,7 @@ from export_documents import (
     classifier,
     dense,
     diagonal,
+    discrete_dense,
     document,
     dplr,
     inputs,
@@ -87,7 +88,7 @@ def test_batch_is_single_streams(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", [0.5, 2.0])
 @pytest.mark.parametrize(
     "model",
-    [diagonal(), diagonal(kernel_length=8), dplr(), dense(), mimo(), selective()],
+    [diagonal(), diagonal(kernel_length=8), dplr(), dense(), dense(disc="zoh"), mimo(), selective()],
     ids=lambda v: type(v).__name__ if not isinstance(v, float) else None,
 )
 def test_rate_is_baked_in(model: Any, rate: float, tmp_path: Path) -> None:
@@ -264,6 +265,7 @@ BIDIRECTIONAL = diagonal(C_reverse=diagonal().C, name="layers.3.kernel")
         (document(diagonal(disc="dss")), {}, "'ssm'.*'dss' depends on the whole sequence"),
         (document(selective()), {"mode": "chunk", "chunk": 4}, "'ssm'.*mode=\"step\""),
         (document(mimo(discrete=True)), {"rate": 2.0}, "'ssm' is discrete-time.*rate=1"),
+        (document(discrete_dense()), {"rate": 2.0}, "'ssm' is discrete-time.*rate=1"),
         (document(diagonal(disc="euler", dt=np.full(6, 0.01))), {"rate": 50.0}, "'ssm' is unstable at rate=50"),
         (document(linear(6, 6, name="a.b"), linear(6, 6, name="a/b")), {}, r"'a\.b' and 'a/b'.*rename"),
         (document(linear(5, 6, name="wide")), {}, "'wide'.*expected 5 channels, found 6"),

@@ -13,8 +13,10 @@ from cases import GOLDEN, relative_error
 from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
+from scipy import linalg  # type: ignore[import-untyped]
 from ssmrt import layers, nn
 from ssmrt.document import Document
+from ssmrt.export import discretize
 from ssmrt.nn._widths import gives, takes
 from ssmrt.readers import read
 from strategies import Case, cases, complex_normal, models, spectrum
@@ -109,6 +111,29 @@ def test_a_selective_layer_is_mambas_scan() -> None:
     assert relative_error(model(u), np.array(expected)) < 1e-12
     silent = ssmrt.selective(A, x_proj, dt_proj, dt_bias, None, dtype="float64")
     assert relative_error(silent(u), np.array(expected) - D * u) < 1e-12
+
+
+def test_a_full_matrix_is_discretised_as_it_says() -> None:
+    """The graph's matrices and the oracle's, against SciPy's matrix exponential and LSSL's equation 3."""
+    A, B = ssmrt.hippo("legs", 5)
+    C, dt, eye = noise(2, 3, 5), np.array([0.05, 0.2]), np.eye(5)
+    layers: list[tuple[Any, list[Array]]] = [
+        (nn.dense(A, B, C, None, dt, disc="zoh"), [linalg.expm(h * A) for h in dt]),
+        (
+            nn.dense(A, B, C, None, dt, alpha=0.75),
+            [np.linalg.solve(eye - 0.75 * h * A, eye + 0.25 * h * A) for h in dt],
+        ),
+        (nn.dense(linalg.expm(0.1 * A), B, C, None, None, disc="discrete"), 2 * [linalg.expm(0.1 * A)]),
+    ]
+    for node, expected in layers:
+        abar, bbar = oracle.discrete(node, np.ones(1))
+        matrices = discretize.dense(node, 1.0)
+        for h in range(2):
+            assert_allclose(abar[0, h], expected[h], rtol=1e-12, atol=1e-14)
+            assert_allclose(matrices.A1[h] + eye, expected[h], rtol=1e-12, atol=1e-13)
+            assert_allclose(matrices.B[h], bbar[0, h], rtol=1e-11)
+            if node.disc == "zoh":
+                assert_allclose(bbar[0, h], np.linalg.solve(A, (expected[h] - eye) @ B), rtol=1e-11)
 
 
 def test_models_are_layers() -> None:

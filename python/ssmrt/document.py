@@ -16,7 +16,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +45,10 @@ Function = Literal[
     "log_softmax",
 ]
 Discretization = Literal["zoh", "bilinear", "euler", "backward_euler", "gbt", "discrete", "dss"]
+
+
+# Of a field that files have not always had. Where it has its default it is left out, and files keep their bytes.
+_YOUNG = {"young": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +136,7 @@ class StateSpace(Node):
 
     C: Array  # complex128 (float64 for Dense) (M, H, N)
     D: Array  # float64 (M, H)
-    dt: Array | None  # float64 (H,); Diagonal also (H, N), and None where disc is "discrete"
+    dt: Array | None  # float64 (H,), None where disc is "discrete"; Diagonal also (H, N)
     C_reverse: Array | None = field(default=None, kw_only=True)  # as C
     kernel_length: int | None = field(default=None, kw_only=True)
     head_major: bool = field(default=False, kw_only=True)
@@ -174,11 +178,15 @@ class Dplr(StateSpace):
 
 @dataclass(frozen=True, eq=False)
 class Dense(StateSpace):
-    """LSSL (Gu et al. 2021b): a full real matrix, generalised bilinear transform with ``alpha``."""
+    """LSSL (Gu et al. 2021b): a full real matrix.
+
+    disc "gbt", the generalised bilinear transform with ``alpha``; "zoh"; or "discrete": A and B as they stand.
+    """
 
     A: Array  # float64 (S, N, N)
     B: Array  # float64 (S, N)
     alpha: float = 0.5
+    disc: Discretization = field(default="gbt", kw_only=True, metadata=_YOUNG)
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,7 +342,8 @@ def to_bytes(document: Document) -> bytes:
 
     def pack(value: Any, path: str) -> Any:
         if isinstance(value, Node):
-            inner = {f.name: pack(getattr(value, f.name), f"{path}.{f.name}") for f in fields(value)}
+            held = {f.name: getattr(value, f.name) for f in fields(value) if not _is_silent(f, value)}
+            inner = {name: pack(item, f"{path}.{name}") for name, item in held.items()}
             return {_KIND_KEY: KIND_OF[type(value)], **inner}
         if isinstance(value, tuple):
             return [pack(item, f"{path}.{i}") for i, item in enumerate(value)]
@@ -371,6 +380,10 @@ def to_bytes(document: Document) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in tensors.values())
+
+
+def _is_silent(f: Field[Any], node: Node) -> bool:
+    return bool(f.metadata) and getattr(node, f.name) == f.default
 
 
 def from_bytes(data: bytes, source: str) -> Document:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from numpy.typing import ArrayLike
 
 from . import nn
@@ -68,19 +70,20 @@ def dense(
     B: ArrayLike,
     C: ArrayLike,
     D: ArrayLike | None,
-    dt: ArrayLike,
+    dt: ArrayLike | None,
     *,
+    disc: Literal["gbt", "zoh", "discrete"] = "gbt",
     alpha: float = 0.5,
     allow_unstable: bool = False,
     dtype: Dtype = "float32",
 ) -> Model:
-    """An LSSL layer alone. Shapes, units and errors are those of `nn.dense`.
+    """A layer of full real matrices alone: LSSL. Shapes, units and errors are those of `nn.dense`.
 
     >>> A, B = ssmrt.hippo("legs", 4)
     >>> ssmrt.dense(A, B, [[[1, 1, 1, 1]]], None, 0.1)
     <ssmrt.Model dense: 1 -> 1, 26 parameters, float32>
     """
-    layer = nn.dense(A, B, C, D, dt, alpha=alpha, allow_unstable=allow_unstable, name="dense")
+    layer = nn.dense(A, B, C, D, dt, disc=disc, alpha=alpha, allow_unstable=allow_unstable, name="dense")
     return nn.model(layer, dtype=dtype)
 
 

@@ -80,7 +80,7 @@ def poles(node: Node) -> Poles:
         return _discrete(node.A[channels % len(node.A)], step, node.disc, node.alpha).ravel()
     if isinstance(node, Dense):
         values = np.linalg.eigvals(node.A)[channels % len(node.A)]
-        return _discrete(values, step, "gbt", node.alpha).ravel()
+        return _discrete(values, step, node.disc, node.alpha).ravel()
     return _discrete(np.linalg.eigvals(_full(node))[channels % len(node.A)], step, "bilinear", 0.5).ravel()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -145,13 +145,14 @@ def dense(
     B: ArrayLike,
     C: ArrayLike,
     D: ArrayLike | None,
-    dt: ArrayLike,
+    dt: ArrayLike | None,
     *,
+    disc: Literal["gbt", "zoh", "discrete"] = "gbt",
     alpha: float = 0.5,
     allow_unstable: bool = False,
     name: str = "",
 ) -> doc.Dense:
-    """LSSL (Gu et al. 2021b): a full real matrix, discretised by the generalised bilinear transform.
+    """LSSL (Gu et al. 2021b): a full real matrix.
 
     Parameters
     ----------
@@ -162,7 +163,10 @@ def dense(
     C, D
         Real (H, M, N) and (H, M), or None for D. The answers are (..., H M), h major.
     dt
-        A number or (H,).
+        A number or (H,). None with disc "discrete".
+    disc
+        "gbt", the generalised bilinear transform with ``alpha``; "zoh", the zero-order hold; or "discrete": A and B
+        as they stand.
 
     Raises
     ------
@@ -170,6 +174,7 @@ def dense(
         As `diagonal`.
     """
     a, b, c = (checks.reals(n, x) for n, x in (("A", A), ("B", B), ("C", C)))
+    checks.word("disc", disc, ("gbt", "zoh", "discrete"))
     alpha = checks.number("alpha", alpha)
     allow_unstable = checks.flag("allow_unstable", allow_unstable)
     if c.ndim != 3:
@@ -186,10 +191,11 @@ def dense(
     return doc.Dense(
         np.ascontiguousarray(c.transpose(1, 0, 2)),
         np.ascontiguousarray(direct.T),
-        _steps(checks.reals("dt", dt), h),
+        None if dt is None else _steps(checks.reals("dt", dt), h),
         a,
         b,
         alpha,
+        disc=disc,
         head_major=True,
         allow_unstable=allow_unstable,
         name=name,
