@@ -199,7 +199,7 @@ def test_arrays_are_what_numpy_makes_arrays_of(kind: str) -> None:
 
 
 def test_bfloat16_is_a_kind_of_number() -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ssmrt[jax]")
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="its dtypes are what is tested")
     weight = np.array([[1.0, -2.0], [3.0, 0.5]])
     model = nn.model(nn.linear(weight.astype(ml_dtypes.bfloat16)))
     assert_array_equal(model(np.eye(2)), weight.T)
