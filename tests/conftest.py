@@ -1,10 +1,13 @@
-"""How property tests run: the same examples every time; ``HYPOTHESIS_PROFILE=explore`` looks for new ones."""
+"""How property tests run: the same examples every time; ``HYPOTHESIS_PROFILE=explore`` looks for new ones. Commands."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
+from command_line import Run
 from hypothesis import HealthCheck, Phase, settings
+from ssmrt.cli import main
 
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 SAME = settings(COMMON, max_examples=25, derandomize=True, database=None)
@@ -14,3 +17,20 @@ settings.register_profile("ci", SAME)
 settings.register_profile("unshrunk", SAME, phases=[Phase.explicit, Phase.generate])
 settings.register_profile("explore", COMMON, max_examples=500, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line in this process."""
+    monkeypatch.delenv("SSMRT_TRACEBACK", raising=False)
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(word) for word in argv])
+        except SystemExit as leaving:
+            # argparse leaves by itself.
+            code = int(leaving.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,13 @@ def dense(h: int = H, n: int = N, m: int = 1, s: int = 1, seed: int = 0, **kw: A
     A = A - A.swapaxes(-1, -2) - 0.5 * np.eye(n)
     B, C, D = g.standard_normal((s, n)), g.standard_normal((m, h, n)), g.standard_normal((m, h))
     return Dense(C, D, steps(g, h), A, B, **{"name": "ssm", **kw})
+
+
+def discrete_dense() -> Dense:
+    node = dense()
+    return replace(
+        node, A=node.A / (1.1 * np.linalg.norm(node.A, 2, (-2, -1))[:, None, None]), dt=None, disc="discrete"
+    )
 
 
 def mimo(d: int = H, n: int = N, d_out: int = H, seed: int = 0, discrete: bool = False, **kw: Any) -> DiagonalMimo:
@@ -163,6 +171,8 @@ def state_spaces() -> dict[str, Document]:
         "dplr_cut": document(dplr(kernel_length=9)),
         "dense": document(dense()),
         "dense_systems": document(dense(s=H, alpha=0.3)),
+        "dense_zoh": document(dense(disc="zoh")),
+        "dense_discrete": document(discrete_dense()),
         "dense_outputs": document(dense(m=3, head_major=True), **wide),
         "dense_cut": document(dense(kernel_length=5)),
         "mimo": document(mimo()),

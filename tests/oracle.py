@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg  # type: ignore[import-untyped]
 from ssmrt.document import (
     Activation,
     Conv1d,
@@ -353,7 +354,15 @@ def discrete(node: Siso, s: Array) -> tuple[Array, Array]:
         assert node.dt is not None
         dt = s[:, None, None] * node.dt.reshape(H, -1)
         return discretize(node.A[system], node.B[system], dt, node.disc, node.alpha)
+    if isinstance(node, Dense) and node.disc == "discrete":
+        return node.A[system][None], node.B[system][None]
     assert node.dt is not None
+    if isinstance(node, Dense) and node.disc == "zoh":
+        n = node.A.shape[-1]
+        both = np.zeros((len(node.A), n + 1, n + 1))
+        both[:, :n, :n], both[:, :n, n] = node.A, node.B
+        exp = linalg.expm((s[:, None] * node.dt)[..., None, None] * both[system])
+        return exp[..., :n, :n], exp[..., :n, n]
     alpha = node.alpha if isinstance(node, Dense) else 0.5
     A, B = (node.A, node.B) if isinstance(node, Dense) else full(node)
     A, B = A[system], B[system]

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "ssmrt"
 CORE = ROOT / "rust" / "core" / "src"
-EXTRAS = {"rich", "matplotlib", "onnx", "onnxruntime", "emx_onnx_cgen", "msgpack", "zstandard", "ml_dtypes"}
+EXTRAS = {"rich", "matplotlib", "onnx", "onnxruntime", "emx_onnx_cgen", "zstandard", "soundfile", "pyarrow"}
 
 
 def tables() -> list[dict[str, set[str] | None]]:
@@ -73,6 +73,23 @@ def test_only_numpy_is_imported_at_the_top(path: Path) -> None:
         if not name.startswith(".") and name not in sys.stdlib_module_names and name != "numpy":
             assert name in EXTRAS, f"{path.name} imports {name}, which no extra brings"
             assert not top, f"{path.name} imports {name} before it is needed"
+
+
+def test_extras_bring_what_is_imported_and_nothing_else() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    extras = dict(re.findall(r"^(\w+) = \[(.*)\]$", section, re.MULTILINE))
+    brought = {
+        name.replace("-", "_")
+        for extra, packages in extras.items()
+        if extra not in ("test", "lint")
+        for name in re.findall(r'"([\w-]+)', packages)
+    }
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    imported = {
+        name for name in EXTRAS if re.search(rf'(import|from) {name}\b|\brequire\("{name}"\)', sources) is not None
+    }
+    assert brought == imported == EXTRAS
 
 
 def test_nothing_imports_the_command_line() -> None:

@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
-from ssmrt import Model
+from ssmrt import Model, plots
 from ssmrt.document import Document, Embedding, Linear, Pool, Sequential, to_bytes
 from strategies import Case, alone, cases, complex_normal, layers, models, spectrum
 
@@ -141,12 +143,199 @@ def test_unstable_systems_run_where_they_are_let() -> None:
     assert np.isfinite(Model(alone(replace(root, allow_unstable=True)))(u)).all()
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, np.nan, np.inf])
-def test_a_rate_is_a_positive_number(rate: float) -> None:
-    model = diagonal()
-    for call in (lambda: model(np.ones((1, 4, H)), rate=rate), lambda: model.stream(rate=rate)):
-        with pytest.raises(ValueError, match=r"rate: expected a positive number, found"):
-            call()
+# A function's argument: its name and a call that gives it a value.
+Argument = tuple[str, Callable[[Any], Any]]
+
+U = np.ones((2, 4, H), np.float32)
+
+NUMBERS: list[Argument] = [
+    ("rate", lambda x: diagonal()(U, rate=x)),
+    ("rate", lambda x: diagonal().stream(rate=x)),
+    ("rate", lambda x: diagonal().kernel(0, 4, rate=x)),
+    ("alpha", lambda x: diagonal(disc="gbt", alpha=x)),
+    ("alpha", lambda x: dense(alpha=x)),
+    ("dt", lambda x: ssmrt.discretize(-np.eye(2), np.ones(2), x)),
+    ("alpha", lambda x: ssmrt.discretize(-np.eye(2), np.ones(2), 0.1, method="gbt", alpha=x)),
+]
+POSITIVE = [argument for argument in NUMBERS if argument[0] == "rate"]
+WHOLE: list[Argument] = [
+    ("batch", lambda x: diagonal().stream(x)),
+    ("layer", lambda x: diagonal().kernel(x, 10)),
+    ("length", lambda x: diagonal().kernel(0, x)),
+    ("batch_shape", lambda x: diagonal().default_state(x)),
+    ("N", lambda x: ssmrt.hippo("legs", x)),
+    ("length", lambda x: ssmrt.ops.krylov(np.eye(2), np.ones(2), x)),
+    ("length", lambda x: plots.figure(diagonal(), x)),
+]
+WHOLE_OR_NONE: list[Argument] = [
+    ("step", lambda x: ssmrt.load("model", step=x)),
+    ("layer", lambda x: plots.figure(diagonal(), layer=x)),
+]
+WORDS: list[Argument] = [
+    ("method", lambda x: diagonal()(U, method=x)),
+    ("method", lambda x: ssmrt.discretize(-np.eye(2), np.ones(2), 0.1, method=x)),
+    ("measure", lambda x: ssmrt.hippo(x, 4)),
+    ("disc", lambda x: diagonal(disc=x)),
+    ("dtype", lambda x: diagonal(dtype=x)),
+    ("path", lambda x: ssmrt.load(x)),
+    ("path", lambda x: diagonal().save(x)),
+]
+FLAGS: list[Argument] = [
+    ("conjugate_pairs", lambda x: diagonal(conjugate_pairs=x)),
+    ("allow_unstable", lambda x: diagonal(allow_unstable=x)),
+    ("allow_unstable", lambda x: dense(allow_unstable=x)),
+]
+ARRAYS: list[Argument] = [
+    ("u", lambda x: diagonal()(x)),
+    ("state", lambda x: diagonal()(U, state=x)),
+    ("dt", lambda x: diagonal()(U, dt=x)),
+    ("lengths", lambda x: diagonal()(U, lengths=x)),
+    ("resets", lambda x: diagonal()(U, resets=x)),
+    ("dt", lambda x: diagonal().step(U[:, 0], diagonal().default_state(2), dt=x)),
+    ("u", lambda x: diagonal().stream(2).step(x)),
+    ("dt", lambda x: diagonal().stream(2).step(U[:, 0], dt=x)),
+    ("active", lambda x: diagonal().stream(2).step(U[:, 0], active=x)),
+    ("out", lambda x: diagonal().stream(2).step(U[:, 0], out=x)),
+    ("u", lambda x: diagonal().stream(2).push(x)),
+    ("mask", lambda x: diagonal().stream(2).reset(x)),
+    *((name, lambda x, name=name: diagonal(**{name: x})) for name in ("A", "B", "C", "D", "dt")),
+    *((name, lambda x, name=name: dense(**{name: x})) for name in ("A", "B", "C", "D", "dt")),
+    ("P", lambda x: dplr(P=x)),
+    ("A", lambda x: ssmrt.discretize(x, np.ones(2), 0.1)),
+    ("B", lambda x: ssmrt.discretize(-np.eye(2), x, 0.1)),
+    ("u", lambda x: ssmrt.ops.causal_conv(x, np.ones(2))),
+    ("k", lambda x: ssmrt.ops.causal_conv(np.ones(2), x)),
+    ("A", lambda x: ssmrt.ops.krylov(x, np.ones(2), 2)),
+    ("b", lambda x: ssmrt.ops.krylov(np.eye(2), x, 2)),
+]
+OBJECTS: list[Argument] = [
+    ("model", lambda x: ssmrt.verify(x)),
+    ("model", lambda x: plots.figure(x)),
+    ("document", lambda x: Model(x)),
+    ("blob", lambda x: diagonal().stream().restore(x)),
+]
+
+NO_NUMBERS = ["2", b"2", True, np.True_, None, 2 + 0j, Decimal(2), [2.0], np.array([2.0]), np.array("2"), object()]
+NO_WHOLES = ["2", b"2", True, np.True_, 2.0, np.float32(2), Fraction(2), 2j, [2], np.array([2]), np.array(2.0), {}]
+NO_WORDS = [b"auto", True, 2, None, ["auto"], np.array("auto"), {}]
+NO_FLAGS = ["no", 1, 0.0, None, [], np.array(True)]
+NO_ARRAYS = ["2", True, Decimal(2), {}, object(), [[1.0], [1.0, 2.0]], 10**400, np.array("2"), [None]]
+NO_OBJECTS = ["2", 2, None, [2], np.array(2)]
+
+REFUSED: list[tuple[Argument, Any, Any]] = [
+    *((argument, value, TypeError) for argument in NUMBERS for value in NO_NUMBERS),
+    *((argument, value, ValueError) for argument in NUMBERS for value in (np.nan, -np.inf, 10**400)),
+    *((argument, value, ValueError) for argument in POSITIVE for value in (0, -1, -0.5)),
+    *((argument, value, TypeError) for argument in [*WHOLE, *WHOLE_OR_NONE] for value in NO_WHOLES),
+    *((argument, None, TypeError) for argument in WHOLE),
+    *((argument, value, ValueError) for argument in [*WHOLE, *WHOLE_OR_NONE] for value in (-1, 2**63, 10**5000)),
+    *((argument, value, TypeError) for argument in WORDS for value in NO_WORDS),
+    *((argument, value, TypeError) for argument in FLAGS for value in NO_FLAGS),
+    *((argument, value, (TypeError, ValueError)) for argument in ARRAYS for value in NO_ARRAYS),
+    *((argument, value, TypeError) for argument in OBJECTS for value in NO_OBJECTS),
+]
+
+
+def test_arguments_of_another_kind_are_refused_by_name() -> None:
+    for (name, call), value, kind in REFUSED:
+        with pytest.raises(kind, match=rf"\A{name}: expected .*, found "):
+            call(value)
+
+
+def test_numbers_may_be_numpys() -> None:
+    expected = diagonal()(U, rate=0.5)
+    for rate in (np.float32(0.5), np.array(0.5), np.float16(0.5), Fraction(1, 2)):
+        assert_array_equal(diagonal()(U, rate=rate), expected)  # type: ignore[arg-type]
+    assert diagonal().stream(np.int64(2)).batch == diagonal().stream(np.array(2)).batch == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", [["d_model", 4], 3, True, b"config.json", np.zeros(2)], ids=repr)
+def test_a_config_is_a_mapping_or_a_path(config: Any) -> None:
+    path = Path(__file__).parent / "golden" / "torch" / "s4d_minimal" / "checkpoint_dataparallel.pt"
+    with pytest.raises(TypeError, match=r"\Aconfig: expected a mapping or the path of a JSON file, found "):
+        ssmrt.load(path, config=config)
+
+
+def misaligned(array: Array) -> Array:
+    moved = np.frombuffer(bytearray(array.nbytes + 1), array.dtype, offset=1).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "misaligned": misaligned,
+    "the other byte order": lambda array: array.astype(array.dtype.newbyteorder()),
+    "strided": lambda array: np.repeat(array, 2, -1)[..., ::2],
+    "backwards": lambda array: array[..., ::-1].copy()[..., ::-1],
+    "Fortran's order": np.asfortranarray,
+    "misaligned and strided": lambda array: misaligned(np.repeat(array, 2, -1))[..., ::2],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_arrays_lie_in_memory_as_they_like(layout: str, dtype: Any) -> None:
+    """Whatever the layout of what is read, the answer is the same to the last bit."""
+    change, g = LAYOUTS[layout], np.random.default_rng(0)
+    model = diagonal(dtype=dtype)
+    u = g.standard_normal((2, 4, H)).astype(dtype)
+    state = model.step(u[:, 0], model.default_state(2))[1]
+    dt, lengths = g.uniform(0.5, 2, (2, 4)), np.array([4, 3])
+    resets = np.array([[False, True, False, False], [True, False, False, True]])
+    said = {"state": state, "dt": dt, "lengths": lengths, "resets": resets}
+    changed = {name: change(array) for name, array in said.items()}
+    assert_array_equal(model(change(u), **changed), model(u, **said))  # type: ignore[arg-type]
+    for found, expected in zip(
+        model.step(change(u[:, 0]), change(state), dt=change(dt[:, 0])), model.step(u[:, 0], state, dt=dt[:, 0])
+    ):
+        assert_array_equal(found, expected)
+    stream, other = model.stream(2), model.stream(2)
+    assert_array_equal(stream.push(change(u), dt=change(dt)), other.push(u, dt=dt))
+    active = np.array([0, 1])
+    found = stream.step(change(u[:, 0]), dt=change(dt[:, 0]), active=change(active))
+    assert_array_equal(found, other.step(u[:, 0], dt=dt[:, 0], active=active))
+    stream.reset(change(resets[:, 0]))
+    assert_array_equal(stream.position, [5, 0])
+    before = stream.snapshot()
+    refused = rf"out: expected a writeable C-contiguous {dtype} array, found "
+    with pytest.raises(TypeError, match=refused):
+        stream.push(u, out=change(np.zeros((2, 4, H), dtype)))
+    with pytest.raises(TypeError, match=refused):
+        stream.step(u[:, 0], out=change(np.zeros((2, H), dtype)))
+    assert stream.snapshot() == before
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "plain"])
+def test_tokens_lie_in_memory_as_they_like(layout: str) -> None:
+    change: Callable[[Array], Array] = LAYOUTS.get(layout, np.asarray)
+    model, u = tokens(), np.array([[3, 1, 4, 1], [5, 9, 2, 6]])
+    for dtype in (np.int64, np.int32, np.uint8):
+        assert_array_equal(model(change(u.astype(dtype))), model(u))
+
+
+def test_a_flag_is_true_unless_its_byte_is_zero() -> None:
+    """NumPy lets any byte stand for True; such arrays come out of views and of other libraries."""
+    model, u = diagonal(), np.random.default_rng(0).standard_normal((1, 4, H))
+    odd = np.array([0, 2, 0, 255], np.uint8).view(bool)
+    assert_array_equal(model(u, resets=odd), model(u, resets=np.array([False, True, False, True])))
+    stream = model.stream(4)
+    stream.push(np.ones((4, 2, H)))
+    for mask in (odd, misaligned(odd), np.repeat(odd, 2)[::2]):
+        stream.reset(mask)
+        assert_array_equal(stream.position, [2, 0, 2, 0])
+
+
+def test_out_shares_no_memory_with_dt() -> None:
+    model = ssmrt.diagonal([[-1.0]], [[1.0]], [[1.0]], None, 0.1, dtype="float64")
+    stream = model.stream(2)
+    for shape in ((2, 4), (2,)):
+        dt = np.ones(shape)
+        call = stream.push if dt.ndim == 2 else stream.step
+        with pytest.raises(
+            ValueError, match=r"out: expected an array of its own, found one that shares memory with dt"
+        ):
+            call(np.ones((*shape, 1)), dt=dt, out=dt.reshape(*shape, 1))
+    assert_array_equal(stream.position, [0, 0])
 
 
 CALLS: list[tuple[dict[str, Any], Any, str]] = [
@@ -158,7 +347,7 @@ CALLS: list[tuple[dict[str, Any], Any, str]] = [
     ({"u": np.ones((2, 4, H), complex)}, TypeError, r"u: expected a float dtype, found dtype complex128"),
     ({"u": np.ones((2, 4, H), bool)}, TypeError, r"u: expected a float dtype, found dtype bool"),
     ({"u": np.full((2, 4, H), "a")}, TypeError, r"u: expected a float dtype, found dtype <U1"),
-    ({"u": None}, (TypeError, ValueError), r"u: expected"),
+    ({"u": None}, TypeError, r"u: expected a float dtype, found dtype object"),
     ({"dt": np.ones((2, 5))}, ValueError, r"dt: expected shape \(2, 4\), found \(2, 5\)"),
     ({"dt": np.zeros((2, 4))}, ValueError, r"dt: expected positive numbers, found 0"),
     ({"dt": -np.ones(4)}, ValueError, r"dt: expected positive numbers, found -1"),
@@ -178,7 +367,7 @@ CALLS: list[tuple[dict[str, Any], Any, str]] = [
     ({"state": "wrong batch"}, ValueError, r"state: expected shape \(2, (\d+)\), found \(3, \1\)"),
     ({"state": "complex"}, TypeError, r"state: expected a state of this model, found dtype complex64"),
     ({"method": "magic"}, ValueError, r"method: expected 'auto', 'scan', 'chunk' or 'fft', found \"magic\""),
-    ({"method": None}, TypeError, r"method|argument"),
+    ({"method": None}, TypeError, r"method: expected a string, found None"),
 ]
 
 
@@ -261,7 +450,8 @@ STREAMED: list[tuple[str, dict[str, Any], Any, str]] = [
     ("restore", {"blob": "of another model"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
     ("restore", {"blob": "of another rate"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
     ("restore", {"blob": "of another dtype"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
-    ("restore", {"blob": None}, TypeError, r"."),
+    ("restore", {"blob": None}, TypeError, r"blob: expected bytes, found <class 'NoneType'>"),
+    ("restore", {"blob": bytearray(8)}, TypeError, r"blob: expected bytes, found <class 'bytearray'>"),
 ]
 
 
@@ -317,7 +507,7 @@ STEPPED: list[tuple[Any, Any, Any, Any, str]] = [
     (np.ones((2, H)), np.ones((2, 3)), None, ValueError, r"state: expected"),
     (np.ones(H), np.float32(0), None, (ValueError, TypeError), r"state|u: expected"),
     (np.ones((2, H)), 2, -1.0, ValueError, r"dt: expected positive numbers, found -1"),
-    (np.ones((2, H)), 2, [1.0, 2.0, 3.0], ValueError, r"(?i)dt|shape|broadcast"),
+    (np.ones((2, H)), 2, [1.0, 2.0, 3.0], ValueError, r"dt: expected a number or shape \(2,\), found \(3,\)"),
 ]
 
 
@@ -331,7 +521,7 @@ def test_steps_that_do_not_fit_are_refused(case: int) -> None:
 
 @pytest.mark.parametrize("batch", [0, -1])
 def test_a_stream_has_at_least_one_batch(batch: int) -> None:
-    with pytest.raises((ValueError, OverflowError), match=r"batch|convert"):
+    with pytest.raises(ValueError, match=rf"batch: expected 1 or more, found {batch}"):
         diagonal().stream(batch)
 
 
@@ -375,9 +565,9 @@ def test_rate_and_dt_must_not_pass_a_pole() -> None:
 
 KERNELS: list[tuple[tuple[Any, ...], Any, str]] = [
     ((1, 10), ValueError, r"layer: expected a number below 1, found 1"),
-    ((-1, 10), (ValueError, OverflowError), r"layer|convert"),
-    ((0, -1), (ValueError, OverflowError), r"length|convert"),
-    ((0, 2.5), TypeError, r"."),
+    ((-1, 10), ValueError, r"layer: expected 0 or more, found -1"),
+    ((0, -1), ValueError, r"length: expected 0 or more, found -1"),
+    ((0, 2.5), TypeError, r"length: expected a whole number, found 2\.5"),
 ]
 
 
@@ -419,7 +609,11 @@ FUNCTIONS: list[tuple[Callable[[], Any], Any, str]] = [
         r"k: expected real numbers, found dtype complex128",
     ),
     (lambda: ssmrt.ops.causal_conv(1.0, np.ones(3)), ValueError, r"u: expected at least one axis"),
-    (lambda: ssmrt.ops.causal_conv(np.ones((2, 5)), np.ones((3, 5))), ValueError, r"(?i)broadcast|shape"),
+    (
+        lambda: ssmrt.ops.causal_conv(np.ones((2, 5)), np.ones((3, 5))),
+        ValueError,
+        r"u and k: expected .* found \(2, 5\) and \(3, 5\)",
+    ),
     (lambda: ssmrt.ops.krylov(np.eye(3), np.ones(2), 4), ValueError, r"A and b: expected .* found \(3, 3\) and \(2,\)"),
     (lambda: ssmrt.ops.krylov(np.eye(2), np.ones(2), -4), ValueError, r"length: expected 0 or more, found -4"),
     (
@@ -513,7 +707,7 @@ for n in (2**50, 2**60, 2**63 - 1):
     for call in (model.stream, lambda n: model.kernel(0, n), lambda n: ssmrt.ops.krylov(np.eye(3), np.ones(3), n)):
         try:
             call(n)
-        except (ValueError, MemoryError, OverflowError):
+        except (ValueError, MemoryError):
             print("refused")
 """
 

@@ -6,16 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ssmrt
-from numpy.typing import NDArray
+from command_line import Run, at_rate, process
 from ssmrt import demo
-from ssmrt.cli import main
 from ssmrt.cli.main import COMMANDS
 from wav_files import wav
 
@@ -23,24 +21,6 @@ GOLDEN = Path(__file__).parent / "golden"
 # Its file says nothing of the norms' place.
 SILENT = GOLDEN / "torch" / "s4d_minimal" / "model.safetensors"
 PRENORM = '{"prenorm": false}'
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.delenv("SSMRT_TRACEBACK", raising=False)
-
-    def call(*argv: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(word) for word in argv])
-        except SystemExit as leaving:
-            # argparse leaves by itself.
-            code = int(leaving.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +38,6 @@ def file(model: ssmrt.Model, tmp_path: Path) -> Path:
     path = tmp_path / "model.ssm.safetensors"
     model.save(path)
     return path
-
-
-def at_rate(samples: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
-    """One second at another rate, by its Fourier series."""
-    spectrum = np.fft.rfft(samples)
-    return np.asarray(np.fft.irfft(spectrum[: rate // 2 + 1], rate) * (rate / len(samples)))
 
 
 # demo
@@ -188,59 +162,30 @@ def test_convert_keeps_every_bit(run: Run, tmp_path: Path, model: ssmrt.Model) -
     assert np.array_equal(ssmrt.load(path)(u), model(u))
 
 
+def test_convert_sets_what_the_training_knew(run: Run, tmp_path: Path, model: ssmrt.Model) -> None:
+    path = tmp_path / "m.ssm.safetensors"
+    labels = [f"class {i}" for i in range(model.d_output)]
+    (tmp_path / "labels.txt").write_text("\n".join(labels) + "\n")
+    for given in (", ".join(labels), tmp_path / "labels.txt"):
+        code, _, err = run("convert", SILENT, path, "--config", PRENORM, "--sample-rate", "8000", "--labels", given)
+        assert (code, err) == (0, "")
+        found = ssmrt.load(path)
+        assert (found.sample_rate, found.labels) == (8000, tuple(labels))
+    # What the file says stays where nothing else is said.
+    assert run("convert", path, tmp_path / "again.ssm.safetensors", "--sample-rate", "16000")[0] == 0
+    found = ssmrt.load(tmp_path / "again.ssm.safetensors")
+    assert (found.sample_rate, found.labels) == (16000, tuple(labels))
+    out = run("info", path)[1]
+    assert "8000 samples a second" in out
+    assert ", ".join(labels) in out
+    known = json.loads(run("info", path, "--json")[1])["model"]
+    assert (known["sample_rate"], known["labels"]) == (8000, labels)
+
+
 def test_config_may_be_a_file(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(PRENORM)
     assert run("convert", SILENT, tmp_path / "m", "--config", path)[0] == 0
-
-
-# run
-
-
-def test_run_answers_as_the_model_does(run: Run, file: Path, tmp_path: Path, model: ssmrt.Model) -> None:
-    u = np.random.default_rng(0).standard_normal((3, 40, 1))
-    np.save(tmp_path / "u.npy", u)
-    y = model(u)
-    assert run("run", file, tmp_path / "u.npy", "-o", tmp_path / "y.npy")[0] == 0
-    assert np.array_equal(np.load(tmp_path / "y.npy"), y)
-    lines = [json.loads(line) for line in run("run", file, tmp_path / "u.npy", "--json")[1].splitlines()]
-    assert [line["sequence"] for line in lines] == [0, 1, 2]
-    np.testing.assert_allclose([line["y"] for line in lines], y, rtol=1e-6)
-    code, table, _ = run("run", file, tmp_path / "u.npy")
-    assert code == 0
-    assert len(table.splitlines()) == 4
-
-
-def test_run_streams_sample_by_sample(run: Run, file: Path, tmp_path: Path, model: ssmrt.Model) -> None:
-    u = np.random.default_rng(0).standard_normal(40).astype(np.float32)
-    np.save(tmp_path / "u.npy", u)
-    assert run("run", file, tmp_path / "u.npy", "--stream", "-o", tmp_path / "y.npy")[0] == 0
-    found = np.load(tmp_path / "y.npy")
-    np.testing.assert_allclose(found, model.stream().push(u.reshape(1, -1, 1))[0], atol=2e-6 * np.abs(found).max())
-    table = run("run", file, tmp_path / "u.npy", "--stream")[1]
-    assert "16 more" in table
-    run("run", file, tmp_path / "u.npy", "--stream", "-o", tmp_path / "y.txt")
-    assert len((tmp_path / "y.txt").read_text().splitlines()) == 41
-    run("run", file, tmp_path / "u.npy", "--stream", "-o", tmp_path / "y.jsonl")
-    assert len((tmp_path / "y.jsonl").read_text().splitlines()) == 40
-
-
-def test_run_hears_a_wav_at_its_own_rate(run: Run, tmp_path: Path, spotter: ssmrt.Model) -> None:
-    file = tmp_path / "spotter.ssm.safetensors"
-    spotter.save(file)
-    clip = demo.clips()[3]
-    (tmp_path / "a.wav").write_bytes(wav(at_rate(clip.samples, 8000), rate=8000))
-    code, out, err = run("run", file, tmp_path / "a.wav", "--trained-at", "16000", "--json")
-    assert code == 0
-    assert demo.WORDS[int(np.argmax(json.loads(out)["y"]))] == clip.word
-    # That modes alias is told in lines of its own.
-    assert all(line.startswith("ssmrt: note: rate=2 ") for line in err.splitlines())
-
-
-def test_run_writes_valid_json_for_what_is_not_finite(run: Run, file: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "u.npy", np.full((4, 1), np.nan))
-    line = run("run", file, tmp_path / "u.npy", "--json")[1]
-    assert set(json.loads(line)["y"]) == {None}
 
 
 # verify, bench, export, plot
@@ -334,7 +279,7 @@ def inputs(folder: Path) -> None:
     np.save(folder / "good.npy", np.zeros((10, 1)))
     (folder / "text").write_text("no model")
     (folder / "short.npy").write_bytes((folder / "good.npy").read_bytes()[:-8])
-    (folder / "float.wav").write_bytes(wav(np.zeros(100), 32, tag=3))
+    (folder / "adpcm.wav").write_bytes(wav(np.zeros(100), tag=2))
     (folder / "short.wav").write_bytes(wav(np.zeros(100))[:-10])
     (folder / "config.json").write_text("[]")
 
@@ -343,7 +288,7 @@ FAILURES = [
     "",
     "nonsense",
     "run",
-    "demo --wav float.wav",
+    "demo --wav adpcm.wav",
     "demo --wav short.wav",
     "demo --wav text",
     "demo --wav missing.wav",
@@ -365,7 +310,7 @@ FAILURES = [
     "run MODEL short.npy",
     "run MODEL missing.npy",
     "run MODEL text",
-    "run MODEL float.wav",
+    "run MODEL adpcm.wav",
     "run MODEL good.npy --rate 0",
     "run MODEL good.npy --rate nan",
     "run MODEL good.npy --rate fast",
@@ -376,6 +321,12 @@ FAILURES = [
     "convert SILENT out",
     "convert MODEL missing/out",
     "convert MODEL .",
+    "convert MODEL out --labels a,b",
+    "convert MODEL out --labels missing.txt",
+    "convert MODEL out --labels ,",
+    "convert MODEL out --sample-rate 0",
+    "convert MODEL out --sample-rate nan",
+    "convert MODEL out --sample-rate fast",
     "verify text",
     "verify MODEL --onnx missing.onnx",
     "verify MODEL --onnx text",
@@ -454,12 +405,6 @@ def test_every_command_has_help(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
     assert out.startswith(f"usage: ssmrt {command}")
-
-
-def process(*argv: object, **env: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **env}
-    command = [sys.executable, "-m", "ssmrt", *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
 
 def test_the_process_fails_as_the_function_does(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from export_documents import (
     classifier,
     dense,
     diagonal,
+    discrete_dense,
     document,
     dplr,
     inputs,
@@ -87,7 +88,7 @@ def test_batch_is_single_streams(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", [0.5, 2.0])
 @pytest.mark.parametrize(
     "model",
-    [diagonal(), diagonal(kernel_length=8), dplr(), dense(), mimo(), selective()],
+    [diagonal(), diagonal(kernel_length=8), dplr(), dense(), dense(disc="zoh"), mimo(), selective()],
     ids=lambda v: type(v).__name__ if not isinstance(v, float) else None,
 )
 def test_rate_is_baked_in(model: Any, rate: float, tmp_path: Path) -> None:
@@ -264,6 +265,7 @@ BIDIRECTIONAL = diagonal(C_reverse=diagonal().C, name="layers.3.kernel")
         (document(diagonal(disc="dss")), {}, "'ssm'.*'dss' depends on the whole sequence"),
         (document(selective()), {"mode": "chunk", "chunk": 4}, "'ssm'.*mode=\"step\""),
         (document(mimo(discrete=True)), {"rate": 2.0}, "'ssm' is discrete-time.*rate=1"),
+        (document(discrete_dense()), {"rate": 2.0}, "'ssm' is discrete-time.*rate=1"),
         (document(diagonal(disc="euler", dt=np.full(6, 0.01))), {"rate": 50.0}, "'ssm' is unstable at rate=50"),
         (document(linear(6, 6, name="a.b"), linear(6, 6, name="a/b")), {}, r"'a\.b' and 'a/b'.*rename"),
         (document(linear(5, 6, name="wide")), {}, "'wide'.*expected 5 channels, found 6"),
@@ -273,14 +275,18 @@ BIDIRECTIONAL = diagonal(C_reverse=diagonal().C, name="layers.3.kernel")
         (document(norm(eps=float("nan"))), {}, "'norm'.*not finite"),
         (document(linear(6, 6)), {"mode": "scan"}, "mode: expected 'step' or 'chunk'"),
         (document(linear(6, 6)), {"mode": "chunk"}, "chunk: mode='chunk' needs"),
-        (document(linear(6, 6)), {"mode": "chunk", "chunk": 0}, "chunk: mode='chunk' needs"),
+        (document(linear(6, 6)), {"mode": "chunk", "chunk": 0}, "chunk: expected 1 or more"),
         (document(linear(6, 6)), {"chunk": 4}, "no meaning in mode='step'"),
         (document(linear(6, 6)), {"batch": 0}, "batch: expected"),
         (document(linear(6, 6)), {"rate": -1.0}, "rate: expected"),
         (document(linear(6, 6)), {"rate": float("nan")}, "rate: expected"),
+        (document(linear(6, 6)), {"rate": "2"}, "rate: expected a number, found '2'"),
+        (document(linear(6, 6)), {"rate": True}, "rate: expected a number, found True"),
+        (document(linear(6, 6)), {"batch": 10**30}, "batch: expected .* at most, found"),
+        (document(linear(6, 6)), {"layout": ["planes"]}, "layout: expected a string, found"),
         (document(linear(6, 6)), {"opset": 12}, "opset: expected 13 to 20, found 12"),
         (document(linear(6, 6)), {"opset": 21}, "opset: expected 13 to 20, found 21"),
-        (document(linear(6, 6)), {"layout": "rows"}, "layout: expected one of"),
+        (document(linear(6, 6)), {"layout": "rows"}, "layout: expected 'planes' or 'blocks'"),
         (document(linear(6, 6)), {"quantize": "int4"}, "quantize: expected None or 'int8'"),
         (document(linear(6, 6)), {"calibration": np.zeros((3, 6))}, "only quantize='int8'"),
         (document(norm()), {"quantize": "int8"}, "no mixing layer"),
@@ -359,6 +365,9 @@ def test_onnx_stream_refuses_what_does_not_fit_and_keeps_its_state(tmp_path: Pat
         stream.step(np.zeros((1, 2), complex))
     with pytest.raises(ValueError, match="out: expected shape"):
         OnnxStream(tmp_path / "step.onnx").push(u, out=np.empty((1, 20, 5)))
+    for wrong in (np.empty((1, 10, 5)), np.broadcast_to(0.0, (1, 10, 4)), [0.0]):
+        with pytest.raises((TypeError, ValueError), match="out: expected"):
+            stream.push(u[:, 10:], out=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="mask: expected bool"):
         stream.reset(np.zeros(1))
     out = np.empty((1, 10, 4))
@@ -394,3 +403,6 @@ def test_onnx_stream_refuses_other_graphs(tmp_path: Path) -> None:
         OnnxStream(path)
     with pytest.raises(FileNotFoundError, match="expected an ONNX file"):
         OnnxStream(tmp_path / "none.onnx")
+    for said, message in (((3,), "path: expected a path, found 3"), ((path, True), "threads: expected a whole number")):
+        with pytest.raises(TypeError, match=message):
+            OnnxStream(said[0], threads=said[-1])  # type: ignore[arg-type]

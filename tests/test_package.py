@@ -1,4 +1,4 @@
-"""The package: what it brings, what it does not import, and that the README's code runs."""
+"""The package: what it brings, and what it does not import."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import importlib
 import importlib.metadata
 import os
 import re
-import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from types import FunctionType
 
-import numpy as np
 import pytest
 import ssmrt
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 PUBLIC = [
     *("load", "Model", "Stream", "Document", "verify", "export_onnx", "OnnxStream"),
-    *("diagonal", "dplr", "dense", "discretize", "hippo", "ops"),
+    *("diagonal", "dplr", "dense", "selective", "nn", "discretize", "hippo", "ops"),
     *("SsmrtError", "CheckpointError", "ConfigRequired", "UnsupportedError", "NotStreamable", "ExportError"),
 ]
 
@@ -72,24 +68,3 @@ def test_the_wheel_needs_numpy_alone() -> None:
 @pytest.mark.parametrize("file", ["py.typed", "_native.pyi", "data/spotter.ssm.safetensors", "data/clips.npz"])
 def test_the_package_holds_its_data(file: str) -> None:
     assert (Path(ssmrt.__file__).parent / file).is_file()
-
-
-def test_the_readmes_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime", reason="needs ssmrt[onnx]")
-    (code,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
-    shutil.copy(
-        ROOT / "tests" / "golden" / "torch" / "s4d_minimal" / "checkpoint_dataparallel.pt", tmp_path / "model.pth"
-    )
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    with warnings.catch_warnings():
-        # Half the rate aliases, as it says.
-        warnings.filterwarnings("ignore", message="rate=2", category=UserWarning)
-        np.random.seed(0)
-        exec(compile(code, "README.md", "exec"), names)
-    assert (tmp_path / "model.ssm.safetensors").is_file()
-
-
-def test_the_readme_links_to_what_is_there() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
-        assert (ROOT / target).exists(), target

@@ -6,16 +6,19 @@ import contextlib
 import io
 import json
 import pickle
+import re
 import struct
 import time
 import tracemalloc
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ssmrt
 import torch_files as tf
 from cases import Case, cases
 from hypothesis import given, settings
@@ -23,6 +26,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from ssmrt import readers
+from ssmrt.document import to_bytes
 from ssmrt.errors import CheckpointError
 from ssmrt.readers import safetensors
 from torch_files import Call, Global, New, Raw
@@ -548,6 +552,55 @@ def test_safetensors_keeps_dtypes_and_metadata() -> None:
         for code, array in arrays.items():
             np.testing.assert_array_equal(tensors[code], array, strict=True)
             assert tensors[code].flags.aligned
+
+
+HEADERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "compact": lambda header: json.dumps(header, separators=(",", ":")),
+    "indented": lambda header: json.dumps(header, indent=2),
+    "metadata last": lambda header: json.dumps(dict(reversed(header.items()))),
+    "other metadata first": lambda header: json.dumps(
+        {**header, "__metadata__": {"format": "pt", **header["__metadata__"]}}
+    ),
+}
+
+
+@pytest.mark.parametrize("written", HEADERS)
+def test_ssmrts_own_format_is_known_by_its_header(written: str, tmp_path: Path) -> None:
+    """Whoever wrote the JSON, and whatever the file is called."""
+    model = ssmrt.diagonal([[-1 + 1j]], [[1.0]], [[1.0]], [1.0], 0.1)
+    data = to_bytes(model.document)
+    size = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
+    u = np.ones((1, 5, 1))
+    for name in ("model", "model.bin", "model.safetensors", "model.ssm.safetensors"):
+        path = tmp_path / name
+        path.write_bytes(safetensors_bytes(HEADERS[written](header), body))
+        np.testing.assert_array_equal(ssmrt.load(path)(u), model(u))
+
+
+OWN = '{"__metadata__": {"ssmrt": "{}"}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack("<Q", 2**63) + OWN.encode() + b"}",
+        struct.pack("<Q", 90_000_000) + OWN.encode() + b"}",
+        safetensors_bytes(OWN, b""),
+        safetensors_bytes(OWN + ', "a": ' + "[" * 100_000, b""),
+        safetensors_bytes(OWN + ', "__metadata__": {"ssmrt": "{}"}}', b""),
+        safetensors_bytes('{"__metadata__": "ssmrt"}', b""),
+        safetensors_bytes('{"__metadata__": ["ssmrt"]}', b""),
+        safetensors_bytes('{"__metadata__": {"ssmrt": 1}}', b""),
+        safetensors_bytes('{"__metadata__": {"ssmrt": "\\ud800"}}', b""),
+        safetensors_bytes(OWN + "}", b""),
+    ],
+)
+def test_a_header_that_only_claims_to_be_ssmrts_is_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(data)
+    with pytest.raises(ssmrt.CheckpointError, match=re.escape(str(path))):
+        ssmrt.load(path)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -327,3 +330,40 @@ def deep() -> Document:
         layer = Diagonal(C, g.standard_normal((1, h)), g.uniform(1e-3, 0.1, h), A, B, kernel_length=cut)
         nodes += [Residual(Sequential((layer, Activation("gelu")))), Norm("layer", np.ones(h), np.zeros(h))]
     return Document(Sequential((*nodes, Linear(g.standard_normal((2, h)), None))), 1, 2)
+
+
+@pytest.mark.parametrize("call", ["Model.step", "Stream.step", "Stream.push", "Model.forward"])
+def test_other_threads_of_python_run_meanwhile(call: str) -> None:
+    """The interpreter's lock is released around all that takes long."""
+    g = np.random.default_rng(0)
+    layers = [Linear(g.standard_normal((512, 512), np.float32) / 30) for _ in range(4)]
+    model = Model(Document(Sequential(tuple(layers)), 512, 512))
+    u, state, stream = np.ones((600, 1, 512), np.float32), model.default_state(600), model.stream(600)
+    run: Callable[[], Any] = {
+        "Model.step": lambda: model.step(u[:, 0], state),
+        "Stream.step": lambda: stream.step(u[:, 0]),
+        "Stream.push": lambda: stream.push(u),
+        "Model.forward": lambda: model(u),
+    }[call]
+    times, over = [0.0], threading.Event()
+
+    def tick() -> None:
+        while not over.is_set():
+            times.append(time.perf_counter())
+            time.sleep(0)
+
+    def meanwhile() -> bool:
+        """Whether the other thread ran in the midst of the call, and not only before or after it."""
+        start = time.perf_counter()
+        run()
+        end = time.perf_counter()
+        # NumPy lets go of the lock for a moment when it makes the arrays, and Python may when the call is over.
+        return any(start + (end - start) * 0.3 < t < end - (end - start) * 0.1 for t in times)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        assert sum(meanwhile() for _ in range(20)) > 12
+    finally:
+        over.set()
+        thread.join()

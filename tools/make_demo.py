@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from ssmrt.demo import RATE, WORDS
 from ssmrt.document import to_bytes
 from ssmrt.load import read_document
 
@@ -27,7 +28,8 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     # Upstream's example normalises after its layers, which the file does not say.
     document = read_document(folder / "kws_s4d.pth", config={"prenorm": False})
-    document = replace(document, meta={"arch": document.meta["arch"], "source": "kws_s4d.pth"})
+    meta = {"arch": document.meta["arch"], "source": "kws_s4d.pth"}
+    document = replace(document, meta=meta, sample_rate=RATE, labels=WORDS)
     DATA.joinpath("spotter.ssm.safetensors").write_bytes(to_bytes(document))
     with np.load(folder / "test_clips.npz") as clips:
         labels = clips["labels"][:CLIPS].astype(np.int8)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from . import nn as nn
 from . import ops as ops
 from ._native import Stream as Stream
 from .document import Document as Document
@@ -14,6 +15,7 @@ from .errors import UnsupportedError as UnsupportedError
 from .layers import dense as dense
 from .layers import diagonal as diagonal
 from .layers import dplr as dplr
+from .layers import selective as selective
 from .load import load as load
 from .model import Model as Model
 from .ops import discretize as discretize

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +45,10 @@ Function = Literal[
     "log_softmax",
 ]
 Discretization = Literal["zoh", "bilinear", "euler", "backward_euler", "gbt", "discrete", "dss"]
+
+
+# Of a field that files have not always had. Where it has its default it is left out, and files keep their bytes.
+_YOUNG = {"young": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +136,7 @@ class StateSpace(Node):
 
     C: Array  # complex128 (float64 for Dense) (M, H, N)
     D: Array  # float64 (M, H)
-    dt: Array | None  # float64 (H,); Diagonal also (H, N), and None where disc is "discrete"
+    dt: Array | None  # float64 (H,), None where disc is "discrete"; Diagonal also (H, N)
     C_reverse: Array | None = field(default=None, kw_only=True)  # as C
     kernel_length: int | None = field(default=None, kw_only=True)
     head_major: bool = field(default=False, kw_only=True)
@@ -173,11 +178,15 @@ class Dplr(StateSpace):
 
 @dataclass(frozen=True, eq=False)
 class Dense(StateSpace):
-    """LSSL (Gu et al. 2021b): a full real matrix, generalised bilinear transform with ``alpha``."""
+    """LSSL (Gu et al. 2021b): a full real matrix.
+
+    disc "gbt", the generalised bilinear transform with ``alpha``; "zoh"; or "discrete": A and B as they stand.
+    """
 
     A: Array  # float64 (S, N, N)
     B: Array  # float64 (S, N)
     alpha: float = 0.5
+    disc: Discretization = field(default="gbt", kw_only=True, metadata=_YOUNG)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,12 +253,33 @@ class Gate(Node):
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """A whole model. ``meta`` says where it came from (``arch``, ``source``, ...): strings, never needed to run."""
+    """A whole model. ``meta`` says where it came from (``arch``, ``source``, ...): strings, never needed to run.
+
+    ``sample_rate`` is the number of samples a second of its training, ``labels`` names its outputs, each once.
+    Raises ValueError where they cannot be that.
+    """
 
     root: Node
     d_input: int  # of one sample; 1 for tokens
     d_output: int
     meta: Mapping[str, str] = field(default_factory=dict)
+    sample_rate: float | None = None
+    labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can have."""
+        rate, labels = self.sample_rate, self.labels
+        # A bool is an int.
+        number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if rate is not None and not (number and 0 < rate <= sys.float_info.max):
+            raise ValueError(f"sample_rate: expected a positive number of samples a second, found {rate!r}")
+        if labels is None:
+            return
+        names = isinstance(labels, tuple) and all(isinstance(label, str) and label for label in labels)
+        if not names or len(set(labels)) < len(labels):
+            raise ValueError(f"labels: expected names, none empty and none twice, found {labels!r}")
+        if len(labels) != self.d_output:
+            raise ValueError(f"labels: expected {self.d_output}, one an output, found {len(labels)}: {labels!r}")
 
     @property
     def tokens(self) -> bool:
@@ -302,7 +332,7 @@ def branches(node: Node) -> Iterator[Node]:
 
 
 _SAFE_DTYPE = {"float32": "F32", "float64": "F64"}
-_METADATA_KEY = "ssmrt"
+METADATA_KEY = "ssmrt"
 _KIND_KEY = "node"  # not "kind": Norm has a field of that name
 
 
@@ -312,7 +342,8 @@ def to_bytes(document: Document) -> bytes:
 
     def pack(value: Any, path: str) -> Any:
         if isinstance(value, Node):
-            inner = {f.name: pack(getattr(value, f.name), f"{path}.{f.name}") for f in fields(value)}
+            held = {f.name: getattr(value, f.name) for f in fields(value) if not _is_silent(f, value)}
+            inner = {name: pack(item, f"{path}.{name}") for name, item in held.items()}
             return {_KIND_KEY: KIND_OF[type(value)], **inner}
         if isinstance(value, tuple):
             return [pack(item, f"{path}.{i}") for i, item in enumerate(value)]
@@ -333,7 +364,11 @@ def to_bytes(document: Document) -> bytes:
         "meta": dict(document.meta),
         "root": pack(document.root, "root"),
     }
-    header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: json.dumps(tree)}}
+    if document.sample_rate is not None:
+        tree["sample_rate"] = document.sample_rate
+    if document.labels is not None:
+        tree["labels"] = list(document.labels)
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: json.dumps(tree)}}
     offset = 0
     for path, array in tensors.items():
         header[path] = {
@@ -347,6 +382,10 @@ def to_bytes(document: Document) -> bytes:
     return struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in tensors.values())
 
 
+def _is_silent(f: Field[Any], node: Node) -> bool:
+    return bool(f.metadata) and getattr(node, f.name) == f.default
+
+
 def from_bytes(data: bytes, source: str) -> Document:
     """The Document in a buffer that `to_bytes` wrote.
 
@@ -354,7 +393,7 @@ def from_bytes(data: bytes, source: str) -> Document:
     What the numbers mean is checked by the engine, which refuses a Document that cannot run.
     """
     metadata, tensors = safetensors.parse(data, source)
-    if _METADATA_KEY not in metadata:
+    if METADATA_KEY not in metadata:
         raise CheckpointError(f"{source}: expected ssmrt's own format, found a safetensors file without its header")
 
     def unpack(value: Any, depth: int) -> Any:
@@ -383,13 +422,21 @@ def from_bytes(data: bytes, source: str) -> Document:
         return tensors[value["real"]]
 
     try:
-        tree = json.loads(metadata[_METADATA_KEY])
+        tree = json.loads(metadata[METADATA_KEY])
         if tree["version"] != VERSION:
             raise CheckpointError(
                 f"{source}: expected format version {VERSION}, found {tree['version']!r}; install a newer ssmrt"
             )
         root = unpack(tree["root"], 0)
-        document = Document(root, int(tree["d_input"]), int(tree["d_output"]), dict(tree["meta"]))
+        labels = tree.get("labels")
+        document = Document(
+            root,
+            int(tree["d_input"]),
+            int(tree["d_output"]),
+            dict(tree["meta"]),
+            tree.get("sample_rate"),
+            tuple(labels) if isinstance(labels, list) else labels,
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{source}: the model's tree is damaged: {error!r}") from None
     if not isinstance(root, Node):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import families, readers
-from .document import Document, from_bytes
+from . import checks, families, readers
+from .document import METADATA_KEY, Document, from_bytes
 from .errors import CheckpointError
 from .model import Dtype, Model
+from .readers import safetensors
 
 OWN_SUFFIX = ".ssm.safetensors"
 
@@ -47,6 +49,8 @@ def load(
         A fact that changes the result is neither in the file nor in ``config``.
     UnsupportedError
         The model holds something that ssmrt does not run.
+    TypeError, ValueError
+        An argument is of another kind or out of range.
     """
     return Model(read_document(path, config=config, arch=arch, step=step), dtype)
 
@@ -59,24 +63,27 @@ def read_document(
     step: int | None = None,
 ) -> Document:
     """As `load`, up to the Document."""
-    path = Path(path)
+    path, config = checks.path("path", path), _config(config)
+    if arch is not None:
+        arch = checks.text("arch", arch)
+    if step is not None:
+        step = checks.whole("step", step)
     if path.name.endswith(OWN_SUFFIX) or is_own(path):
         return from_bytes(path.read_bytes(), str(path))
     checkpoint = readers.read(path, step=step)
-    return families.build(checkpoint, config=_config(config), arch=arch)
+    return families.build(checkpoint, config=config, arch=arch)
 
 
 def is_own(path: Path) -> bool:
-    """Whether a safetensors file carries ssmrt's tree in its header's first bytes."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(40)[8:].startswith(b'{"__metadata__": {"ssmrt"')
+    """Whether a file is a safetensors file with ssmrt's tree in its header, whatever its name."""
+    return path.is_file() and METADATA_KEY in safetensors.metadata(path)
 
 
 def _config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
     if config is None or isinstance(config, Mapping):
         return config
+    if not isinstance(config, str | os.PathLike):
+        raise TypeError(f"config: expected a mapping or the path of a JSON file, found {checks.found(config)}")
     try:
         value = json.loads(Path(config).read_text())
     except (OSError, ValueError) as error:

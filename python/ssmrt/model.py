@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _native
+from . import _native, checks
 from ._native import Stream
 from .document import KIND_OF, Array, Diagonal, DiagonalMimo, Document, Dplr, Node, branches, from_bytes, to_bytes, walk
 from .errors import NotStreamable
@@ -28,23 +28,25 @@ _RATES_KEPT = 4
 class Model:
     """A trained model, ready to run. Immutable; threads may share it.
 
-    Made by `ssmrt.load` and by `ssmrt.diagonal`, `ssmrt.dplr`, `ssmrt.dense`.
+    Made by `ssmrt.load`, by `ssmrt.nn.model`, and by `ssmrt.diagonal`, `ssmrt.dplr`, `ssmrt.dense`, `ssmrt.selective`.
     """
 
     def __init__(self, document: Document, dtype: Dtype = "float32"):
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype: expected 'float32' or 'float64', found {dtype!r}")
+        checks.instance("document", document, Document, "a Document")
+        checks.word("dtype", dtype, ("float32", "float64"))
         self._document = document
         self._dtype = dtype
         self._bytes = to_bytes(document)
+        # LEAD: the engine takes self._bytes as they are, once it knows sample_rate and labels.
+        self._plain = to_bytes(replace(document, sample_rate=None, labels=None))
         self._plans: dict[float, _native.Plan] = {}
         self._plan(1.0)
 
     def _plan(self, rate: float) -> _native.Plan:
+        rate = checks.positive("rate", rate)
         plan = self._plans.get(rate)
         if plan is None:
-            rate = float(rate)
-            plan = _native.Plan(self._bytes, self._dtype, rate)
+            plan = _native.Plan(self._plain, self._dtype, rate)
             if rate > 1.0:
                 self._warn_of_aliases(rate)
             if len(self._plans) >= _RATES_KEPT:
@@ -80,6 +82,16 @@ class Model:
     def d_output(self) -> int:
         """Numbers an answer."""
         return self._plans[1.0].d_output
+
+    @property
+    def sample_rate(self) -> float | None:
+        """Samples a second in training; None where the file does not say."""
+        return self._document.sample_rate
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """What each output stands for; None where the file does not say."""
+        return self._document.labels
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -138,8 +150,8 @@ class Model:
         Parameters
         ----------
         u
-            (batch, length, d_input) or (length, d_input), any float dtype, or integer tokens (batch, length)
-            or (length,).
+            (batch, length, d_input) or (length, d_input), any float dtype; (length,) where d_input is 1;
+            or integer tokens (batch, length) or (length,).
         state
             Where to go on from; shape ``default_state(batch)``. None: zero.
         rate
@@ -186,30 +198,33 @@ class Model:
         resets: ArrayLike | None,
         method: Method,
     ) -> tuple[NDArray[Any], State]:
-        samples = np.asarray(u)
+        samples = checks.array("u", u)
         plan = self._plan(rate)
+        if samples.ndim == 1 and plan.d_input == 1 and not self._document.tokens:
+            samples = samples[:, None]
         # One axis less than a batch has is one sequence; tokens may have a last axis of one.
         alone = samples.ndim == (1 if self._document.tokens else 2)
         if alone:
             samples = samples[None]
         time = samples.shape[:2]
         if state is not None:
-            state = np.asarray(state)
+            state = checks.array("state", state)
             if alone and state.shape == (plan.state_size,):
                 state = state[None]
         y, after = plan.forward(
             samples,
             state,
-            dt=_per_sample(dt, time),
-            lengths=None if lengths is None else np.atleast_1d(lengths),
-            resets=_per_sample(resets, time),
-            method=method,
+            dt=_per_sample("dt", dt, time),
+            lengths=None if lengths is None else np.atleast_1d(checks.array("lengths", lengths)),
+            resets=_per_sample("resets", resets, time),
+            method=checks.text("method", method),
         )
         return (y[0], after[0]) if alone else (y, after)
 
     def default_state(self, *batch_shape: int) -> State:
         """The state before the first sample: zeros (*batch_shape, state_size)."""
-        return np.zeros((*batch_shape, self.state_size), self._dtype)
+        sizes = [checks.whole("batch_shape", size) for size in batch_shape]
+        return np.zeros((*sizes, self.state_size), self._dtype)
 
     def step(self, u: ArrayLike, state: State, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], State]:
         """Answer one sample.
@@ -217,7 +232,7 @@ class Model:
         Parameters
         ----------
         u
-            (*batch_shape, d_input), any float dtype, or integer tokens (*batch_shape).
+            (*batch_shape, d_input), any float dtype; (*batch_shape) where d_input is 1, or integer tokens.
         state
             (*batch_shape, state_size): `default_state`'s, or what the step before returned. Left as it is.
         dt
@@ -235,18 +250,21 @@ class Model:
             A shape or a dtype does not fit.
         """
         plan = self._plans[1.0]
-        samples = np.asarray(u)
-        state = np.asarray(state)
+        samples = checks.array("u", u)
+        state = checks.array("state", state)
         batch = state.shape[:-1]
-        wanted = (batch, (*batch, 1)) if self._document.tokens else ((*batch, plan.d_input),)
-        if samples.shape not in wanted:
-            raise ValueError(
-                f"u: expected shape {wanted[0]} with a state of shape {state.shape}, found {samples.shape}"
-            )
+        # A last axis of one may be left out: tokens have none.
+        if samples.shape != (*batch, plan.d_input) and not (plan.d_input == 1 and samples.shape == batch):
+            wanted = batch if self._document.tokens else (*batch, plan.d_input)
+            raise ValueError(f"u: expected shape {wanted} with a state of shape {state.shape}, found {samples.shape}")
         n = math.prod(batch)
         flat = samples.reshape(n) if self._document.tokens else samples.reshape(n, plan.d_input)
         if dt is not None:
-            dt = np.broadcast_to(np.asarray(dt, np.float64), batch).reshape(n)
+            steps = checks.reals("dt", dt)
+            try:
+                dt = np.broadcast_to(steps, batch).reshape(n)
+            except ValueError:
+                raise ValueError(f"dt: expected a number or shape {batch}, found {steps.shape}") from None
         y, after = plan.step(flat, state.reshape(n, -1), dt=dt)
         return y.reshape(*batch, plan.d_output), after.reshape(state.shape)
 
@@ -257,20 +275,30 @@ class Model:
         ------
         NotStreamable
             The model is not causal.
+        ValueError, TypeError
+            ``batch`` is no number of streams, or ``rate`` no positive number.
         """
-        return self._plan(rate).stream(batch)
+        return self._plan(rate).stream(checks.whole("batch", batch, 1))
 
     def kernel(self, layer: int, length: int, *, rate: float = 1.0) -> NDArray[np.float64]:
         """The convolution kernel (channels, d_model, length) float64 of state-space layer number ``layer``.
 
         Without the direct path D. A bidirectional layer has its backward kernels after the forward ones; a
         layer of many inputs and outputs (S5, LRU) has (d_output, d_input, length).
+
+        Raises
+        ------
+        UnsupportedError
+            The layer's kernel depends on its input.
+        ValueError, TypeError
+            There is no such layer, ``length`` is no number of samples, or ``rate`` no positive number.
         """
-        return _native.kernel(self._bytes, layer, length, float(rate))
+        layer, length = checks.whole("layer", layer), checks.whole("length", length)
+        return _native.kernel(self._plain, layer, length, checks.positive("rate", rate))
 
     def save(self, path: str | Path) -> None:
         """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read."""
-        Path(path).write_bytes(self._bytes)
+        checks.path("path", path).write_bytes(self._bytes)
 
     def summary(self) -> str:
         """A table, one row a layer."""
@@ -303,11 +331,11 @@ def _imag(node: Diagonal | Dplr | DiagonalMimo) -> Array:
     return imag
 
 
-def _per_sample(value: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
+def _per_sample(name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
     """One value a sample for every sequence: (length,) serves them all."""
     if value is None:
         return None
-    array = np.asarray(value)
+    array = checks.array(name, value)
     return np.broadcast_to(array, shape) if array.shape == shape[1:] else array
 
 

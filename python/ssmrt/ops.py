@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _native
+from . import _native, checks
 
 Float = NDArray[np.float64]
 
@@ -38,17 +38,18 @@ def discretize(
 
     Raises
     ------
-    ValueError
-        Shapes that do not fit, numbers that are not finite, dt that is not positive, alpha outside [0, 1].
+    ValueError, TypeError
+        Shapes that do not fit, numbers that are not finite or not real, dt that is not positive, alpha outside [0, 1].
     """
-    column = np.asarray(B, dtype=np.float64)
-    a, b = _native.discretize(np.asarray(A), column.reshape(-1), float(dt), method, float(alpha))
+    matrix, column = checks.reals("A", A), checks.reals("B", B)
+    step, part = checks.number("dt", dt), checks.number("alpha", alpha)
+    a, b = _native.discretize(matrix, column.reshape(-1), step, checks.text("method", method), part)
     return a, b.reshape(column.shape)
 
 
 def hippo(measure: Literal["legs", "legt", "lagt", "fourier"], N: int) -> tuple[Float, Float]:
     """The HiPPO system (A (N, N), B (N,)) of a measure (Gu et al. 2020), as upstream's S4 has it."""
-    return _native.hippo(measure, N)
+    return _native.hippo(checks.text("measure", measure), checks.whole("N", N))
 
 
 def causal_conv(u: ArrayLike, k: ArrayLike) -> Float:
@@ -57,19 +58,17 @@ def causal_conv(u: ArrayLike, k: ArrayLike) -> Float:
     ``u`` (..., L) and ``k`` (..., K) broadcast; a kernel longer than the input is cut, a shorter one padded.
     Returns (..., L).
     """
-    signal, kernel = np.asarray(u), np.asarray(k)
+    signal, kernel = checks.reals("u", u), checks.reals("k", k)
     for name, array in (("u", signal), ("k", kernel)):
-        if array.dtype.kind not in "fiu":
-            raise TypeError(f"{name}: expected real numbers, found dtype {array.dtype}")
         if array.ndim == 0:
             raise ValueError(f"{name}: expected at least one axis, found none")
     length = signal.shape[-1]
     padding = [(0, 0)] * (kernel.ndim - 1) + [(0, max(length - kernel.shape[-1], 0))]
     kernel = np.pad(kernel[..., :length], padding)
-    shape = np.broadcast_shapes(signal.shape, kernel.shape)
+    shape = _broadcast("u and k", signal.shape, kernel.shape)
     if 0 in shape:
         return np.zeros(shape)
-    rows = [np.broadcast_to(a, shape).reshape(-1, length).astype(np.float64) for a in (signal, kernel)]
+    rows = [np.broadcast_to(a, shape).reshape(-1, length) for a in (signal, kernel)]
     return _native.causal_conv(*rows).reshape(shape)
 
 
@@ -78,13 +77,19 @@ def krylov(A: ArrayLike, b: ArrayLike, length: int) -> Float:
 
     ``A`` is real (..., N, N) and ``b`` (..., N); leading axes broadcast.
     """
-    matrix, vector = np.asarray(A), np.asarray(b)
-    if length < 0:
-        raise ValueError(f"length: expected 0 or more, found {length}")
+    matrix, vector, length = checks.reals("A", A), checks.reals("b", b), checks.whole("length", length)
     if matrix.ndim < 2 or vector.ndim < 1 or matrix.shape[-2:] != (vector.shape[-1],) * 2:
         raise ValueError(f"A and b: expected (..., N, N) and (..., N), found {matrix.shape} and {vector.shape}")
     n = vector.shape[-1]
-    lead = np.broadcast_shapes(matrix.shape[:-2], vector.shape[:-1])
+    lead = _broadcast("A and b", matrix.shape[:-2], vector.shape[:-1])
     a = np.broadcast_to(matrix, (*lead, n, n)).reshape(-1, n, n)
     start = np.broadcast_to(vector, (*lead, n)).reshape(-1, n)
     return _native.krylov(a, start, length).reshape(*lead, n, length)
+
+
+def _broadcast(names: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        found = " and ".join(map(str, shapes))
+        raise ValueError(f"{names}: expected axes that broadcast, found {found}") from None

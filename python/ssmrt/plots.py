@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import checks
 from .document import Dense, Diagonal, DiagonalMimo, Dplr, Node, StateSpace, walk
 from .errors import UnsupportedError
 from .model import Model
@@ -25,8 +26,13 @@ def figure(model: Model, length: int = 1024, *, layer: int | None = None) -> Fig
     """Draw each state-space layer: its kernels, one line a channel, and its discrete poles in the unit circle.
 
     ``layer`` draws one of them alone. Raises `UnsupportedError` where the model has none with fixed poles,
-    ValueError where ``layer`` is none of its, ImportError where matplotlib is missing.
+    ValueError where ``layer`` is none of its, TypeError where an argument is of another kind, ImportError where
+    matplotlib is missing.
     """
+    checks.instance("model", model, Model, "a model")
+    length = checks.whole("length", length, 1)
+    if layer is not None:
+        layer = checks.whole("layer", layer)
     try:
         # Not pyplot: that would choose a window system.
         from matplotlib.figure import Figure
@@ -35,7 +41,7 @@ def figure(model: Model, length: int = 1024, *, layer: int | None = None) -> Fig
     nodes = [node for node in walk(model.document.root) if isinstance(node, StateSpace | DiagonalMimo)]
     if not nodes:
         raise UnsupportedError("the model has no state-space layer with fixed poles to draw")
-    if layer is not None and not 0 <= layer < len(nodes):
+    if layer is not None and layer >= len(nodes):
         raise ValueError(f"layer: expected 0 to {len(nodes) - 1}, found {layer}")
     chosen = range(len(nodes)) if layer is None else [layer]
     made = Figure(figsize=(10, 3 * len(chosen)), layout="constrained")
@@ -74,7 +80,7 @@ def poles(node: Node) -> Poles:
         return _discrete(node.A[channels % len(node.A)], step, node.disc, node.alpha).ravel()
     if isinstance(node, Dense):
         values = np.linalg.eigvals(node.A)[channels % len(node.A)]
-        return _discrete(values, step, "gbt", node.alpha).ravel()
+        return _discrete(values, step, node.disc, node.alpha).ravel()
     return _discrete(np.linalg.eigvals(_full(node))[channels % len(node.A)], step, "bilinear", 0.5).ravel()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import checks
 from . import document as doc
 from .errors import UnsupportedError
 from .model import Method, Model
@@ -94,13 +95,16 @@ def verify(
     ExportError
         ``onnx`` is no graph of ssmrt's. ImportError: ONNX Runtime is missing.
     ValueError, TypeError
-        ``u`` does not fit the model, or the graph does not.
+        ``u`` does not fit the model, or the graph does not; ``model`` is none.
     """
-    u = _noise(model.document) if u is None else np.asarray(u)
-    checks = list(_checks(model, u))
+    checks.instance("model", model, Model, "a model")
     if onnx is not None:
-        checks.append(_onnx(model, onnx, u))
-    return Verification(tuple(checks), tuple(_layers(model, u)) if layers else ())
+        onnx = checks.path("onnx", onnx)
+    u = _noise(model.document) if u is None else checks.array("u", u)
+    compared = list(_checks(model, u))
+    if onnx is not None:
+        compared.append(_onnx(model, onnx, u))
+    return Verification(tuple(compared), tuple(_layers(model, u)) if layers else ())
 
 
 def _checks(model: Model, u: Array) -> Iterator[Check]:

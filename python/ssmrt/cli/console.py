@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -32,6 +34,25 @@ class Console:
         else:
             text = "".join(part if isinstance(part, str) else part[0] for part in parts)
             print(printable(text), flush=True)
+
+
+@contextmanager
+def progress(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, where that is a terminal and rich is installed; gives what moves it on."""
+    if sys.stderr.isatty():
+        try:
+            from rich.console import Console as Rich
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        except ImportError:
+            pass
+        else:
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            # What is printed meanwhile goes to stdout, as without a bar.
+            with Progress(*columns, console=Rich(stderr=True), transient=True, redirect_stdout=False) as bar:
+                task = bar.add_task(name, total=total)
+                yield lambda samples: bar.advance(task, samples)
+            return
+    yield lambda samples: None
 
 
 def printable(text: str) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from .. import demo as spotting
-from ..audio import read_wav
+from ..audio import read
 from ..model import Model
 from .arguments import add_json
 from .console import BARS, Console
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wav",
         metavar="FILE",
-        help="hear your own recording instead: PCM of any sampling rate, which needs no resampling, for an S4D runs"
-        " at another rate by its step size; one word (up to 1.5 s), or many",
+        help="hear your own recording instead: a sound file of any sampling rate, which needs no resampling, for an S4D"
+        " runs at another rate by its step size; one word (up to 1.5 s), or many; the mean of its channels",
     )
     add_json(parser)
 
@@ -70,11 +70,13 @@ def _clips(model: Model, console: Console, quiet: bool) -> dict[str, Any]:
 
 
 def _wav(model: Model, path: str, console: Console, quiet: bool) -> dict[str, Any]:
-    recording = read_wav(path)
+    recording = read(path)
     sound = spotting.level(recording.mono())
     rate = recording.rate
     if not quiet:
-        console.line(f"{path}: {recording.seconds:.2f} s at {rate} Hz, run at rate={spotting.RATE / rate:g}\n")
+        channels = recording.samples.shape[1]
+        mixed = f", the mean of {channels} channels" if channels > 1 else ""
+        console.line(f"{path}: {recording.seconds:.2f} s at {rate} Hz{mixed}, run at rate={spotting.RATE / rate:g}\n")
     with warnings.catch_warnings():
         # That modes alias below 16 kHz is true, and no news to who records at 8 kHz.
         warnings.simplefilter("ignore", UserWarning)

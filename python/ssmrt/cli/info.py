@@ -94,6 +94,8 @@ def _describe(model: Model) -> dict[str, Any]:
         "d_input": model.d_input,
         "d_output": model.d_output,
         "tokens": model.document.tokens,
+        "sample_rate": model.sample_rate,
+        "labels": None if model.labels is None else list(model.labels),
         "num_parameters": model.num_parameters,
         "state_size": model.state_size,
         "streamable": model.streamable,
@@ -126,7 +128,8 @@ def _print(facts: dict[str, Any], model: Model | None, tensors: bool) -> None:
         known = facts["model"]
         rows += [
             ("input", "tokens" if known["tokens"] else f"({model.d_input},) a sample"),
-            ("output", f"({model.d_output},)"),
+            ("output", f"({model.d_output},)" + (f": {', '.join(model.labels)}" if model.labels else "")),
+            *([] if model.sample_rate is None else [("trained at", f"{model.sample_rate:g} samples a second")]),
             ("parameters", str(model.num_parameters)),
             ("state", f"{model.state_size} numbers a stream"),
             ("streams", "yes" if model.streamable else f"no: {known['not_streamable']}"),

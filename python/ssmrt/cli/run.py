@@ -1,139 +1,138 @@
-"""Run a model over a sound or an array.
+"""Run a model over sounds and arrays.
 
-INPUT is a .wav, whose samples have full scale at 1 and whose channels are averaged unless the model takes as many, or
-a .npy of shape (length, d_input) or (batch, length, d_input), tokens without the last axis. The answers are printed
-as a table, or written by --output as .npy, .jsonl or .txt.
+An INPUT is a sound, whose sampling rate may be another than that of the training; an array .npy or .npz of shape
+(length, d_input) or (batch, length, d_input), tokens without the last axis; a table .csv or .parquet with a row a
+sample; or - for a sound from stdin. They are read block by block. 8, 16 and 32 bit integers are PCM with full scale
+at 1, wherever they stand. The answers are printed as a table, whole where --output is -, or written to a file.
+
+    arecord -f S16_LE -r 16000 | ssmrt run model.ssm.safetensors - --stream --output -
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import read_wav
 from ..model import Model
+from . import inputs
 from .arguments import add_model, model_of
+from .console import progress
+from .inputs import Input, open_input
+from .outputs import SUFFIXES, Answers, Source, open_output
 
 Array = NDArray[Any]
-
-_ROWS_SHOWN = 12
-_COLUMNS_SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     add_model(parser)
-    parser.add_argument("input", metavar="INPUT", type=Path, help="a .wav or .npy file")
+    inputs.add_arguments(parser)
     parser.add_argument(
         "--stream",
         action="store_true",
-        help="sample by sample: a model that pools then answers at each sample as if the sequence ended there",
+        help="answer every sample: a model that pools then answers as if the sequence ended there",
     )
     rates = parser.add_mutually_exclusive_group()
-    rates.add_argument("--rate", type=float, default=1.0, help="multiplies every step size (default: 1)")
+    rates.add_argument("--rate", type=float, help="multiplies every step size (default: as the sampling rates say)")
     rates.add_argument(
-        "--trained-at", type=float, metavar="HZ", help="the sampling rate of the training, of which a .wav may differ"
+        "--sample-rate",
+        "--trained-at",
+        type=float,
+        metavar="HZ",
+        help="the sampling rate of the training, where the model's file does not say it",
     )
-    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="write .npy, .jsonl or .txt")
+    parser.add_argument(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help=f"write {', '.join(SUFFIXES)}; a .npy file an input into a folder; - for all lines to stdout",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, one line an answer")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Answer the input."""
-    out: Path | None = arguments.output
-    if out is not None and out.suffix not in (".npy", ".jsonl", ".txt"):
-        raise ValueError(f"--output: expected a file .npy, .jsonl or .txt, found {out}")
+    """Answer each input."""
+    texts: list[str] = arguments.inputs
+    if texts.count(inputs.STDIN) > 1:
+        raise ValueError(f"INPUT: expected {inputs.STDIN} once at most, found it {texts.count(inputs.STDIN)} times")
     model = model_of(arguments)
-    u, rate = _input(model, arguments)
-    bare = u.ndim == (1 if model.document.tokens else 2)
-    batch = u[None] if bare else u
-    y = _stream(model, batch, rate) if arguments.stream else model(batch, rate=rate)
-    running = y.ndim == 3
-    if out is not None and out.suffix == ".npy":
-        np.save(out, y[0] if bare else y)
-    elif out is not None:
-        with out.open("w") as file:
-            _write(file, y, running, out.suffix == ".jsonl")
-    else:
-        _write(sys.stdout, y, running, arguments.json, short=True)
+    facts = (arguments.output, model.d_output, model.dtype, model.labels, texts)
+    with open_output(*facts, as_json=arguments.json) as output:
+        for text in texts:
+            with open_input(text, model, arguments) as given, progress(given.name, given.length) as advance:
+                rate = _rate(model, given, arguments)
+                answers = _answers(model, given, rate, arguments.stream, advance)
+                output.write(Source(text if len(texts) > 1 else None, given.sequences), answers)
     return 0
 
 
-def _input(model: Model, arguments: argparse.Namespace) -> tuple[Array, float]:
-    path: Path = arguments.input
-    tokens = model.document.tokens
-    if path.suffix.lower() == ".wav":
-        if tokens:
-            raise ValueError(f"{path}: the model takes tokens, integers in a .npy file, found a sound")
-        recording = read_wav(path)
-        rate = arguments.rate if arguments.trained_at is None else arguments.trained_at / recording.rate
-        mix = recording.samples.shape[1] != model.d_input
-        return recording.mono()[:, None] if mix else recording.samples, rate
-    if path.suffix.lower() != ".npy":
-        raise ValueError(f"INPUT: expected a .wav or .npy file, found {path}")
-    if arguments.trained_at is not None:
-        raise ValueError("--trained-at: only a .wav says its sampling rate; pass --rate for a .npy file")
-    try:
-        u: Array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: expected an array of numbers, found none: {error}") from None
-    if u.ndim == 1 and not tokens and model.d_input == 1:
-        u = u[:, None]
-    if u.dtype.kind in "iu" and not tokens:
-        u = u.astype(np.float64)
-    wanted = (
-        "(length,) or (batch, length)" if tokens else f"(length, {model.d_input}) or (batch, length, {model.d_input})"
-    )
-    axes = (1, 2) if tokens else (2, 3)
-    if u.ndim not in axes or (not tokens and u.shape[-1] != model.d_input):
-        raise ValueError(f"{path}: expected shape {wanted}, found {u.shape}")
-    return u, arguments.rate
+def _rate(model: Model, given: Input, arguments: argparse.Namespace) -> float:
+    """How far apart the samples are, in those of the training."""
+    told, trained = arguments.sample_rate, model.sample_rate
+    if told is not None and trained is not None and told != trained:
+        raise ValueError(f"--sample-rate: expected {trained:g}, as the model's file says, found {told:g}")
+    if arguments.rate is not None:
+        return float(arguments.rate)
+    if given.rate is None:
+        if told is not None:
+            raise ValueError(f"--sample-rate: {given.name} does not say its own sampling rate; pass --rate instead")
+        return 1.0
+    trained = told if trained is None else trained
+    if trained is None:
+        raise ValueError(
+            f"{given.name} has {given.rate:g} samples a second, and the model's file does not say how many the training"
+            " had: pass --sample-rate HZ, that of the training, or --rate 1 where it was the same"
+        )
+    return trained / given.rate
 
 
-def _stream(model: Model, u: Array, rate: float) -> Array:
-    stream = model.stream(len(u), rate=rate)
-    y = np.empty((*u.shape[:2], model.d_output), model.dtype)
-    answer = np.empty((len(u), model.d_output), model.dtype)
-    for t in range(u.shape[1]):
-        y[:, t] = stream.step(u[:, t], out=answer)
-    return y
+def _answers(
+    model: Model, given: Input, rate: float, stream: bool, advance: Callable[[int], None]
+) -> Iterator[Answers]:
+    """An answer a sample, but for models that pool; theirs are an answer a sequence unless they ``stream``."""
+    if stream:
+        hear = _stream
+    else:
+        hear = _forward if model.streamable else _whole
+    first = 0
+    for group in given.groups:
+        at = 0
+        for y in hear(model, _counted(group, advance), rate):
+            if y.ndim == 2:
+                yield from (Answers(row[None], first + i, None) for i, row in enumerate(y))
+            else:
+                yield from (Answers(rows, first + i, at) for i, rows in enumerate(y))
+                at += y.shape[1]
+        first += len(y)
 
 
-def _write(file: TextIO, y: Array, running: bool, as_json: bool, *, short: bool = False) -> None:
-    if as_json:
-        for place, row in _rows(y, running):
-            # JSON has no NaN and no infinity.
-            numbers = [value if math.isfinite(value) else None for value in row.tolist()]
-            file.write(json.dumps({**place, "y": numbers}) + "\n")
-        return
-    count = y.shape[0] * y.shape[1] if running else y.shape[0]
-    columns = min(y.shape[-1], _COLUMNS_SHOWN) if short else y.shape[-1]
-    names = (["sequence"] if len(y) > 1 or not running else []) + (["sample"] if running else [])
-    dots = ["..."] if columns < y.shape[-1] else []
-    file.write(_line([*names, *(f"y{i}" for i in range(columns)), *dots]))
-    for i, (place, row) in enumerate(_rows(y, running)):
-        if short and count > 2 * _ROWS_SHOWN and i == _ROWS_SHOWN:
-            file.write(f"... {count - 2 * _ROWS_SHOWN} more; --output FILE writes all\n")
-        if short and count > 2 * _ROWS_SHOWN and _ROWS_SHOWN <= i < count - _ROWS_SHOWN:
-            continue
-        file.write(_line([*(str(place[name]) for name in names), *(f"{v:.6g}" for v in row[:columns]), *dots]))
+def _counted(group: Iterator[Array], advance: Callable[[int], None]) -> Iterator[Array]:
+    for u in group:
+        yield u
+        advance(u.shape[0] * u.shape[1])
 
 
-def _rows(y: Array, running: bool) -> Iterator[tuple[dict[str, int], Array]]:
-    for sequence, answers in enumerate(y):
-        if running:
-            yield from (({"sequence": sequence, "sample": t}, row) for t, row in enumerate(answers))
-        else:
-            yield {"sequence": sequence}, answers
+def _stream(model: Model, group: Iterator[Array], rate: float) -> Iterator[Array]:
+    stream = None
+    for u in group:
+        stream = stream or model.stream(len(u), rate=rate)
+        yield stream.push(u)
 
 
-def _line(cells: list[str]) -> str:
-    return " ".join(f"{cell:>12}" for cell in cells) + "\n"
+def _forward(model: Model, group: Iterator[Array], rate: float) -> Iterator[Array]:
+    y, state = None, None
+    for u in group:
+        y, state = model.forward(u, state=state, rate=rate, return_state=True)
+        if y.ndim == 3:
+            yield y
+    if y is not None and y.ndim == 2:
+        yield y
+
+
+def _whole(model: Model, group: Iterator[Array], rate: float) -> Iterator[Array]:
+    """A model that looks ahead hears nothing before all of it is there."""
+    yield model(np.concatenate(list(group), axis=1), rate=rate)

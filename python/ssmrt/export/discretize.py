@@ -131,14 +131,37 @@ def dplr(node: Dplr, rate: float) -> Modes:
 
 
 def dense(node: Dense, rate: float) -> Matrices:
-    """The discrete matrices of a `Dense`: generalised bilinear transform (Gu et al. 2021b, eq. 3)."""
+    """The discrete matrices of a `Dense`: generalised bilinear transform (Gu et al. 2021b, eq. 3), zoh, or none."""
     channels = node.C.shape[1]
     system = np.arange(channels) % node.A.shape[0]
     dt = scaled_step(node.dt, rate, node.name)
-    A = node.A[system] * dt[:, None, None]
-    B = node.B[system] * dt[:, None]
-    both = np.linalg.solve(np.eye(A.shape[-1]) - node.alpha * A, np.concatenate([A, B[..., None]], -1))
+    both = np.concatenate([node.A, node.B[..., None]], -1)[system]
+    n = both.shape[-2]
+    if node.disc == "discrete":
+        both = both - np.eye(n, n + 1)
+    else:
+        both = both * dt[:, None, None]
+        if node.disc == "zoh":
+            # exp of (A, B; 0, 0) is (A_bar, B_bar; 0, 1), also where A has no inverse (Van Loan 1978).
+            both = _expm1(np.concatenate([both, np.zeros((channels, 1, n + 1))], -2))[:, :-1]
+        else:
+            both = np.linalg.solve(np.eye(n) - node.alpha * both[..., :-1], both)
     return Matrices(both[..., :-1], both[..., -1], np.asarray(node.C, np.float64), np.asarray(node.D, np.float64))
+
+
+def _expm1(Z: Array) -> Array:
+    """exp(Z) - 1 of square matrices (G, n, n), without cancellation: exp(2Z) - 1 = X^2 + 2X, X = exp(Z) - 1."""
+    norm = np.abs(Z).sum(-1).max(initial=0.0)
+    halvings = max(0, int(np.ceil(np.log2(max(norm, 1e-300)))) + 1)
+    Z = Z / 2.0**halvings
+    X, term = Z, Z
+    # Of a norm of 1/2 the next term is below 1e-17.
+    for k in range(2, 15):
+        term = term @ Z / k
+        X = X + term
+    for _ in range(halvings):
+        X = X @ X + 2.0 * X
+    return X
 
 
 def mimo(node: DiagonalMimo, rate: float) -> tuple[Array, Array, Array]:

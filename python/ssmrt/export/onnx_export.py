@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import checks
 from ..document import Document, Embedding, Pool, Sequential, first, walk
 from ..errors import ExportError
 from .builder import OPSETS, GraphBuilder
@@ -48,25 +49,23 @@ class Options:
     layout: str = "planes"
 
     def __post_init__(self) -> None:
-        """Raise `ExportError` where an argument is out of range."""
-        if self.mode not in ("step", "chunk"):
-            raise ExportError(f"mode: expected 'step' or 'chunk', found {self.mode!r}")
-        if self.mode == "chunk" and (self.chunk is None or not _whole(self.chunk) or self.chunk < 1):
-            raise ExportError(f"chunk: mode='chunk' needs a whole number of samples a call, found {self.chunk!r}")
+        """Raise `ExportError` where an argument is of another kind or out of range."""
+        try:
+            checks.word("mode", self.mode, ("step", "chunk"))
+            checks.whole("batch", self.batch, 1)
+            checks.positive("rate", self.rate)
+            opset = checks.whole("opset", self.opset)
+            checks.word("layout", self.layout, tuple(LAYOUTS))
+            if self.chunk is not None:
+                checks.whole("chunk", self.chunk, 1)
+        except (TypeError, ValueError) as error:
+            raise ExportError(str(error)) from None
+        if self.mode == "chunk" and self.chunk is None:
+            raise ExportError("chunk: mode='chunk' needs a number of samples a call, found None")
         if self.mode == "step" and self.chunk is not None:
             raise ExportError(f"chunk={self.chunk!r} has no meaning in mode='step'; use mode='chunk'")
-        if not (_whole(self.batch) and self.batch >= 1):
-            raise ExportError(f"batch: expected a whole number above 0, found {self.batch!r}")
-        if not (np.isfinite(self.rate) and self.rate > 0):
-            raise ExportError(f"rate: expected a finite number above 0, found {self.rate!r}")
-        if not (_whole(self.opset) and self.opset in OPSETS):
-            raise ExportError(f"opset: expected {OPSETS.start} to {OPSETS.stop - 1}, found {self.opset!r}")
-        if self.layout not in LAYOUTS:
-            raise ExportError(f"layout: expected one of {', '.join(map(repr, LAYOUTS))}, found {self.layout!r}")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if opset not in OPSETS:
+            raise ExportError(f"opset: expected {OPSETS.start} to {OPSETS.stop - 1}, found {opset}")
 
 
 def document_of(model: Document | HasDocument) -> Document:
@@ -186,11 +185,13 @@ def export_onnx(
     Raises
     ------
     ExportError
-        A model that is not causal, a mode without meaning for it, an argument out of range.
+        A model that is not causal, a mode without meaning for it, an option out of range.
+    TypeError
+        ``model`` or ``path`` is none.
     """
     document = document_of(model)
     options = Options(mode, chunk, batch, rate, opset, layout)
-    target = Path(path)
+    target = checks.path("path", path)
     proto, contract, quantization = make(document, options, quantize, calibration)
     data = proto.SerializeToString()
     files = {target: data}

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import checks
 from .session import Session
 
 Array = NDArray[Any]
+
+_MAGIC = b"ssmrtox1"
 
 
 class OnnxStream:
     """An exported graph run by ONNX Runtime, one sample or one chunk after the other.
 
     ``path`` is a file that `export_onnx` wrote; its contract says everything else. ``threads`` is the number
-    of ONNX Runtime's threads. Raises `ExportError` where the file holds no contract.
+    of ONNX Runtime's threads, 0: as it likes. Raises `ExportError` where the file holds no contract.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 1):
-        if not Path(path).is_file():
+        path, threads = checks.path("path", path), checks.whole("threads", threads)
+        if not path.is_file():
             raise FileNotFoundError(f"{path}: expected an ONNX file")
         self._session = Session(path, threads=threads)
         if self._session.contract.quantize is not None:
             self._session = Session(path, exact=True, threads=threads)
         self._position = np.zeros(self._session.contract.batch, np.int64)
+        self._fingerprint = hashlib.sha256(path.read_bytes()).digest()[:16]
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -49,7 +56,7 @@ class OnnxStream:
             self._session.reset()
             self._position[:] = 0
             return
-        chosen = np.asarray(mask)
+        chosen = checks.array("mask", mask)
         if chosen.dtype != np.bool_ or chosen.shape != (self.batch,):
             raise ValueError(f"mask: expected bool ({self.batch},), found {chosen.dtype} {chosen.shape}")
         self._session.states = [
@@ -58,31 +65,67 @@ class OnnxStream:
         ]
         self._position[chosen] = 0
 
+    def snapshot(self) -> bytes:
+        """The states as bytes."""
+        states = [np.ascontiguousarray(state, "<f4").tobytes() for state in self._session.states]
+        return b"".join([_MAGIC, self._fingerprint, self._position.astype("<i8").tobytes(), *states])
+
+    def restore(self, blob: bytes) -> None:
+        """Go on from a `snapshot` of a stream of the same file.
+
+        Raises ValueError where the bytes are no such snapshot; then the states are as they were.
+        """
+        if not isinstance(blob, bytes | bytearray | memoryview):
+            raise TypeError(f"snapshot: expected bytes, found {checks.found(blob)}")
+        blob = bytes(blob)
+        head = len(_MAGIC) + len(self._fingerprint)
+        if not blob.startswith(_MAGIC):
+            raise ValueError("snapshot: expected an OnnxStream's bytes, found something else")
+        if blob[len(_MAGIC) : head] != self._fingerprint:
+            raise ValueError("snapshot: expected one of the same file, found another's")
+        shapes = [state.shape for state in self._session.states]
+        length = head + 8 * self.batch + 4 * sum(math.prod(shape) for shape in shapes)
+        if len(blob) != length:
+            raise ValueError(f"snapshot: expected {length} bytes, found {len(blob)}")
+        position = np.frombuffer(blob, "<i8", self.batch, head).astype(np.int64)
+        at, states = head + 8 * self.batch, []
+        for shape in shapes:
+            size = math.prod(shape)
+            states.append(np.frombuffer(blob, "<f4", size, at).reshape(shape).astype(np.float32))
+            at += 4 * size
+        self._session.states, self._position = states, position
+
     def step(self, u: ArrayLike, *, out: Array | None = None) -> Array:
         """One sample: u (batch, d_input), or integer tokens (batch,), to y (batch, d_output) float32.
 
-        A pooled model answers as if the sequence ended with this sample.
+        A single stream takes u (d_input,), too, and then y is (d_output,). A pooled model answers as if the
+        sequence ended with this sample.
         """
         facts = self._session.contract
         if facts.chunk is not None and facts.chunk != 1:
             raise ValueError(f"this graph takes {facts.chunk} samples a call; use push, or export with mode='step'")
-        u = self._checked(u, (self.batch, facts.d_input), "step")
+        given, alone = self._batched(checks.array("u", u), 0)
+        u = self._checked(given, (self.batch, facts.d_input), "step")
+        shape = (self.batch, facts.d_output)[alone:]
+        _check_out(out, shape)
         y = self._run(u if facts.chunk is None else u[:, None])
-        return _deliver(y.reshape(self.batch, facts.d_output), out)
+        return _deliver(y.reshape(shape), out)
 
     def push(self, chunk: ArrayLike, *, out: Array | None = None) -> Array:
         """Many samples: (batch, length, d_input), or tokens (batch, length), to y (batch, length, d_output).
 
-        A chunk graph takes lengths that are multiples of its chunk.
+        A single stream takes (length, d_input), too, and then y is (length, d_output). A chunk graph takes lengths
+        that are multiples of its chunk.
         """
         facts = self._session.contract
-        u = np.asarray(chunk)
-        length = u.shape[1] if u.ndim > 1 else 0
-        u = self._checked(u, (self.batch, length, facts.d_input), "push")
+        given, alone = self._batched(checks.array("chunk", chunk), 1)
+        length = given.shape[1] if given.ndim > 1 else 0
+        u = self._checked(given, (self.batch, length, facts.d_input), "push")
         block = facts.chunk or 1
         if length % block:
             raise ValueError(f"push: expected a length that is a multiple of the chunk {block}, found {length}")
         y = np.empty((self.batch, length, facts.d_output), np.float32)
+        _check_out(out, y.shape[alone:])
         saved = self._session.states, self._position.copy()
         try:
             for at in range(0, length, block):
@@ -92,7 +135,17 @@ class OnnxStream:
         except BaseException:
             self._session.states, self._position = saved
             raise
-        return _deliver(y, out)
+        return _deliver(y[0] if alone else y, out)
+
+    def _batched(self, u: Array, time: int) -> tuple[Array, int]:
+        """A single stream's samples with the axis of streams, and whether they came without."""
+        facts = self._session.contract
+        tokens = facts.vocabulary is not None
+        narrow = u.ndim == time and (tokens or facts.d_input == 1)
+        alone = self.batch == 1 and (narrow or (not tokens and u.ndim == time + 1 and u.shape[time] == facts.d_input))
+        if not alone:
+            return u, 0
+        return u.reshape(1, *u.shape[:time], *(() if tokens else (facts.d_input,))), 1
 
     def _run(self, x: Array) -> Array:
         y, _ = self._session.run(np.ascontiguousarray(x))
@@ -101,7 +154,7 @@ class OnnxStream:
 
     def _checked(self, u: ArrayLike, shape: tuple[int, ...], call: str) -> Array:
         vocabulary = self._session.contract.vocabulary
-        array = np.asarray(u)
+        array = checks.array("u", u)
         if vocabulary is None:
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"{call}: expected real numbers, found {array.dtype}")
@@ -120,10 +173,19 @@ class OnnxStream:
         return array
 
 
+def _check_out(out: Array | None, shape: tuple[int, ...]) -> None:
+    """Refuse what cannot take the answer before the state moves on."""
+    if out is None:
+        return
+    checks.instance("out", out, np.ndarray, "a writeable array")
+    if out.shape != shape:
+        raise ValueError(f"out: expected shape {shape}, found {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out: expected a writeable array, found a read-only one")
+
+
 def _deliver(y: Array, out: Array | None) -> Array:
     if out is None:
         return y
-    if out.shape != y.shape:
-        raise ValueError(f"out: expected shape {y.shape}, found {out.shape}")
     out[...] = y
     return out

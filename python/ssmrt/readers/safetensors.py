@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,21 @@ def read(path: Path, step: int | None = None) -> Checkpoint:
     return Checkpoint(tensors, str(path), "safetensors")
 
 
+def metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a file of that format, of which no more than the header is read; empty where it is none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+            size = int.from_bytes(head[:8], "little")
+            if head[8:] != b"{" or size > min(_MAX_HEADER, os.fstat(file.fileno()).st_size - 8):
+                return {}
+            header = _json(head[8:] + file.read(size - 1))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    found = header.get("__metadata__") if isinstance(header, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def parse(data: bytes, source: str) -> tuple[dict[str, str], dict[str, Array]]:
     """The metadata and the tensors of a safetensors buffer; the tensors are read-only views where they can be.
 
@@ -76,12 +92,16 @@ def _header(data: bytes, source: str) -> tuple[dict[str, Any], int]:
     if size > min(_MAX_HEADER, len(data) - 8):
         raise CheckpointError(f"{source}: safetensors header of {size} bytes declared, {len(data) - 8} bytes follow")
     try:
-        header = json.loads(data[8 : 8 + size].decode(), object_pairs_hook=_unique)
+        header = _json(data[8 : 8 + size])
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{source}: the safetensors header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{source}: safetensors header: expected a JSON object, found {type(header).__name__}")
     return header, 8 + size
+
+
+def _json(data: bytes) -> Any:
+    return json.loads(data.decode(), object_pairs_hook=_unique)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -46,6 +46,12 @@ fn array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUn
     }
 }
 
+/// Whether it is of a dtype as bfloat16, for which NumPy has no name: a kind of bytes that has a type of its own.
+fn is_bfloat16(array: &Bound<'_, PyUntypedArray>) -> PyResult<bool> {
+    let dtype = array.dtype();
+    Ok(dtype.kind() == b'V' && !dtype.typeobj().is(&array.py().import("numpy")?.getattr("void")?))
+}
+
 /// `value` as a contiguous, aligned array of T to read; only dtypes of the kinds given are converted.
 pub fn contiguous<'py, T: Element>(
     name: &str,
@@ -70,6 +76,7 @@ fn contiguous_array<'py, T: Element>(
     }
     let py = value.py();
     let array = array(name, value)?;
+    let array = if is_bfloat16(&array)? { array.call_method1("astype", ("float32",))?.cast_into()? } else { array };
     let kind = char::from(array.dtype().kind());
     if !kinds.contains(kind) {
         return Err(PyTypeError::new_err(format!("{name}: expected {expected}, found dtype {}", array.dtype())));
@@ -90,6 +97,14 @@ impl<'py, E: Number> Samples<'py, E> {
         } else {
             contiguous_array("u", value, "f", "a float dtype").map(Samples::Real)
         }
+    }
+
+    /// Whether it is of one stream and has no axis of streams: ``(width,)``, or where `time` ``(length, width)``.
+    /// The width may be left out where it is one, and tokens have none.
+    pub fn is_alone(&self, width: usize, time: bool) -> bool {
+        let shape = self.shape();
+        let (time, tokens) = (usize::from(time), matches!(self, Samples::Tokens(_)));
+        shape.len() == time && (tokens || width == 1) || !tokens && shape.len() == time + 1 && shape[time] == width
     }
 
     /// Its shape.

@@ -45,6 +45,7 @@ impl Stream {
 impl Stream {
     /// One sample of each stream: u (batch, d_input) -> y (batch, d_output).
     ///
+    /// A single stream takes u (d_input,), too, and then y is (d_output,), and dt a number.
     /// ``dt`` (batch,) multiplies the step size for this sample. ``out`` takes the answer. A pooled model
     /// answers as if the sequence ended here. ``active`` (rising stream numbers) steps those streams only;
     /// then ``batch`` above is their number.
@@ -62,6 +63,7 @@ impl Stream {
 
     /// A chunk of each stream: u (batch, length, d_input) -> y (batch, length, d_output), any length.
     ///
+    /// A single stream takes u (length, d_input), too, and then y is (length, d_output), and dt (length,).
     /// ``dt`` (batch, length) multiplies the step size sample by sample. ``out`` takes the answer. A pooled
     /// model answers as if the sequence ended with each sample.
     #[pyo3(signature = (u, *, dt=None, out=None))]
@@ -119,14 +121,17 @@ fn step<'py, E: Number>(
     active: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
-    let (batch, _) = sizes(s.plan(), &u, "batch")?;
     let active = match active.filter(|a| !a.is_none()) {
         Some(active) => Some(stream_numbers(active)?),
         None => None,
     };
+    let alone = s.streams() == 1 && active.is_none() && u.is_alone(s.plan().d_input(), false);
+    let batch = if alone { 1 } else { sizes(s.plan(), &u, "batch")?.0 };
     expect_batch(batch, active.as_ref().map_or(s.streams(), Vec::len))?;
-    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch])?;
-    let mut y = output::<E>(py, out, &[batch, s.plan().d_output()])?;
+    // Without the axis of streams in, without it out.
+    let axes = usize::from(alone)..;
+    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch][axes.clone()])?;
+    let mut y = output::<E>(py, out, &[batch, s.plan().d_output()][axes])?;
     {
         let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
@@ -147,10 +152,12 @@ fn push<'py, E: Number>(
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
-    let (batch, length) = sizes(s.plan(), &u, "batch, length")?;
+    let alone = s.streams() == 1 && u.is_alone(s.plan().d_input(), true);
+    let (batch, length) = if alone { (1, u.shape()[0]) } else { sizes(s.plan(), &u, "batch, length")? };
     expect_batch(batch, s.streams())?;
-    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch, length])?;
-    let mut y = output::<E>(py, out, &[batch, length, s.plan().d_output()])?;
+    let axes = usize::from(alone)..;
+    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch, length][axes.clone()])?;
+    let mut y = output::<E>(py, out, &[batch, length, s.plan().d_output()][axes])?;
     {
         let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;

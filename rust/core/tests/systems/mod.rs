@@ -116,7 +116,7 @@ pub fn dense(seed: u64, s: Sizes, alpha: f64) -> Node {
     }
     let (ssm, a) = (ssm(&mut r, s, c), Array::new(&[1, s.n, s.n], a));
     let schur = Default::default();
-    Node::Dense(Dense { name: "layer".into(), ssm, a, b: r.real(&[1, s.n], -1.0, 1.0), alpha, schur })
+    Node::Dense(Dense { name: "layer".into(), ssm, a, b: r.real(&[1, s.n], -1.0, 1.0), disc: Disc::Gbt, alpha, schur })
 }
 
 pub fn mimo(seed: u64, s: Sizes, disc: Disc) -> Node {

@@ -1,15 +1,16 @@
 use super::super::Node;
 use super::super::array::Array;
-use super::super::fields::{Number, Real};
+use super::super::fields::{Choice, Number, Real};
 use super::super::node::{Layer, Memory, node};
 use super::super::systems::{Discrete, Eigenvalue, Systems};
+use super::diagonal::aliased;
 use super::state_space::{Cache, Siso, StateSpace};
-use crate::discretize::{Disc, RealSchur, discretize_mode};
+use crate::discretize::{Disc, RealSchur, discretize_matrix, discretize_mode};
 use crate::error::{Error, Result};
 use crate::threads::Team;
 
 node! {
-    /// LSSL (Gu et al. 2021b): a full real matrix, generalised bilinear transform with `alpha`.
+    /// LSSL (Gu et al. 2021b): a full real matrix.
     "dense" Dense {
         /// What it shares with the other kinds.
         ssm: StateSpace<f64> = "" Siso(Real("M H N"));
@@ -17,7 +18,9 @@ node! {
         a: Array = "A" Real("S N N");
         /// (S, N)
         b: Array = "B" Real("S N");
-        /// In \[0, 1\].
+        /// How it is discretised: any but [`Disc::Dss`].
+        disc: Disc = "disc" Choice(Some(Disc::Gbt));
+        /// In \[0, 1\], for [`Disc::Gbt`].
         alpha: f64 = "alpha" Number { default: 0.5, least: 0.0, most: 1.0 };
     }
     derived {
@@ -59,7 +62,12 @@ impl Dense {
     /// As [`Dense::schur`].
     pub fn bar(&self, h: usize, rate: f64) -> Result<(Vec<f64>, Vec<f64>)> {
         let schur = self.schur(h)?;
-        Ok(schur.gbt(self.alpha, self.ssm.step(h, 0) * rate, &schur.rotate(self.b.row(h % self.systems()))))
+        let (step, b) = (self.ssm.step(h, 0) * rate, schur.rotate(self.b.row(h % self.systems())));
+        match self.disc.alpha(self.alpha) {
+            Some(alpha) => Ok(schur.gbt(alpha, step, &b)),
+            // A function of a triangular matrix is triangular in the same basis.
+            None => discretize_matrix(self.disc, self.alpha, &schur.t, &b, self.ssm.modes(), step),
+        }
     }
 
     /// What reads the states of channel `h` for output `m`, in the Schur basis.
@@ -75,9 +83,10 @@ impl Dense {
     /// # Errors
     /// [`Error::Value`]
     pub fn check_poles(&self, rate: f64) -> Result<()> {
+        let Some(alpha) = self.disc.alpha(self.alpha) else { return Ok(()) };
         for h in 0..self.ssm.channels() {
             let step = self.ssm.step(h, 0) * rate;
-            let near = |l: &num_complex::Complex64| (1.0 - self.alpha * step * l).norm() < 1e-12;
+            let near = |l: &num_complex::Complex64| (1.0 - alpha * step * l).norm() < 1e-12;
             if let Some(pole) = self.schur(h)?.eigenvalues().iter().find(|l| near(l)) {
                 return Err(Error::Value(format!(
                     "channel {h}: the eigenvalue {pole} times the step size {step} is a pole of the transform"
@@ -91,7 +100,14 @@ impl Dense {
 impl Layer for Dense {
     fn check(&self) -> Result<(), (&'static str, String)> {
         self.ssm.check(self.systems())?;
-        self.ssm.check_steps()
+        match (self.disc, &self.ssm.dt) {
+            (Disc::Dss, _) => Err(("disc", "expected one of a full matrix, found \"dss\"".into())),
+            (Disc::Discrete, Some(_)) => {
+                Err(("dt", "expected null, for the system is discrete as it stands, found an array".into()))
+            }
+            (Disc::Discrete, None) => Ok(()),
+            _ => self.ssm.check_steps(),
+        }
     }
 
     fn branches(&self) -> Vec<&Node> {
@@ -122,7 +138,7 @@ impl Systems for Dense {
     }
 
     fn has_step_size(&self) -> bool {
-        true
+        self.disc != Disc::Discrete
     }
 
     fn bidirectional(&self) -> bool {
@@ -133,9 +149,13 @@ impl Systems for Dense {
         self.ssm.cut(rate)
     }
 
-    fn aliased(&self, _: f64) -> (usize, usize) {
-        // The bilinear transform bends the frequencies, however high, into half a circle.
-        (0, self.ssm.channels() * self.ssm.modes())
+    fn aliased(&self, rate: f64) -> (usize, usize) {
+        let turns = |h: usize| {
+            let step = self.ssm.step(h, 0);
+            let values = self.schur(h).map(RealSchur::eigenvalues).unwrap_or_default();
+            values.into_iter().map(move |lambda| lambda.im * step)
+        };
+        aliased(self.disc, rate, (0..self.ssm.channels()).flat_map(turns))
     }
 
     fn prepare(&self, team: &Team) -> Result<()> {
@@ -147,7 +167,7 @@ impl Systems for Dense {
         let spectra: Vec<_> = self.forms(&Team::ALONE)?.iter().map(RealSchur::eigenvalues).collect();
         for h in 0..self.ssm.channels() {
             let step = self.ssm.step(h, 0) * rate;
-            let bar = |&lambda| discretize_mode(Disc::Gbt, self.alpha, lambda, step).a;
+            let bar = |&lambda| discretize_mode(self.disc, self.alpha, lambda, step).a;
             all.extend(spectra[h % self.systems()].iter().map(bar).map(|value| Eigenvalue { place: h, value }));
         }
         Ok(all)

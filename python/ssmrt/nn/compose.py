@@ -1,0 +1,94 @@
+"""Layers put together, and made a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import checks
+from .. import document as doc
+from ..errors import CheckpointError
+from ..model import Dtype, Model
+from ._arrays import real
+from ._widths import gives, takes
+
+Layer = doc.Node | Model
+
+
+def model(
+    layer: Layer,
+    *,
+    sample_rate: float | None = None,
+    labels: Sequence[str] | None = None,
+    dtype: Dtype = "float32",
+) -> Model:
+    """The model that ``layer`` is; how wide its inputs and outputs are follows from the layers in it.
+
+    Parameters
+    ----------
+    layer
+        The outermost layer, by custom a `sequential`.
+    sample_rate
+        Samples a second in training, for who runs the model on a sound.
+    labels
+        What each output stands for.
+    dtype
+        The engine's precision, "float32" or "float64".
+
+    Raises
+    ------
+    ValueError
+        Layers that do not fit one another, numbers that are not finite, an unstable system; the message names the
+        layer. Layers none of which says how wide it is.
+    """
+    node = _node(layer)
+    width = takes(node)
+    if width is None:
+        raise ValueError("model: expected a layer with weights, from which the width of the input follows")
+    document = doc.Document(
+        node,
+        width,
+        gives(node, width),
+        {"arch": doc.KIND_OF[type(node)]},
+        None if sample_rate is None else checks.positive("sample_rate", sample_rate),
+        # A string is no row of labels, though Python could make one of it.
+        labels if labels is None or isinstance(labels, str) else tuple(labels),  # type: ignore[arg-type]
+    )
+    try:
+        return Model(document, dtype)
+    except CheckpointError as error:
+        # There is no checkpoint here: the arrays are the caller's arguments.
+        raise ValueError(str(error)) from None
+
+
+def sequential(layers: Iterable[Layer], *, name: str = "") -> doc.Sequential:
+    """One layer after the other; of none, the identity."""
+    return doc.Sequential(tuple(_node(layer) for layer in layers), name=name)
+
+
+def residual(
+    layer: Layer,
+    *,
+    skip: Layer | None = None,
+    alpha: float = 1.0,
+    beta: float | ArrayLike = 1.0,
+    name: str = "",
+) -> doc.Residual:
+    """The sum y = alpha skip(x) + beta layer(x); skip is the identity unless given, beta a number or (d,)."""
+    scale = checks.number("beta", beta) if np.ndim(beta) == 0 else real("beta", beta, "d")
+    around = None if skip is None else _node(skip)
+    return doc.Residual(_node(layer), around, checks.number("alpha", alpha), scale, name=name)
+
+
+def gate(left: Layer, right: Layer, *, name: str = "") -> doc.Gate:
+    """The product y = left(x) * right(x), element by element."""
+    return doc.Gate(_node(left), _node(right), name=name)
+
+
+def _node(layer: Layer) -> doc.Node:
+    node = layer.document.root if isinstance(layer, Model) else layer
+    if not isinstance(node, doc.Node):
+        raise TypeError(f"expected a layer, as the functions of ssmrt.nn make them, found {type(layer).__name__}")
+    return node

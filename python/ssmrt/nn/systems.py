@@ -1,0 +1,261 @@
+"""State-space systems, by their continuous-time parameters."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import checks
+from .. import document as doc
+from ._arrays import real
+
+Complex = NDArray[np.complex128]
+
+
+def diagonal(
+    A: ArrayLike,
+    B: ArrayLike,
+    C: ArrayLike,
+    D: ArrayLike | None,
+    dt: ArrayLike | None,
+    *,
+    disc: doc.Discretization = "zoh",
+    alpha: float = 0.5,
+    conjugate_pairs: bool = True,
+    allow_unstable: bool = False,
+    name: str = "",
+) -> doc.Diagonal | doc.DiagonalMimo:
+    """A diagonal layer: S4D (Gu et al. 2022), or with dense B and C S5 (Smith et al. 2023) and LRU.
+
+    Parameters
+    ----------
+    A, B, C
+        One input and M outputs a channel: complex (H, N), or (S, N) for A and B shared by the channels
+        h with h % S equal; C (H, N) or (M, H, N).
+        All inputs to all outputs: A (N,), B (N, d_input), C (d_output, N).
+    D
+        The direct path: (H,) or (M, H); (d_output,) where d_output = d_input. None: none.
+    dt
+        Step sizes: a number, (H,) or (H, N); (N,) for all inputs to all outputs. None with disc "discrete".
+    disc
+        "zoh", "bilinear", "euler", "backward_euler", "gbt" with ``alpha``, or "discrete": A and B as they stand.
+    conjugate_pairs
+        Whether each mode stands for itself and its conjugate: y = 2 Re(C x), else Re(C x).
+    allow_unstable
+        Whether eigenvalues outside the unit circle are let through.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit; by `model` also numbers that are not finite, dt that is not positive, an unstable
+        system.
+    TypeError
+        An argument of another kind.
+    """
+    a, b, c = (checks.complexes(n, x) for n, x in (("A", A), ("B", B), ("C", C)))
+    steps = None if dt is None else checks.reals("dt", dt)
+    checks.text("disc", disc)
+    alpha = checks.number("alpha", alpha)
+    conjugate_pairs = checks.flag("conjugate_pairs", conjugate_pairs)
+    allow_unstable = checks.flag("allow_unstable", allow_unstable)
+    if a.ndim == 1 and b.ndim == 2 and c.ndim == 2:
+        return doc.DiagonalMimo(
+            a,
+            b,
+            c,
+            None if D is None else checks.reals("D", D),
+            _steps(steps, len(a)),
+            disc,
+            alpha,
+            conjugate_pairs,
+            allow_unstable=allow_unstable,
+            name=name,
+        )
+    read, direct, width = _outputs(c, D)
+    return doc.Diagonal(
+        read,
+        direct,
+        _steps(steps, width),
+        _systems("A", a),
+        _systems("B", b),
+        disc,
+        alpha,
+        conjugate_pairs,
+        allow_unstable=allow_unstable,
+        name=name,
+    )
+
+
+def dplr(
+    A: ArrayLike,
+    P: ArrayLike,
+    B: ArrayLike,
+    C: ArrayLike,
+    D: ArrayLike | None,
+    dt: ArrayLike,
+    *,
+    conjugate_pairs: bool = True,
+    allow_unstable: bool = False,
+    name: str = "",
+) -> doc.Dplr:
+    """S4 (Gu et al. 2021): the full matrix is diag(A) - sum_r P_r P_r^H, discretised by the bilinear transform.
+
+    Parameters
+    ----------
+    A, B
+        Complex (H, N), or (S, N) shared by the channels h with h % S equal.
+    P
+        Complex (R, H, N) or (H, N); S for H as above.
+    C
+        Complex (H, N) or (M, H, N): the true C, not the stored C (I - Abar^L).
+    D
+        (H,) or (M, H), or None.
+    dt
+        A number or (H,).
+    conjugate_pairs
+        Whether the system also has the conjugates of all modes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `diagonal`.
+    """
+    a, p, b, c = (checks.complexes(n, x) for n, x in (("A", A), ("P", P), ("B", B), ("C", C)))
+    conjugate_pairs = checks.flag("conjugate_pairs", conjugate_pairs)
+    allow_unstable = checks.flag("allow_unstable", allow_unstable)
+    read, direct, width = _outputs(c, D)
+    return doc.Dplr(
+        read,
+        direct,
+        _steps(checks.reals("dt", dt), width),
+        _systems("A", a),
+        p[None] if p.ndim == 2 else p,
+        _systems("B", b),
+        None,
+        conjugate_pairs,
+        allow_unstable=allow_unstable,
+        name=name,
+    )
+
+
+def dense(
+    A: ArrayLike,
+    B: ArrayLike,
+    C: ArrayLike,
+    D: ArrayLike | None,
+    dt: ArrayLike | None,
+    *,
+    disc: Literal["gbt", "zoh", "discrete"] = "gbt",
+    alpha: float = 0.5,
+    allow_unstable: bool = False,
+    name: str = "",
+) -> doc.Dense:
+    """LSSL (Gu et al. 2021b): a full real matrix.
+
+    Parameters
+    ----------
+    A
+        Real (N, N), or (H, N, N).
+    B
+        Real (N,), or (H, N).
+    C, D
+        Real (H, M, N) and (H, M), or None for D. The answers are (..., H M), h major.
+    dt
+        A number or (H,). None with disc "discrete".
+    disc
+        "gbt", the generalised bilinear transform with ``alpha``; "zoh", the zero-order hold; or "discrete": A and B
+        as they stand.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `diagonal`.
+    """
+    a, b, c = (checks.reals(n, x) for n, x in (("A", A), ("B", B), ("C", C)))
+    checks.word("disc", disc, ("gbt", "zoh", "discrete"))
+    alpha = checks.number("alpha", alpha)
+    allow_unstable = checks.flag("allow_unstable", allow_unstable)
+    if c.ndim != 3:
+        raise ValueError(f"C: expected (H, M, N), found shape {c.shape}")
+    h, m, _ = c.shape
+    a = a[None] if a.ndim == 2 else a
+    b = b[None] if b.ndim == 1 else b
+    systems = max(len(a), len(b))
+    a = np.broadcast_to(a, (systems, *a.shape[1:])).copy()
+    b = np.broadcast_to(b, (systems, *b.shape[1:])).copy()
+    direct = np.zeros((h, m)) if D is None else checks.reals("D", D)
+    if direct.shape != (h, m):
+        raise ValueError(f"D: expected shape {(h, m)}, found {direct.shape}")
+    return doc.Dense(
+        np.ascontiguousarray(c.transpose(1, 0, 2)),
+        np.ascontiguousarray(direct.T),
+        None if dt is None else _steps(checks.reals("dt", dt), h),
+        a,
+        b,
+        alpha,
+        disc=disc,
+        head_major=True,
+        allow_unstable=allow_unstable,
+        name=name,
+    )
+
+
+def selective(
+    A: ArrayLike,
+    x_proj: ArrayLike,
+    dt_proj: ArrayLike,
+    dt_bias: ArrayLike,
+    D: ArrayLike | None,
+    *,
+    name: str = "",
+) -> doc.Selective:
+    """Mamba's S6 (Gu & Dao 2023, alg. 2): the input chooses dt, B and C at each sample.
+
+    (r, B, C) = split(x_proj x); dt = softplus(dt_proj r + dt_bias); h = exp(dt A) h + dt B x; y = C h + D x.
+
+    Parameters
+    ----------
+    A
+        Real (d, N), never positive: -exp(A_log) of what Mamba stores.
+    x_proj
+        Real (R + 2 N, d): r first, then B, then C.
+    dt_proj, dt_bias
+        Real (d, R) and (d,).
+    D
+        Real (d,), or None.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `diagonal`; by `model` also a positive A.
+    """
+    a = np.asarray(real("A", A, "d, N"), np.float64)
+    direct = np.zeros(len(a)) if D is None else np.asarray(real("D", D, "d"), np.float64)
+    inputs, steps = real("x_proj", x_proj, "R + 2 N, d"), real("dt_proj", dt_proj, "d, R")
+    return doc.Selective(a, inputs, steps, real("dt_bias", dt_bias, "d"), direct, name=name)
+
+
+def _systems(name: str, array: Complex) -> Complex:
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{name}: expected (H, N) or (N,), found shape {array.shape}")
+    return np.atleast_2d(array)
+
+
+def _outputs(C: Complex, D: ArrayLike | None) -> tuple[Complex, NDArray[np.float64], int]:
+    """C as (M, H, N), D as (M, H), and H."""
+    if C.ndim not in (2, 3):
+        raise ValueError(f"C: expected (H, N) or (M, H, N), found shape {C.shape}")
+    read = C[None] if C.ndim == 2 else C
+    m, h, _ = read.shape
+    direct = np.zeros((m, h)) if D is None else checks.reals("D", D)
+    if direct.ndim == 1:
+        direct = direct[None]
+    if direct.shape != (m, h):
+        raise ValueError(f"D: expected shape {(m, h) if m > 1 else (h,)}, found {np.asarray(D).shape}")
+    return read, direct, h
+
+
+def _steps(dt: Any, width: int) -> Any:
+    return np.broadcast_to(dt, (width,)).copy() if dt is not None and dt.ndim == 0 else dt

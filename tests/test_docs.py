@@ -1,0 +1,181 @@
+"""Every block of code in the README and the docs runs as it is written, each page from its first to its last."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import GOLDEN
+from command_line import environment
+from ssmrt import demo
+from ssmrt.readers import read
+from test_architecture import EXTRAS
+from wav_files import wav
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What a mark before a block may say that it needs: frameworks whose users a page is for, and extras.
+NEEDS = {"jax", "equinox", "flax", "torch"} | EXTRAS
+SHOWN = {"text", "c"}
+# .ci/run runs them in a fresh clone.
+SETTING_UP = [
+    "python3 -m venv .venv && .venv/bin/pip install '.[cli]' && .venv/bin/ssmrt demo",
+    ".venv/bin/pip install '.[test]' && .venv/bin/pytest",
+]
+
+
+@dataclass(frozen=True)
+class Block:
+    """``<!-- needs: a, b -->`` may stand before it."""
+
+    language: str
+    code: str
+    needs: frozenset[str]
+    line: int
+
+    @property
+    def imports(self) -> set[str]:
+        """Packages that are neither ssmrt, nor brought by it, nor Python's own."""
+        found = set()
+        for node in ast.walk(ast.parse(self.code)) if self.language == "python" else ():
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").partition(".")[0])
+        return found - sys.stdlib_module_names - {"numpy", "ssmrt"}
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in re.finditer(r"(?:^<!-- needs: ([\w, ]+) -->\n)?^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        needs = frozenset(re.split(r",\s*", match[1])) if match[1] else frozenset()
+        found.append(Block(match[2], match[3], needs, text.count("\n", 0, match.start(3)) + 1))
+    assert 2 * len(found) == len(re.findall(r"^```", text, re.MULTILINE))
+    return found
+
+
+def copy(*pairs: tuple[str, str]) -> Callable[[], None]:
+    """Puts golden files where a page expects its own."""
+
+    def give() -> None:
+        for source, target in pairs:
+            Path(target).parent.mkdir(exist_ok=True)
+            shutil.copy(GOLDEN / source, target)
+
+    return give
+
+
+def for_jax() -> None:
+    copy(
+        ("jax/s5_cls_default/variables.msgpack", "checkpoints/checkpoint_100"),
+        ("jax/equinox_s4_yardenas/model.eqx", "model.eqx"),
+    )()
+    tensors, layer = read(GOLDEN / "nn" / "model.eqx").tensors, "blocks[0].s4d."
+    arrays: dict[str, Any] = {name[len(layer) :]: array for name, array in tensors.items() if name.startswith(layer)}
+    np.savez("layer.npz", **arrays)
+
+
+SPOTTER = "torch/s4d_minimal/checkpoint_dataparallel.pt"
+FILES = {
+    "README.md": copy((SPOTTER, "model.pth")),
+    "export.md": copy((SPOTTER, "spotter.pth")),
+    "pytorch.md": copy(("kws/kws_s4d.pth", "model.pth")),
+    "equinox.md": copy(("nn/model.eqx", "model.eqx"), ("nn/leaves.json", "leaves.json")),
+    "jax.md": for_jax,
+}
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Runs a command as if ssmrt were installed, and before a microphone that hears one word."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (tmp_path / "recording.wav").write_bytes(wav(demo.clips()[0].samples))
+    for name, does in (("ssmrt", f'{sys.executable} -m ssmrt "$@"'), ("arecord", f"cat {tmp_path}/recording.wav")):
+        (programs / name).write_text(f"#!/bin/sh\nexec {does}\n")
+        (programs / name).chmod(0o755)
+
+    def run(command: str) -> None:
+        path = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-ec", command], capture_output=True, text=True, env=environment(**path), timeout=120
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+    return run
+
+
+def install(command: str) -> bool:
+    """Whether the command installs ssmrt, with extras that there are."""
+    match = re.fullmatch(r"pip install '?ssmrt(?:\[([\w,]+)\])?'?", command)
+    if match is None:
+        return False
+    declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for extra in (match[1] or "").split(","):
+        assert not extra or re.search(rf"^{extra} = \[", declared, re.MULTILINE), f"no extra {extra}"
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Callable[[str], None]
+) -> None:
+    found = blocks(page)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    FILES.get(page.name, lambda: None)()
+    names: dict[str, object] = {}
+    missing = set()
+    np.random.seed(0)
+    for block in found:
+        lacking = {module for module in block.needs if importlib.util.find_spec(module) is None}
+        missing |= lacking
+        if lacking or block.language in SHOWN:
+            continue
+        if block.language == "python":
+            # So that a traceback has the line of the page.
+            code = compile("\n" * (block.line - 1) + block.code, page.name, "exec")
+            with warnings.catch_warnings():
+                # Half the rate aliases, as it says.
+                warnings.filterwarnings("ignore", message="rate=2", category=UserWarning)
+                exec(code, names)
+        else:
+            for command in block.code.replace("\\\n", " ").splitlines():
+                if command not in SETTING_UP and not install(command) and not command.startswith("#"):
+                    shell(command)
+    if missing:
+        pytest.skip(f"{page.name}: what can be run without {', '.join(sorted(missing))} ran")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_block_says_what_it_needs(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language in {"python", "sh"} | SHOWN, f"{page.name}:{block.line}"
+        assert block.imports <= block.needs <= NEEDS, f"{page.name}:{block.line}"
+
+
+def test_setting_up_is_tested_by_ci() -> None:
+    found = [line for block in blocks(ROOT / "README.md") if block.language == "sh" for line in block.code.splitlines()]
+    assert found[:2] == SETTING_UP
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for i in range(2):
+        assert f'step bash -c "${{readme[{i}]}}"' in ci
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_what_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
