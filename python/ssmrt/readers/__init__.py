@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import CheckpointError
-from . import directories, eqx, flax_msgpack, npz, safetensors, torch
+from . import directories, eqx, flax_msgpack, jax_pickle, npz, safetensors, torch
 from .checkpoint import Checkpoint as Checkpoint
 
 
@@ -33,6 +33,7 @@ READERS: dict[str, Reader] = {
     "safetensors": safetensors,
     "npz": npz,
     "torch": torch,
+    "pickle": jax_pickle,
     "flax-msgpack": flax_msgpack,
     "orbax": directories,
 }

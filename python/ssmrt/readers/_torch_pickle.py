@@ -1,11 +1,11 @@
-"""What may stand in the pickle of a PyTorch file, and the plain data that stands for it."""
+"""The plain data that stands for tensors, storages and mappings in the pickle of a PyTorch file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from . import _pickle
+from . import _numpy_pickle, _pickle
 from ._arrays import MAX_DIMS
 from ._pickle import Global, Record, Refused, describe
 
@@ -42,42 +42,31 @@ def load(data: bytes, source: str, start: int = 0, storages: dict[str, Storage] 
     return _pickle.load(data, source, _Rules({} if storages is None else storages), start)
 
 
-class _Rules:
+class _Rules(_numpy_pickle.Rules):
     def __init__(self, storages: dict[str, Storage]):
         self._storages = storages
-
-    def known(self, name: Global) -> bool:
-        return str(name) in _KNOWN or (
-            name.module.startswith(("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks."))
-        )
 
     def call(self, function: Global, args: tuple[Any, ...]) -> Any:
         name = str(function)
         if name in _MAPPINGS:
             return _mapping(name, args)
-        if name in _INERT:
-            return Record(function, args)
         if name == _SUBCLASS:
             if len(args) != 4 or not isinstance(args[0], Global) or type(args[2]) is not tuple:
                 raise Refused(f"arguments of {name} that PyTorch does not write")
             function, name, args = args[0], str(args[0]), args[2]
-        if name in _WRAPPERS:
-            if not args or not isinstance(args[0], Tensor):
-                raise Refused(f"{name} of {describe(args[0]) if args else 'nothing'}")
+        if name in _WRAPPERS and args and isinstance(args[0], Tensor):
             return args[0]
         if name in _REBUILD:
             return _tensor(name, args)
-        raise Refused(f"a call of {describe(function)}, which is not a constructor of plain data; nothing was run")
+        return super().call(function, args)
 
     def build(self, made: Any, state: Any) -> None:
-        if isinstance(made, Attributed):
-            return
-        if not isinstance(made, Record) or made.state or type(state) not in (dict, tuple):
-            raise Refused(f"attributes set on {describe(made)}")
-        if isinstance(state, dict):  # NumPy's are tuples, and nobody asks for them
-            made.state = state
+        if not isinstance(made, Attributed):
+            super().build(made, state)
 
-    def persistent(self, pid: Any) -> Storage:
+    def persistent(self, pid: Any) -> Storage | Global:
+        if type(pid) is tuple and len(pid) == 4 and pid[0] == "module" and isinstance(pid[1], Global):
+            return pid[1]  # a class with its source, before PyTorch 1.6
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
             raise Refused("a persistent id that is not a storage")
         _, kind, key, _, size = pid[:5]
@@ -93,7 +82,7 @@ class _Rules:
 
 def _mapping(name: str, args: tuple[Any, ...]) -> Attributed:
     if name == "collections.defaultdict":
-        if len(args) > 1 or (args and args[0] is not None and not isinstance(args[0], Global)):
+        if len(args) > 1 or (args and args[0] is not None and not isinstance(args[0], Global | Record)):
             raise Refused(f"arguments of {name} that are not a type")
     elif name == "collections.OrderedDict" and args and not (len(args) == 1 and args[0] == []):
         raise Refused(f"arguments of {name}: its items are expected to follow it")
@@ -109,10 +98,14 @@ def _tensor(name: str, args: tuple[Any, ...]) -> Tensor:
         dtype = _DTYPES.get(str(args[6])) if isinstance(args[6], Global) else None
     if dtype is None:
         raise Refused(f"a tensor of unknown dtype in {name}")
-    shape, stride = (s.args[0] if isinstance(s, Record) and s.args else s for s in (shape, stride))
+    shape, stride = (s.args[0] if _is_size(s) else s for s in (shape, stride))
     if not (_natural(offset) and _naturals(shape) and _naturals(stride) and len(shape) == len(stride)):
         raise Refused(f"offset, size or stride in {name} that are not numbers")
     return Tensor(storage, offset, shape, stride, dtype)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Record) and str(value.cls) == "torch.Size" and len(value.args) == 1
 
 
 def _natural(value: Any) -> bool:
@@ -166,36 +159,3 @@ _REBUILD = {
 _WRAPPERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
 _SUBCLASS = "torch._tensor._rebuild_from_type_v2"
 _MAPPINGS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}
-# Classes whose instances hold a training run's configuration or bookkeeping.
-_INERT = {
-    *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig")),
-    *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata", "UnionNode")),
-    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
-    "argparse.Namespace",
-    "types.SimpleNamespace",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "lightning.pytorch.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict",
-    "lightning.fabric.utilities.data.AttributeDict",
-    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
-    *(f"pathlib._local.{name}" for name in ("PosixPath", "WindowsPath")),
-    "torch.Size",
-    "torch.device",
-    "numpy.dtype",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    "_codecs.encode",
-    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "complex")),
-}
-# Types that are named, as in the type annotations of OmegaConf, but of which no instance is made by name.
-_NAMED = {
-    "typing.Any",
-    "numpy.ndarray",
-    "torch.Tensor",
-    "torch.nn.parameter.Parameter",
-    *(
-        f"{module}.{name}"
-        for module in ("builtins", "__builtin__")
-        for name in ("dict", "list", "tuple", "int", "long", "float", "bool", "str", "unicode", "bytes", "object")
-    ),
-}
-_KNOWN = {*_DTYPES, *_STORAGES, *_REBUILD, *_WRAPPERS, _SUBCLASS, *_MAPPINGS, *_INERT, *_NAMED}
