@@ -44,7 +44,8 @@ def read(path: Path, step: int | None = None) -> Checkpoint:
         raise CheckpointError(f"{path}: expected step {step}, found a single checkpoint; leave step out")
     weights = _weights(path) if path.is_dir() else path
     assert weights is not None
-    return configured(_joined(weights) if weights.name.endswith(_INDEX) else _single(weights), weights)
+    found = _joined(weights) if weights.name.endswith(_INDEX) else _single(weights)
+    return configured(replace(found, source=str(path)), weights)
 
 
 def configured(checkpoint: Checkpoint, path: Path) -> Checkpoint:
