@@ -361,6 +361,12 @@ def test_mappings_of_anything_but_arrays_are_refused(mapping: Any, message: str)
         ssmrt.load(mapping)
 
 
+@pytest.mark.parametrize("what", [3, None, b"model.pt", ["model.pt"]])
+def test_what_is_no_source_of_a_model_is_a_type_error(what: Any) -> None:
+    with pytest.raises(TypeError, match="expected a path, a mapping of arrays or an open file"):
+        ssmrt.load(what)
+
+
 def test_a_mapping_that_contains_itself_is_refused() -> None:
     loop: dict[str, Any] = {"w": W}
     loop["inner"] = loop

@@ -156,6 +156,25 @@ def test_bfloat16_is_the_upper_half_of_float32(scratch: Path, bits: list[int]) -
         np.testing.assert_array_equal(array.view(np.uint32), expected)
 
 
+@pytest.mark.parametrize("neg", [False, True])
+@pytest.mark.parametrize("conj", [False, True])
+def test_tensors_that_wait_to_be_conjugated_or_negated_are(scratch: Path, conj: bool, neg: bool) -> None:
+    numbers = np.array([1 + 2j, 3 - 1j], np.complex64)
+    bits = {name: True for name, bit in (("conj", conj), ("neg", neg)) if bit}
+    made = tf.tensor(tf.storage("0", 2, "ComplexFloatStorage"), (2,), (1,))
+    made = Call(made.function, (*made.args, bits))
+    expected = numbers.conj() if conj else numbers
+    found = tensors_of(scratch, {"x": made}, {"0": numbers.tobytes()})["x"]
+    np.testing.assert_array_equal(found, -expected if neg else expected, strict=True)
+
+
+def test_tensors_of_which_more_is_said_than_is_known_are_refused(scratch: Path) -> None:
+    for said in ({"scale": 0.1}, {"conj": Call(SYSTEM[0], ())}, "conj"):
+        value = {"x": ONE_TENSOR, "y": Call(ONE_TENSOR.function, (*ONE_TENSOR.args, said))}
+        message = refusal(scratch, tf.archive(tf.pickled(value), {"0": ONE.tobytes()}))
+        assert "'y': expected a tensor, found an instance of 'torch._utils._rebuild_tensor_v2'" in message
+
+
 def test_untyped_storage_takes_its_dtype_from_the_tensor(scratch: Path) -> None:
     where = tf.Persistent(("storage", Global("torch.storage", "UntypedStorage"), "0", "cpu", 8))
     made = Call(
@@ -376,6 +395,19 @@ HOSTILE: dict[str, bytes] = {
     "a record as subclass of tensor": tf.pickled(
         {"a": ONE_TENSOR, "w": Call(ALLOWED[7], (SYSTEM[0], Global("torch", "Tensor"), ("touch sentinel",), {}))}
     ),
+    "a tensor of a foreign class": tf.pickled(
+        {"w": Call(ALLOWED[7], (ONE_TENSOR.function, Global("packed", "Params4bit"), ONE_TENSOR.args, {}))}
+    ),
+    "a tensor of a class that is none": tf.pickled(
+        {"w": Call(ALLOWED[7], (ONE_TENSOR.function, Call(SYSTEM[0], ()), ONE_TENSOR.args, {}))}
+    ),
+    "a negated bool": tf.pickled(
+        {
+            "w": Call(
+                ONE_TENSOR.function, (*tf.tensor(tf.storage("0", 6, "BoolStorage"), (6,), (1,)).args, {"neg": True})
+            )
+        }
+    ),
     "a record as storage": tf.pickled({"w": Call(ONE_TENSOR.function, (Call(SYSTEM[0], ()), *ONE_TENSOR.args[1:]))}),
     "a record as kind of storage": tf.pickled(
         {"w": tf.tensor(tf.Persistent(("storage", Call(SYSTEM[0], ()), "0", "cpu", 6)), (2, 3), (3, 1))}
@@ -511,6 +543,12 @@ def test_classes_that_older_files_keep_with_their_source(scratch: Path) -> None:
 def test_extra_state_of_a_module_is_no_tensor(scratch: Path) -> None:
     state = {"w": ONE_TENSOR, "layer._extra_state": New(Global("a", "B"), {})}
     assert list(tensors_of(scratch, state)) == ["w"]
+
+
+def test_a_tensor_of_a_foreign_class_is_named(scratch: Path) -> None:
+    made = Call(ALLOWED[7], (ONE_TENSOR.function, Global("packed", "Params4bit"), ONE_TENSOR.args, {}))
+    message = refusal(scratch, tf.archive(tf.pickled({"w": made, "b": ONE_TENSOR}), {"0": ONE.tobytes()}))
+    assert "'w': expected a tensor, found an instance of 'packed.Params4bit'" in message
 
 
 @pytest.mark.parametrize("wrap", [lambda arrays: arrays, lambda arrays: {"model": arrays, "epoch": 3}])

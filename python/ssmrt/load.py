@@ -69,6 +69,8 @@ def read_document(
     if isinstance(path, Mapping):
         return families.build(memory.of_mapping(path), config=_config(config), arch=arch)
     if not isinstance(path, str | os.PathLike):
+        if not hasattr(path, "read"):
+            raise TypeError(f"expected a path, a mapping of arrays or an open file, found {type(path).__name__}")
         with memory.on_disk(path) as copy:
             return read_document(copy, config=config, arch=arch, step=step)
     path = readers.located(path)

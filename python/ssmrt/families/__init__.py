@@ -62,7 +62,7 @@ def build(checkpoint: Checkpoint, *, config: Mapping[str, Any] | None = None, ar
         family = _family(arch)
         if not checkpoint.named and not _reads_without_names(arch):
             raise _no_names(checkpoint)
-        views = list(_views(checkpoint)) if checkpoint.named else [checkpoint]
+        views = _views(checkpoint) if checkpoint.named else iter([checkpoint])
         return _build(family, next((v for v in views if family.matches(v.tensors)), checkpoint), config)
     if not checkpoint.named:
         raise _no_names(checkpoint)

@@ -65,7 +65,8 @@ def _choose(root: dict[Any, Any], source: str) -> dict[Any, Any]:
     for key in keys:
         if isinstance(root[key], Record) and (key in _MODEL or len(root) == 1):
             raise CheckpointError(
-                f"{source}: {key[:60]!r}: expected a state dict, found {describe(root[key])}; nothing was run. {REMEDY}"
+                f"{source}: {key[:60]!r}: expected a state dict or a tensor, found {describe(root[key])};"
+                f" nothing was run. {REMEDY}"
             )
     raise CheckpointError(
         f"{source}: expected one state dict, found {len(others)} under the keys"

@@ -21,13 +21,18 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A view of a storage; offset and stride count elements."""
+    """A view of a storage; offset and stride count elements.
+
+    ``conj`` and ``neg``: whether the storage holds its conjugate or negative, which PyTorch leaves for later.
+    """
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: str
+    conj: bool = False
+    neg: bool = False
 
 
 class Attributed(dict[Any, Any]):
@@ -53,11 +58,14 @@ class _Rules(_numpy_pickle.Rules):
         if name == _SUBCLASS:
             if len(args) != 4 or not isinstance(args[0], Global) or type(args[2]) is not tuple:
                 raise Refused(f"arguments of {name} that PyTorch does not write")
+            if not isinstance(args[1], Global) or str(args[1]) not in _TENSORS:
+                # What its numbers mean, its class would know: they may be packed.
+                return Record(args[1] if isinstance(args[1], Global) else function, args)
             function, name, args = args[0], str(args[0]), args[2]
         if name in _WRAPPERS and args and isinstance(args[0], Tensor):
             return args[0]
-        if name in _REBUILD:
-            return _tensor(name, args)
+        if name in _REBUILD and (bits := _bits(name, args)) is not None:
+            return _tensor(name, args, bits)
         return super().call(function, args)
 
     def build(self, made: Any, state: Any) -> None:
@@ -89,7 +97,17 @@ def _mapping(name: str, args: tuple[Any, ...]) -> Attributed:
     return Attributed()
 
 
-def _tensor(name: str, args: tuple[Any, ...]) -> Tensor:
+def _bits(name: str, args: tuple[Any, ...]) -> dict[str, bool] | None:
+    """Which operations a tensor waits for; None where the arguments say more of it than is known here."""
+    metadata = next(iter(args[_METADATA.get(name, len(args)) :]), None)
+    if metadata is None:
+        return {}
+    if isinstance(metadata, dict) and metadata.keys() <= {"conj", "neg"}:
+        return metadata if all(type(bit) is bool for bit in metadata.values()) else None
+    return None
+
+
+def _tensor(name: str, args: tuple[Any, ...], bits: dict[str, bool]) -> Tensor:
     if not _REBUILD[name] <= len(args) <= _REBUILD[name] + 2 or not isinstance(args[0], Storage):
         raise Refused(f"arguments of {name} that PyTorch does not write")
     storage, offset, shape, stride = args[:4]
@@ -101,7 +119,9 @@ def _tensor(name: str, args: tuple[Any, ...]) -> Tensor:
     shape, stride = (s.args[0] if _is_size(s) else s for s in (shape, stride))
     if not (_natural(offset) and _naturals(shape) and _naturals(stride) and len(shape) == len(stride)):
         raise Refused(f"offset, size or stride in {name} that are not numbers")
-    return Tensor(storage, offset, shape, stride, dtype)
+    if any(bits.values()) and dtype[0] not in "fc":
+        raise Refused(f"a tensor of {dtype} in {name} that is conjugated or negated when read")
+    return Tensor(storage, offset, shape, stride, dtype, **bits)
 
 
 def _is_size(value: Any) -> bool:
@@ -156,6 +176,9 @@ _REBUILD = {
     "torch._utils._rebuild_tensor_v2": 6,
     "torch._utils._rebuild_tensor_v3": 7,
 }
+# Where they have the bits of a tensor that is conjugated or negated when it is read.
+_METADATA = {"torch._utils._rebuild_tensor_v2": 6, "torch._utils._rebuild_tensor_v3": 7}
 _WRAPPERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
 _SUBCLASS = "torch._tensor._rebuild_from_type_v2"
+_TENSORS = {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
 _MAPPINGS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}

@@ -143,7 +143,10 @@ def _array(tensor: Tensor, data: Buffer, order: bytes, source: str) -> Array:
         view = as_strided(flat, shape, [step * itemsize for step in stride], writeable=False)
         array = np.asarray(view, order="C")
     if tensor.dtype == "bfloat16":
-        return widen_bf16(array)
+        array = widen_bf16(array)
     if tensor.dtype == "bool":
         array = array != 0
-    return native(array)
+    array = native(array)
+    if tensor.conj:
+        array = array.conj()
+    return -array if tensor.neg else array
