@@ -303,7 +303,7 @@ class Tensor:
     def detach(self) -> Tensor:
         return self
 
-    cpu = resolve_conj = detach
+    cpu = resolve_conj = resolve_neg = detach
 
     def float(self) -> Tensor:
         return Tensor(self.array)

@@ -240,7 +240,8 @@ class TestPickles:
             ({"params": {"w": Call(EVIL, ("touch sentinel",))}}, "found another pickle, a dict"),
             ({"params": {"w": W, "v": Call(EVIL, ("touch sentinel",))}}, "instance of 'os.system'"),
             ({"params": {"w": W, "v": EVIL}}, "global 'os.system'"),
-            ({"w": W, "v": New(Global("models", "Layer"), {"a": EVIL})}, "global 'os.system'"),
+            ({"w": W, "v": New(Global("models", "Layer"), {"a": W})}, "instance of 'models.Layer'"),
+            ({"params": New(Global("models", "Variables"), {"w": W})}, "instance of 'models.Variables'"),
             (Call(EVIL, (W,)), "an instance of 'os.system'"),
             (Call(Call(Global("builtins", "getattr"), (W, "tobytes")), ()), "an instance of 'builtins.getattr'"),
             ({"w": Call(RECONSTRUCT, (1, 2, 3))}, "another pickle"),
@@ -291,7 +292,8 @@ class TestPickles:
             "tx": Call(Global("optax", "adam"), (1e-3,)),
             "opt_state": {"mu": New(Global("optax", "State"), {"w": W})},
         }
-        assert_identical(readers.read(self.write(tmp_path, state)).tensors, {"params/w": W})
+        for value in (state, New(Global("flax.training.train_state", "TrainState"), state)):
+            assert_identical(readers.read(self.write(tmp_path, value)).tensors, {"params/w": W})
 
     def test_two_keys_of_one_leaf_are_refused_by_both(self, tmp_path: Path) -> None:
         message = refusal(self.write(tmp_path, {"params": {"w": W, ("w",): W}}))

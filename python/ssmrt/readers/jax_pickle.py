@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,8 @@ def matches(path: Path, head: bytes) -> bool:
 def read(path: Path, step: int | None = None) -> Checkpoint:
     """The model's parameters and batch statistics, without an optimiser's state.
 
-    Dicts, lists, tuples and the attributes of objects are the levels of the tree. Raises `CheckpointError` where it
-    holds no array, or where something else stands in the place of one of the model's.
+    Dicts, lists and tuples are the levels of the tree, the attributes of an object its root: of a training state.
+    Raises `CheckpointError` where it holds no array, or where something else stands in the place of one of the model's.
     """
     source = str(path)
     data = _files.read(path)
@@ -47,7 +46,8 @@ def read(path: Path, step: int | None = None) -> Checkpoint:
             return value.array(where)
         raise CheckpointError(f"{where}: expected an array, found {describe(value)}; {remedy}")
 
-    leaves = tree_leaves(root, source, children=_children, load=load)
+    tree = root.state if isinstance(root, Record) and root.state else root
+    leaves = tree_leaves(tree, source, children=lambda value: value if isinstance(value, dict) else None, load=load)
     if not rules.arrays:
         raise CheckpointError(
             f"{source}: expected a pickle of nested dicts of arrays, found another pickle, {describe(root)}; {remedy}"
@@ -71,9 +71,3 @@ class _Rules(_numpy_pickle.Rules):
         made = super().call(function, args)
         self.arrays |= isinstance(made, Ndarray)
         return made
-
-
-def _children(value: Any) -> Mapping[Any, Any] | None:
-    if isinstance(value, Record):
-        return value.state or value.items or None
-    return value if isinstance(value, dict) else None

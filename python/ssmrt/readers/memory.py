@@ -43,7 +43,8 @@ def _array(value: Any, where: str) -> Array:
     try:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
-            value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).resolve_conj().numpy()
+            value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+            value = value.resolve_conj().resolve_neg().numpy()
         array = np.array(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where}: expected an array, found {type(value).__name__!r}: {error}") from None
