@@ -261,6 +261,14 @@ def test_a_folder_of_one_checkpoint_opens_it(tmp_path: Path) -> None:
     assert "expected one checkpoint, found 2: epoch=3.ckpt, last.pt; open one of them" in message
 
 
+def test_a_folder_of_folders_opens_the_only_one(tmp_path: Path) -> None:
+    sharded(tmp_path / "checkpoint-500", [{"x": W}, {"y": W}])
+    (tmp_path / "logs").mkdir()
+    assert_same(readers.read(tmp_path).tensors, {"x": W, "y": W})
+    sharded(tmp_path / "checkpoint-1000", [{"x": W}, {"y": W}])
+    assert "found 2: checkpoint-1000, checkpoint-500; open one of them" in refusal(tmp_path)
+
+
 def test_a_folder_of_one_model_of_our_own_opens_it(tmp_path: Path) -> None:
     model = ssmrt.load(SMALL, config={})
     model.save(tmp_path / "model.ssm.safetensors")

@@ -109,8 +109,11 @@ def _reader(path: Path, head: bytes) -> Reader | None:
 
 def _only(folder: Path) -> Path | None:
     """The one checkpoint in a folder, None where there is none; arrays in an ``.npz`` may be data beside another."""
-    files = [p for p in sorted(folder.iterdir()) if _files.size(p) and p.name[0] != "." and p.name not in _NO_MODEL]
-    found = {path: reader for path in files if (reader := _reader(path, _head(path))) is not None}
+    found: dict[Path, Reader] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name[0] != "." and path.name not in _NO_MODEL and (path.is_dir() or _files.size(path)):
+            reader = _reader(path, b"" if path.is_dir() else _head(path))
+            found |= {} if reader is None else {path: reader}
     found = {path: reader for path, reader in found.items() if reader is not npz} or found
     if len(found) > 1 and not all(map(hugging_face.is_shard, found)):
         names = ", ".join(path.name for path in found)
