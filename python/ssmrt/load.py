@@ -6,19 +6,22 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import checks, families, readers
 from .document import METADATA_KEY, Document, from_bytes
 from .errors import CheckpointError
 from .model import Dtype, Model
-from .readers import safetensors
+from .readers import memory, safetensors
 
 OWN_SUFFIX = ".ssm.safetensors"
 
 
+Source = str | Path | Mapping[Any, Any] | BinaryIO
+
+
 def load(
-    path: str | Path,
+    path: Source,
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     arch: str | None = None,
@@ -30,7 +33,9 @@ def load(
     Parameters
     ----------
     path
-        A checkpoint file or directory in any supported format, or ssmrt's own.
+        A checkpoint file or directory in any supported format, or ssmrt's own: of a directory the latest step, or
+        the only checkpoint in it. Or the file opened in binary mode, or a mapping of names to arrays, such as
+        PyTorch's ``model.state_dict()`` or Flax's variables, of which copies are taken.
     config
         What the file does not hold, under the upstream constructor's own argument names: a mapping, or the
         path of a JSON file. ``{}`` means upstream's defaults.
@@ -56,18 +61,24 @@ def load(
 
 
 def read_document(
-    path: str | Path,
+    path: Source,
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     arch: str | None = None,
     step: int | None = None,
 ) -> Document:
     """As `load`, up to the Document."""
-    path, config = checks.path("path", path), _config(config)
+    config = _config(config)
     if arch is not None:
         arch = checks.text("arch", arch)
     if step is not None:
         step = checks.whole("step", step)
+    if isinstance(path, Mapping):
+        return families.build(memory.of_mapping(path), config=config, arch=arch)
+    if hasattr(path, "read"):
+        with memory.on_disk(path) as copy:
+            return read_document(copy, config=config, arch=arch, step=step)
+    path = readers.located(checks.path("path", path))
     if path.name.endswith(OWN_SUFFIX) or is_own(path):
         return from_bytes(path.read_bytes(), str(path))
     checkpoint = readers.read(path, step=step)
@@ -85,8 +96,8 @@ def _config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] 
     if not isinstance(config, str | os.PathLike):
         raise TypeError(f"config: expected a mapping or the path of a JSON file, found {checks.found(config)}")
     try:
-        value = json.loads(Path(config).read_text())
-    except (OSError, ValueError) as error:
+        value = json.loads(Path(config).expanduser().read_text())
+    except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"config: expected the path of a JSON file, found {config}: {error}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{config}: expected a JSON object, found {type(value).__name__}")

@@ -1,7 +1,8 @@
 """The families: each makes a Document from the tensors of one published code base's models.
 
 A family is a module with ``ARCH`` (its name), ``matches(tensors) -> bool`` (whether the names and shapes
-are its own) and ``build(checkpoint, config) -> Document``. A new one is one line in `FAMILIES`.
+are its own) and ``build(checkpoint, config) -> Document``; ``WITHOUT_NAMES = True`` where it knows the order of the
+tensors in a file that has no names. A new one is one line in `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from ..document import Document
 from ..errors import CheckpointError, UnsupportedError
 from ..readers.checkpoint import Checkpoint
+from ..readers.names import as_tree
+from . import equinox
 
 # The order is that in which they are asked whether a checkpoint is theirs.
 FAMILIES = {
@@ -57,12 +60,12 @@ def build(checkpoint: Checkpoint, *, config: Mapping[str, Any] | None = None, ar
         if arch not in FAMILIES:
             raise CheckpointError(f"arch: expected one of {', '.join(FAMILIES)}; found {arch!r}")
         family = _family(arch)
-        views = list(_unwrapped(checkpoint)) if checkpoint.named else [checkpoint]
+        if not checkpoint.named and not _reads_without_names(arch):
+            raise _no_names(checkpoint)
+        views = _views(checkpoint) if checkpoint.named else iter([checkpoint])
         return _build(family, next((v for v in views if family.matches(v.tensors)), checkpoint), config)
     if not checkpoint.named:
-        raise CheckpointError(
-            f"{checkpoint.source}: a {checkpoint.format} file has no names; pass arch=, one of {', '.join(FAMILIES)}"
-        )
+        raise _no_names(checkpoint)
     found = identify(checkpoint)
     if found is not None:
         name, view = found
@@ -75,6 +78,18 @@ def build(checkpoint: Checkpoint, *, config: Mapping[str, Any] | None = None, ar
     )
 
 
+def _reads_without_names(arch: str) -> bool:
+    return getattr(_family(arch), "WITHOUT_NAMES", False)
+
+
+def _no_names(checkpoint: Checkpoint) -> CheckpointError:
+    archs = ", ".join(filter(_reads_without_names, FAMILIES))
+    return CheckpointError(
+        f"{checkpoint.source}: the file has no names; pass arch=, one of {archs}, with the"
+        f" constructor's arguments in config, or {equinox.LEAVES}"
+    )
+
+
 def _build(family: Family, checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     document = family.build(checkpoint, config)
     # Where the file lay is its owner's business: a saved model tells the name alone.
@@ -83,7 +98,7 @@ def _build(family: Family, checkpoint: Checkpoint, config: Mapping[str, Any] | N
 
 def identify(checkpoint: Checkpoint) -> tuple[str, Checkpoint] | None:
     """The name of the family that a checkpoint is of, and its tensors under that family's names; None: of none."""
-    for view in _unwrapped(checkpoint) if checkpoint.named else ():
+    for view in _views(checkpoint) if checkpoint.named else ():
         for name in FAMILIES:
             if _family(name).matches(view.tensors):
                 return name, view
@@ -92,6 +107,16 @@ def identify(checkpoint: Checkpoint) -> tuple[str, Checkpoint] | None:
 
 def _family(arch: str) -> Family:
     return cast(Family, importlib.import_module(f".{FAMILIES[arch]}", __name__))
+
+
+def _views(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    """The checkpoint under the names by which families may know it: those of the file, then those of Flax's trees.
+
+    A name with "/" in it is of a tree: the optimiser's copies, which may come first, are to be left out then.
+    """
+    if not any("/" in name for name in checkpoint.tensors):
+        yield from _unwrapped(checkpoint)
+    yield as_tree(checkpoint)
 
 
 def _unwrapped(checkpoint: Checkpoint) -> Iterator[Checkpoint]:

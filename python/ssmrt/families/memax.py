@@ -17,6 +17,7 @@ from .equinox import Record
 from .tensors import Tensors
 
 ARCH = "memax-lru"
+WITHOUT_NAMES = True
 
 Array = NDArray[Any]
 
