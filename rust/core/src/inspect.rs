@@ -1,10 +1,9 @@
 //! What a model's layers are at a rate: their systems, kernels, eigenvalues, widths.
 
 use crate::convolution_kernel::convolution_kernel;
-use crate::document::{Discrete, Memory, Node, Systems};
+use crate::document::{Discrete, Document, Memory, Node, Systems};
 use crate::error::{Error, Result};
-use crate::kernels::Elem;
-use crate::model::Model;
+use crate::kernels::Isa;
 use crate::threads::Team;
 use num_complex::Complex64;
 
@@ -34,13 +33,13 @@ pub struct Layer {
     pub bidirectional: bool,
 }
 
-impl<E: Elem> Model<E> {
+impl Document {
     /// The state-space layers at `rate`, in the order in which they run.
     ///
     /// # Errors
     /// [`Error::Value`] where a matrix has no Schur form, or a kernel is cut off too late at this rate.
     pub fn layers(&self, rate: f64) -> Result<Vec<Layer>> {
-        self.document().state_space_layers().into_iter().map(|node| layer(node, rate)).collect()
+        self.state_space_layers().into_iter().map(|node| layer(node, rate)).collect()
     }
 
     /// The discrete systems of state-space layer number `layer` at `rate`.
@@ -49,16 +48,16 @@ impl<E: Elem> Model<E> {
     /// [`Error::Value`] where there is no such layer or a transform has its pole at this rate; [`Error::Unsupported`] where
     /// the layer has no such systems.
     pub fn discrete(&self, layer: usize, rate: f64) -> Result<Discrete> {
-        let node = self.document().state_space_layer(layer)?;
+        let node = self.state_space_layer(layer)?;
         systems(node)?.discrete(rate).map_err(|error| named(node, error))
     }
 
     /// The eigenvalues of state-space layer number `layer` at `rate`: channel by channel, the same number each.
     ///
     /// # Errors
-    /// As [`Model::discrete`].
+    /// As [`Document::discrete`].
     pub fn eigenvalues(&self, layer: usize, rate: f64) -> Result<Vec<Complex64>> {
-        let node = self.document().state_space_layer(layer)?;
+        let node = self.state_space_layer(layer)?;
         let values = systems(node)?.eigenvalues(rate).map_err(|error| named(node, error))?;
         Ok(values.into_iter().map(|e| e.value).collect())
     }
@@ -68,25 +67,26 @@ impl<E: Elem> Model<E> {
     /// has (d_out, d_in, length). The direct path D is not in it.
     ///
     /// # Errors
-    /// As [`Model::discrete`], and [`Error::Value`] where the length does not fit into memory.
+    /// As [`Document::discrete`], and [`Error::Value`] where the length does not fit into memory.
     pub fn convolution_kernel(
         &self,
         layer: usize,
         length: usize,
         rate: f64,
+        isa: Isa,
         team: &Team,
     ) -> Result<([usize; 3], Vec<f64>)> {
-        convolution_kernel(self.document(), layer, length, rate, self.isa(), team)
+        convolution_kernel(self, layer, length, rate, isa, team)
     }
 
     /// The widths of the signal after each node of the outermost sequence.
     pub fn widths(&self) -> Vec<usize> {
-        let root = self.document().root();
+        let root = self.root();
         let nodes = match root {
             Node::Sequential(sequence) => sequence.children.iter().collect(),
             other => vec![other],
         };
-        let widths = nodes.into_iter().scan(self.document().d_input(), |width, node| {
+        let widths = nodes.into_iter().scan(self.d_input(), |width, node| {
             *width = node.d_out(*width).expect("a Document's widths fit");
             Some(*width)
         });

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::model::{Model, schema};
+    use super::model::{Document, Model, schema};
     #[pymodule_export]
     use super::ops::{causal_conv, discretize, hippo, krylov};
     #[pymodule_export]

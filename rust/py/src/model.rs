@@ -1,4 +1,4 @@
-//! Models as Python sees them: immutable, shared between threads.
+//! Documents and models as Python sees them: immutable, shared between threads.
 
 use crate::arrays::{Held, shape_text};
 use crate::errors::raise;
@@ -9,12 +9,12 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
-use ssmrt_core::{Array, Buffer, Discrete, Document, Isa, Layer, Model as Core, Stored, Team};
+use ssmrt_core::{Array, Buffer, Discrete, Document as Core, Isa, Layer, Model as CoreModel, Stored, Team};
 
 /// A model of either precision.
 enum Any {
-    F32(Core<f32>),
-    F64(Core<f64>),
+    F32(CoreModel<f32>),
+    F64(CoreModel<f64>),
 }
 
 /// Calls the same code on a model of either precision.
@@ -27,7 +27,13 @@ macro_rules! on {
     };
 }
 
-/// A model: a Document with what its plans for all rates share.
+/// A Document as the engine holds it.
+#[pyclass(frozen, module = "ssmrt._native")]
+pub struct Document {
+    core: Core,
+}
+
+/// A model of a Document: what its plans for all rates share.
 #[pyclass(frozen, module = "ssmrt._native")]
 pub struct Model {
     any: Any,
@@ -35,44 +41,78 @@ pub struct Model {
 
 #[pymethods]
 impl Model {
-    /// Of a tree as JSON and its tensors, (name, array) each: float32 or float64, C-contiguous.
+    /// In a precision. From then on the Document holds the matrices of mixing layers packed.
     #[new]
-    fn new(
-        py: Python<'_>,
-        tree: &str,
-        tensors: Vec<(String, Bound<'_, PyUntypedArray>)>,
-        dtype: &str,
-    ) -> PyResult<Self> {
-        let tensors = tensors.into_iter().map(|(name, array)| buffer(name, &array)).collect::<PyResult<Vec<_>>>()?;
-        py.detach(|| Self::of(Document::from_parts(tree, tensors)?, dtype)).map_err(raise)
-    }
-
-    /// Of ssmrt's own format.
-    #[staticmethod]
-    fn parse(py: Python<'_>, data: PyBackedBytes, dtype: &str) -> PyResult<Self> {
-        py.detach(|| Self::of(Document::parse(Bytes::from_owner(data))?, dtype)).map_err(raise)
+    fn new(py: Python<'_>, document: &Document, dtype: &str) -> PyResult<Self> {
+        let (document, isa) = (document.core.clone(), Isa::choose().map_err(raise)?);
+        let made = py.detach(|| {
+            let team = Team::all()?;
+            Ok(match dtype {
+                "float64" => Any::F64(CoreModel::new(document, isa, &team)?),
+                _ => Any::F32(CoreModel::new(document, isa, &team)?),
+            })
+        });
+        Ok(Self { any: made.map_err(raise)? })
     }
 
     /// The model at a rate.
     fn plan(&self, py: Python<'_>, rate: f64) -> PyResult<Plan> {
-        py.detach(|| Ok(on!(self.any, m => Plan { any: m.plan(rate, &Team::all()?)?.into() }))).map_err(raise)
+        let plan = || Ok(on!(self.any, m => m.plan(rate, &Team::all()?)?.into()));
+        // At rate 1 there is nothing to plan.
+        let any = if rate == 1.0 { plan() } else { py.detach(plan) };
+        Ok(Plan { any: any.map_err(raise)? })
+    }
+}
+
+#[pymethods]
+impl Document {
+    /// Of a tree as JSON and its tensors, (name, array) each: float32 or float64, C-contiguous.
+    #[new]
+    fn new(tree: &str, tensors: Vec<(String, Bound<'_, PyUntypedArray>)>) -> PyResult<Self> {
+        let tensors = tensors.into_iter().map(|(name, array)| buffer(name, &array)).collect::<PyResult<Vec<_>>>()?;
+        Ok(Self { core: Core::from_parts(tree, tensors).map_err(raise)? })
+    }
+
+    /// Of ssmrt's own format.
+    #[staticmethod]
+    fn parse(py: Python<'_>, data: PyBackedBytes) -> PyResult<Self> {
+        Ok(Self { core: py.detach(|| Core::parse(Bytes::from_owner(data))).map_err(raise)? })
+    }
+
+    /// Numbers a sample; 1 for tokens.
+    #[getter]
+    fn d_input(&self) -> usize {
+        self.core.d_input()
+    }
+
+    /// Numbers an answer.
+    #[getter]
+    fn d_output(&self) -> usize {
+        self.core.d_output()
+    }
+
+    /// The tree as JSON, and of every tensor that it refers to its name, shape and dtype.
+    fn outline(&self) -> (String, Vec<(String, Vec<usize>, &'static str)>) {
+        let (tree, tensors) = self.core.outline();
+        let dtype = |stored| if stored == Stored::F32 { "float32" } else { "float64" };
+        (tree, tensors.into_iter().map(|(name, shape, stored)| (name, shape, dtype(stored))).collect())
     }
 
     /// ssmrt's own format: every number exactly as it was.
     fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let bytes = py.detach(|| on!(self.any, m => m.document().to_bytes()));
+        let bytes = py.detach(|| self.core.to_bytes());
         PyBytes::new(py, &bytes)
     }
 
     /// The state-space layers at a rate, a dict each.
     fn layers<'py>(&self, py: Python<'py>, rate: f64) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let layers = py.detach(|| on!(self.any, m => m.layers(rate))).map_err(raise)?;
+        let layers = py.detach(|| self.core.layers(rate)).map_err(raise)?;
         layers.into_iter().map(|layer| dict_of(py, layer)).collect()
     }
 
     /// The discrete systems of a state-space layer at a rate.
     fn discrete<'py>(&self, py: Python<'py>, layer: usize, rate: f64) -> PyResult<Bound<'py, PyDict>> {
-        let systems = py.detach(|| on!(self.any, m => m.discrete(layer, rate))).map_err(raise)?;
+        let systems = py.detach(|| self.core.discrete(layer, rate)).map_err(raise)?;
         let dict = PyDict::new(py);
         match systems {
             Discrete::Modes { a_minus_one, b, c, w, v, d } => {
@@ -98,7 +138,7 @@ impl Model {
 
     /// The discrete eigenvalues of a state-space layer at a rate, channel by channel.
     fn eigenvalues<'py>(&self, py: Python<'py>, layer: usize, rate: f64) -> PyResult<Bound<'py, PyArray1<Complex64>>> {
-        let values = py.detach(|| on!(self.any, m => m.eigenvalues(layer, rate))).map_err(raise)?;
+        let values = py.detach(|| self.core.eigenvalues(layer, rate)).map_err(raise)?;
         Ok(PyArray1::from_iter(py, values.into_iter().map(|z| Complex64::new(z.re, z.im))))
     }
 
@@ -110,33 +150,22 @@ impl Model {
         length: usize,
         rate: f64,
     ) -> PyResult<Bound<'py, PyArrayDyn<f64>>> {
-        let kernel = || on!(self.any, m => m.convolution_kernel(layer, length, rate, &Team::all()?));
+        let isa = Isa::choose().map_err(raise)?;
+        let kernel = || self.core.convolution_kernel(layer, length, rate, isa, &Team::all()?);
         let (shape, data) = py.detach(kernel).map_err(raise)?;
         PyArray1::from_vec(py, data).reshape(shape.to_vec())
     }
 
     /// The widths of the signal after each node of the outermost sequence.
     fn widths(&self) -> Vec<usize> {
-        on!(self.any, m => m.widths())
-    }
-}
-
-impl Model {
-    fn of(document: Document, dtype: &str) -> ssmrt_core::Result<Self> {
-        let (isa, team) = (Isa::choose()?, Team::all()?);
-        Ok(Self {
-            any: match dtype {
-                "float64" => Any::F64(Core::new(document, isa, &team)?),
-                _ => Any::F32(Core::new(document, isa, &team)?),
-            },
-        })
+        self.core.widths()
     }
 }
 
 /// Every kind of node of a Document with its fields, as JSON.
 #[pyfunction]
 pub fn schema() -> String {
-    Document::schema()
+    Core::schema()
 }
 
 /// An array's memory, not copied: the engine makes its own copy of what it keeps.

@@ -34,8 +34,8 @@ pub struct Buffer {
 #[serde(deny_unknown_fields)]
 struct Tree {
     version: u64,
-    d_input: usize,
-    d_output: usize,
+    d_input: Option<usize>,
+    d_output: Option<usize>,
     #[serde(default)]
     meta: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,8 @@ impl Document {
         Document::from_parts(tree, parts)
     }
 
-    /// The Document of a tree, as JSON, and its tensors.
+    /// The Document of a tree, as JSON, and its tensors. Widths of input and output that the tree leaves null follow from
+    /// its nodes.
     ///
     /// # Errors
     /// As [`Document::parse`].
@@ -112,14 +113,17 @@ impl Document {
             return Err(Error::Document(format!("expected every tensor to belong to a node, found {name:?}")));
         }
         let facts = Facts { meta: tree.meta, sample_rate: tree.sample_rate, labels: tree.labels };
-        let document = Document::new(root, tree.d_input, facts)?;
-        if document.d_output != tree.d_output {
-            return Err(Error::Document(format!(
-                "d_output: expected {}, which the last node gives, found {}",
-                document.d_output, tree.d_output
-            )));
+        let Some(d_input) = tree.d_input.or_else(|| root.d_in()) else {
+            return Err(Error::Document("d_input: expected a number, or a node that tells it, found null".into()));
+        };
+        let document = Document::new(root, d_input, facts)?;
+        match tree.d_output {
+            Some(found) if found != document.d_output => Err(Error::Document(format!(
+                "d_output: expected {}, which the last node gives, found {found}",
+                document.d_output
+            ))),
+            _ => Ok(document),
         }
-        Ok(document)
     }
 
     /// It as one safetensors buffer, which [`Document::parse`] reads: every number exactly as it was.
@@ -131,6 +135,12 @@ impl Document {
             (name, tensor)
         });
         safetensors::serialize(tensors, Some(metadata)).expect("shapes and bytes fit")
+    }
+
+    /// Its tree as JSON, and the name, the shape and the dtype of every tensor that the tree refers to.
+    pub fn outline(&self) -> (String, Vec<(String, Vec<usize>, Stored)>) {
+        let (tree, written) = self.written();
+        (tree, written.0.into_iter().map(|(name, shape, stored, _)| (name, shape, stored)).collect())
     }
 
     /// A hash of the tree and its numbers: tells models apart.
@@ -152,8 +162,8 @@ impl Document {
         let mut written = Written::default();
         let tree = Tree {
             version: VERSION,
-            d_input: self.d_input,
-            d_output: self.d_output,
+            d_input: Some(self.d_input),
+            d_output: Some(self.d_output),
             meta: self.facts.meta.clone(),
             sample_rate: self.facts.sample_rate,
             labels: self.facts.labels.clone(),

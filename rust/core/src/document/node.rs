@@ -48,7 +48,11 @@ pub(crate) trait Layer: Listed {
     /// The nodes directly below it.
     fn branches(&self) -> Vec<&Node>;
 
-    /// The width of what it gives for an input of width `d_in`; `path` is its place in the tree.
+    /// The width of the input that it takes; `None` where it takes any.
+    fn d_in(&self) -> Option<usize>;
+
+    /// The width of what it gives for an input of width `d_in`, which is the one it takes; `path` is its place in the
+    /// tree.
     fn d_out(&self, d_in: usize, path: &str) -> Result<usize>;
 
     /// What it remembers from one sample to the next, apart from the nodes below it.
@@ -57,14 +61,6 @@ pub(crate) trait Layer: Listed {
     /// The error that it does not fit its input.
     fn mismatch(&self, path: &str, what: impl std::fmt::Display) -> Error {
         Error::Document(format!("{}: {what}", label(Self::KIND, self.name(), path)))
-    }
-
-    /// Fails where the input has not the width `expected`.
-    fn takes(&self, expected: usize, d_in: usize, path: &str) -> Result<()> {
-        if expected == d_in {
-            return Ok(());
-        }
-        Err(self.mismatch(path, format!("expected an input of width {expected}, found {d_in}")))
     }
 }
 
@@ -265,7 +261,18 @@ impl Node {
     }
 
     pub(super) fn d_out_at(&self, d_in: usize, path: &str) -> Result<usize> {
-        on!(self, n => n.d_out(d_in, path))
+        match self.d_in() {
+            Some(expected) if expected != d_in && self.branches().is_empty() => {
+                let node = label(self.kind(), self.name(), path);
+                Err(Error::Document(format!("{node}: expected an input of width {expected}, found {d_in}")))
+            }
+            _ => on!(self, n => n.d_out(d_in, path)),
+        }
+    }
+
+    /// The width of the input that it takes; `None` where it takes any.
+    pub(super) fn d_in(&self) -> Option<usize> {
+        on!(self, n => n.d_in())
     }
 
     /// The node that meets the input.

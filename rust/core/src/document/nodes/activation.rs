@@ -50,6 +50,10 @@ impl Layer for Activation {
         Vec::new()
     }
 
+    fn d_in(&self) -> Option<usize> {
+        None
+    }
+
     fn d_out(&self, d_in: usize, path: &str) -> Result<usize> {
         match self.size {
             Some(size) if !d_in.is_multiple_of(size) => {

@@ -96,8 +96,11 @@ impl Layer for DiagonalMimo {
         Vec::new()
     }
 
-    fn d_out(&self, d_in: usize, path: &str) -> Result<usize> {
-        self.takes(self.d_input(), d_in, path)?;
+    fn d_in(&self) -> Option<usize> {
+        Some(self.d_input())
+    }
+
+    fn d_out(&self, _: usize, _: &str) -> Result<usize> {
         Ok(self.c.shape[0])
     }
 

@@ -121,8 +121,11 @@ impl Layer for Dplr {
         Vec::new()
     }
 
-    fn d_out(&self, d_in: usize, path: &str) -> Result<usize> {
-        self.takes(self.ssm.channels(), d_in, path)?;
+    fn d_in(&self) -> Option<usize> {
+        Some(self.ssm.channels())
+    }
+
+    fn d_out(&self, d_in: usize, _: &str) -> Result<usize> {
         Ok(self.ssm.outputs() * d_in)
     }
 

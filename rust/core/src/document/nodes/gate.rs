@@ -22,6 +22,10 @@ impl Layer for Gate {
         vec![&*self.left, &*self.right]
     }
 
+    fn d_in(&self) -> Option<usize> {
+        self.left.d_in().or_else(|| self.right.d_in())
+    }
+
     fn d_out(&self, d_in: usize, path: &str) -> Result<usize> {
         let left = self.left.d_out_at(d_in, &format!("{path}.left"))?;
         let right = self.right.d_out_at(d_in, &format!("{path}.right"))?;

@@ -21,6 +21,10 @@ impl Layer for Glu {
         Vec::new()
     }
 
+    fn d_in(&self) -> Option<usize> {
+        None
+    }
+
     fn d_out(&self, d_in: usize, path: &str) -> Result<usize> {
         if !d_in.is_multiple_of(2) {
             return Err(self.mismatch(path, format!("expected an input of even width, found {d_in}")));

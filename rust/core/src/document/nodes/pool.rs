@@ -35,6 +35,10 @@ impl Layer for Pool {
         Vec::new()
     }
 
+    fn d_in(&self) -> Option<usize> {
+        None
+    }
+
     fn d_out(&self, d_in: usize, _: &str) -> Result<usize> {
         Ok(d_in)
     }

@@ -63,6 +63,10 @@ impl Layer for Residual {
         std::iter::once(&*self.child).chain(self.skip.as_deref()).collect()
     }
 
+    fn d_in(&self) -> Option<usize> {
+        self.child.d_in().or_else(|| self.skip.as_ref()?.d_in())
+    }
+
     fn d_out(&self, d_in: usize, path: &str) -> Result<usize> {
         let skip = match &self.skip {
             Some(skip) => skip.d_out_at(d_in, &format!("{path}.skip"))?,
