@@ -16,6 +16,7 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import linalg  # type: ignore[import-untyped]
 from ssmrt import Model
 from ssmrt.document import (
     Activation,
@@ -131,7 +132,8 @@ def dplrs(draw: Draw, h: int | None = None, causal: bool | None = True) -> Dplr:
 
 
 @st.composite
-def denses(draw: Draw, h: int | None = None, causal: bool | None = True) -> Dense:
+def denses(draw: Draw, h: int | None = None, causal: bool | None = True, stepped: bool = False) -> Dense:
+    disc = draw(st.sampled_from(["gbt", "zoh"] + ([] if stepped else ["discrete"])))
     h = h or draw(WIDTHS)
     n, s = draw(st.integers(1, 9)), systems(draw, h)
     m, options, reverse = outputs(draw, causal)
@@ -142,8 +144,10 @@ def denses(draw: Draw, h: int | None = None, causal: bool | None = True) -> Dens
     A = T @ (skew - skew.swapaxes(1, 2) - g.uniform(1, 2) * np.eye(n)) @ np.linalg.inv(T)
     B, C, D = g.standard_normal((s, n)), g.standard_normal((m, h, n)), g.standard_normal((m, h))
     C_reverse = g.standard_normal((m, h, n)) if reverse else None
-    dt = step_sizes(g, h, most=0.1 if alpha >= 0.5 else 0.01)
-    return Dense(C, D, dt, A, B, alpha=alpha, C_reverse=C_reverse, **options)
+    dt: Array | None = step_sizes(g, h, most=0.1 if alpha >= 0.5 or disc == "zoh" else 0.01)
+    if disc == "discrete":
+        A, dt = linalg.expm(0.05 * A), None
+    return Dense(C, D, dt, A, B, alpha=alpha, disc=disc, C_reverse=C_reverse, **options)
 
 
 @st.composite
@@ -203,7 +207,7 @@ def selectives(draw: Draw, h: int | None = None) -> Selective:
 
 def siso(h: int | None = None, causal: bool | None = True, stepped: bool = False) -> st.SearchStrategy[Any]:
     """Layers of independent channels."""
-    return st.one_of(diagonals(h, causal, stepped), dplrs(h, causal), denses(h, causal))
+    return st.one_of(diagonals(h, causal, stepped), dplrs(h, causal), denses(h, causal, stepped))
 
 
 def linear_layers(causal: bool | None = True, stepped: bool = False) -> st.SearchStrategy[Any]:

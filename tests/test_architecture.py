@@ -114,11 +114,69 @@ def test_rust_rooms_use_downwards(path: Path) -> None:
     assert room in RUST, f"{room}: a room that ARCHITECTURE.md does not know"
     allowed = RUST[room]
     assert allowed is not None
-    # Tests may use more than what they test.
-    product = rust_code(path).partition("#[cfg(test)]")[0]
-    for name in re.findall(r"\bcrate::(\w+)", product):
+    for name in crate_uses(path):
         if (CORE / f"{name}.rs").exists() or (CORE / name).is_dir():
             assert name in allowed, f"{path.name} uses {name}, which {room} may not"
+
+
+def crate_uses(path: Path) -> set[str]:
+    """The first names behind ``crate::``, of ``crate::{a, b::c}`` too. Tests may use more than what they test."""
+    product = rust_code(path).partition("#[cfg(test)]")[0]
+    names = set(re.findall(r"\bcrate::(\w+)", product))
+    for start in re.finditer(r"\bcrate::\{", product):
+        depth, name = 1, ""
+        for letter in product[start.end() :]:
+            depth += {"{": 1, "}": -1}.get(letter, 0)
+            if depth == 1 and letter == "," or depth == 0:
+                names |= set(re.findall(r"^\s*(\w+)", name))
+                name = ""
+            else:
+                name += letter
+            if depth == 0:
+                break
+    return names
+
+
+def test_names_in_braces_are_seen(tmp_path: Path) -> None:
+    file = tmp_path / "some.rs"
+    file.write_text("use crate::{a, b::{c, d}, e};\nuse crate::f::g; // use crate::h;\n#[cfg(test)]\nuse crate::i;")
+    assert crate_uses(file) == {"a", "b", "e", "f"}
+
+
+@pytest.mark.parametrize("table", [PYTHON, RUST], ids=["python", "rust"])
+def test_a_room_depends_on_rooms_above_it_alone(table: dict[str, set[str] | None]) -> None:
+    above: set[str] = set()
+    for room, allowed in table.items():
+        if allowed is not None:
+            assert allowed - {room} <= above, f"{room} depends on {allowed - {room} - above}, which come later"
+        above.add(room)
+
+
+def kernel_files() -> dict[str, Path]:
+    """The modules directly in ``kernels``, by name."""
+    folder = CORE / "kernels"
+    modules = [path for path in folder.iterdir() if path.name != "mod.rs"]
+    return {path.stem: path for path in modules}
+
+
+def test_files_of_the_kernels_make_no_circle() -> None:
+    files = kernel_files()
+    uses: dict[str, set[str]] = {}
+    for name, path in files.items():
+        found: set[str] = set()
+        for file in path.rglob("*.rs") if path.is_dir() else [path]:
+            text = rust_code(file).partition("#[cfg(test)]")[0]
+            # `super` is the folder of the kernels from a file in it, and `super::super` from a file one folder deeper.
+            up = r"(?:super::){2}|crate::kernels::" if path.is_dir() and file.stem != "mod" else r"super::|crate::kernels::"
+            found |= set(re.findall(rf"\b(?:{up})(\w+)", text))
+            for group in re.findall(rf"\b(?:{up})\{{([^;]*)\}}", text):
+                found |= set(re.findall(r"(?:^|[,{])\s*(\w+)", group))
+        uses[name] = (found & set(files)) - {name}
+    done: set[str] = set()
+    while rest := {name for name in uses if name not in done}:
+        free = {name for name in rest if uses[name] <= done}
+        assert free, f"these files import one another: {({name: uses[name] - done for name in rest})}"
+        done |= free
 
 
 def test_tables_name_only_rooms_that_exist() -> None:
@@ -135,7 +193,7 @@ def test_core_knows_no_python_and_the_binding_no_maths() -> None:
         return set(re.findall(r"^([\w-]+)", section, re.MULTILINE))
 
     assert not dependencies("core") & {"pyo3", "numpy", "ndarray"}
-    assert dependencies("py") == {"numpy", "pyo3", "ssmrt-core"}
+    assert dependencies("py") == {"bytes", "numpy", "pyo3", "ssmrt-core"}
 
 
 def test_simd_lives_in_the_kernels() -> None:

@@ -249,12 +249,9 @@ def test_plot_draws(run: Run, tmp_path: Path, arch: str) -> None:
 
 
 def test_poles_are_those_of_the_recurrence() -> None:
-    pytest.importorskip("matplotlib", reason="needs ssmrt[plot]")
-    from ssmrt import plots
-
     A, dt = np.array([[-0.5 + 3j, -0.1 + 20j]]), np.array([0.05])
     one = np.ones((1, 2), complex)
-    found = plots.poles(ssmrt.diagonal(A, one, one, None, dt).document.root)
+    found = ssmrt.diagonal(A, one, one, None, dt).poles(0)
     np.testing.assert_allclose(found, np.exp(A[0] * 0.05))
     P = np.array([[0.3 + 0.1j, -0.2j]])
     full = np.diag(np.concatenate([A[0], A[0].conj()]))
@@ -262,7 +259,7 @@ def test_poles_are_those_of_the_recurrence() -> None:
     full = full - np.outer(p, p.conj())
     eye = np.eye(4)
     bar = np.linalg.solve(eye - 0.025 * full, eye + 0.025 * full)
-    found = plots.poles(ssmrt.dplr(A, P, one, one, None, dt).document.root)
+    found = ssmrt.dplr(A, P, one, one, None, dt).poles(0)
     distances = np.abs(found[:, None] - np.linalg.eigvals(bar))
     assert found.shape == (4,)
     assert max(distances.min(0).max(), distances.min(1).max()) < 1e-12

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from scipy import linalg  # type: ignore[import-untyped]
 from ssmrt import layers, nn
 from ssmrt.document import Document
-from ssmrt.export import discretize
-from ssmrt.nn._widths import gives, takes
 from ssmrt.readers import read
 from strategies import Case, cases, complex_normal, models, spectrum
 
@@ -26,8 +24,8 @@ Array = NDArray[Any]
 
 @given(models())
 def test_widths_follow_from_the_layers(document: Document) -> None:
-    assert takes(document.root) == document.d_input
-    assert gives(document.root, document.d_input) == document.d_output
+    model = nn.model(document.root)
+    assert (model.d_input, model.d_output) == (document.d_input, document.d_output)
 
 
 @given(cases(models()))
@@ -127,11 +125,14 @@ def test_a_full_matrix_is_discretised_as_it_says() -> None:
     ]
     for node, expected in layers:
         abar, bbar = oracle.discrete(node, np.ones(1))
-        matrices = discretize.dense(node, 1.0)
+        kernel = nn.model(node).kernel(0, 9)
+        poles = nn.model(node).poles(0).reshape(2, 5)
         for h in range(2):
             assert_allclose(abar[0, h], expected[h], rtol=1e-12, atol=1e-14)
-            assert_allclose(matrices.A1[h] + eye, expected[h], rtol=1e-12, atol=1e-13)
-            assert_allclose(matrices.B[h], bbar[0, h], rtol=1e-11)
+            powers = [np.linalg.matrix_power(expected[h], t) @ bbar[0, h] for t in range(9)]
+            response = np.einsum("mn,ln->ml", node.C[:, h], powers)
+            assert_allclose(kernel[:, h], response, rtol=1e-10, atol=1e-12 * np.abs(response).max())
+            assert_allclose(np.sort_complex(poles[h]), np.sort_complex(np.linalg.eigvals(expected[h])), rtol=1e-9)
             if node.disc == "zoh":
                 assert_allclose(bbar[0, h], np.linalg.solve(A, (expected[h] - eye) @ B), rtol=1e-11)
 

@@ -1,15 +1,57 @@
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Plan", "Stream", "causal_conv", "discretize", "hippo", "kernel", "krylov"]
+__all__ = ["Document", "Model", "Plan", "Stream", "causal_conv", "discretize", "hippo", "krylov", "schema"]
+
+@final
+class Document:
+    """A Document as the engine holds it."""
+
+    def __new__(cls, tree: str, tensors: Sequence[tuple[str, NDArray[Any]]]) -> Document: ...
+    @staticmethod
+    def parse(data: bytes) -> Document:
+        """Of ssmrt's own format."""
+
+    @property
+    def d_input(self) -> int: ...
+    @property
+    def d_output(self) -> int: ...
+    def outline(self) -> tuple[str, list[tuple[str, list[int], str]]]:
+        """The tree as JSON, and of every tensor that it refers to its name, shape and dtype."""
+
+    def to_bytes(self) -> bytes:
+        """ssmrt's own format: every number exactly as it was."""
+
+    def layers(self, rate: float) -> list[dict[str, Any]]:
+        """The state-space layers at a rate, a dict each."""
+
+    def discrete(self, layer: int, rate: float) -> dict[str, Any]:
+        """The discrete systems of a state-space layer at a rate."""
+
+    def eigenvalues(self, layer: int, rate: float) -> NDArray[np.complex128]:
+        """The discrete eigenvalues of a state-space layer at a rate, channel by channel."""
+
+    def kernel(self, layer: int, length: int, rate: float) -> NDArray[np.float64]:
+        """The convolution kernel (M, H, length) float64 of a state-space layer at a rate."""
+
+    def widths(self) -> list[int]:
+        """The widths of the signal after each node of the outermost sequence."""
+
+@final
+class Model:
+    """A model of a Document: what its plans for all rates share."""
+
+    def __new__(cls, document: Document, dtype: str) -> Model: ...
+    def plan(self, rate: float) -> Plan:
+        """The model at a rate."""
 
 @final
 class Plan:
-    """A model planned for one rate."""
+    """A model at one rate."""
 
-    def __new__(cls, document: bytes, dtype: str, rate: float) -> Plan: ...
     @property
     def d_input(self) -> int: ...
     @property
@@ -84,8 +126,8 @@ class Stream:
     def restore(self, blob: bytes) -> None:
         """Goes on from a snapshot of a stream of the same model, rate, dtype and batch."""
 
-def kernel(document: bytes, layer: int, length: int, rate: float) -> NDArray[np.float64]:
-    """The kernel (M, H, length) float64 of state-space layer ``layer`` of a Document."""
+def schema() -> str:
+    """Every kind of node of a Document with its fields, as JSON."""
 
 def hippo(measure: str, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(A, B) of a HiPPO measure: float64 (n, n) and (n,)."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import struct
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -45,10 +45,6 @@ Function = Literal[
     "log_softmax",
 ]
 Discretization = Literal["zoh", "bilinear", "euler", "backward_euler", "gbt", "discrete", "dss"]
-
-
-# Of a field that files have not always had. Where it has its default it is left out, and files keep their bytes.
-_YOUNG = {"young": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +182,7 @@ class Dense(StateSpace):
     A: Array  # float64 (S, N, N)
     B: Array  # float64 (S, N)
     alpha: float = 0.5
-    disc: Discretization = field(default="gbt", kw_only=True, metadata=_YOUNG)
+    disc: Discretization = field(default="gbt", kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,14 +332,16 @@ METADATA_KEY = "ssmrt"
 _KIND_KEY = "node"  # not "kind": Norm has a field of that name
 
 
-def to_bytes(document: Document) -> bytes:
-    """The Document as one safetensors buffer. Complex arrays are stored as float64 with a last axis (re, im)."""
+def encode(document: Document) -> tuple[str, dict[str, Array]]:
+    """The Document's tree as JSON, and its tensors: float32 or float64, C-contiguous.
+
+    Complex arrays become float64 with a last axis (re, im). Arrays that are stored as they stand are not copied.
+    """
     tensors: dict[str, Array] = {}
 
     def pack(value: Any, path: str) -> Any:
         if isinstance(value, Node):
-            held = {f.name: getattr(value, f.name) for f in fields(value) if not _is_silent(f, value)}
-            inner = {name: pack(item, f"{path}.{name}") for name, item in held.items()}
+            inner = {f.name: pack(getattr(value, f.name), f"{path}.{f.name}") for f in fields(value)}
             return {_KIND_KEY: KIND_OF[type(value)], **inner}
         if isinstance(value, tuple):
             return [pack(item, f"{path}.{i}") for i, item in enumerate(value)]
@@ -353,7 +351,8 @@ def to_bytes(document: Document) -> bytes:
                 value = np.stack([value.real, value.imag], -1).astype(np.float64)
             if value.dtype.name not in _SAFE_DTYPE:
                 value = value.astype(np.float64)
-            tensors[path] = np.ascontiguousarray(value)
+            # Of an array without axes this would make one with one.
+            tensors[path] = np.ascontiguousarray(value).reshape(value.shape)
             return {"complex" if is_complex else "real": path}
         return value
 
@@ -368,33 +367,15 @@ def to_bytes(document: Document) -> bytes:
         tree["sample_rate"] = document.sample_rate
     if document.labels is not None:
         tree["labels"] = list(document.labels)
-    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: json.dumps(tree)}}
-    offset = 0
-    for path, array in tensors.items():
-        header[path] = {
-            "dtype": _SAFE_DTYPE[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in tensors.values())
+    return json.dumps(tree), tensors
 
 
-def _is_silent(f: Field[Any], node: Node) -> bool:
-    return bool(f.metadata) and getattr(node, f.name) == f.default
+def decode(tree: str, real: Callable[[str], Array], complex_: Callable[[str], Array], source: str) -> Document:
+    """The Document of a tree as JSON; ``real`` and ``complex_`` give the tensors by name.
 
-
-def from_bytes(data: bytes, source: str) -> Document:
-    """The Document in a buffer that `to_bytes` wrote.
-
-    ``source`` names the buffer in errors. Raises `CheckpointError` where the buffer is not such a file.
-    What the numbers mean is checked by the engine, which refuses a Document that cannot run.
+    ``source`` names it in errors. Raises `CheckpointError` where the tree is damaged. What the numbers mean is checked
+    by the engine, which refuses a Document that cannot run.
     """
-    metadata, tensors = safetensors.parse(data, source)
-    if METADATA_KEY not in metadata:
-        raise CheckpointError(f"{source}: expected ssmrt's own format, found a safetensors file without its header")
 
     def unpack(value: Any, depth: int) -> Any:
         if depth > 100:
@@ -412,29 +393,22 @@ def from_bytes(data: bytes, source: str) -> Document:
                 return kind(**inner)
             except TypeError as error:
                 raise CheckpointError(f"{source}: node {value[_KIND_KEY]!r}: {error}") from None
-        if "complex" in value:
-            pair = tensors[value["complex"]]
-            if pair.dtype != np.float64 or pair.shape[-1:] != (2,):
-                raise CheckpointError(
-                    f"{source}: tensor {value['complex']!r}: expected float64 (..., 2), found {pair.dtype} {pair.shape}"
-                )
-            return np.ascontiguousarray(pair).view(np.complex128)[..., 0]
-        return tensors[value["real"]]
+        return complex_(value["complex"]) if "complex" in value else real(value["real"])
 
     try:
-        tree = json.loads(metadata[METADATA_KEY])
-        if tree["version"] != VERSION:
+        parsed = json.loads(tree)
+        if parsed["version"] != VERSION:
             raise CheckpointError(
-                f"{source}: expected format version {VERSION}, found {tree['version']!r}; install a newer ssmrt"
+                f"{source}: expected format version {VERSION}, found {parsed['version']!r}; install a newer ssmrt"
             )
-        root = unpack(tree["root"], 0)
-        labels = tree.get("labels")
+        root = unpack(parsed["root"], 0)
+        labels = parsed.get("labels")
         document = Document(
             root,
-            int(tree["d_input"]),
-            int(tree["d_output"]),
-            dict(tree["meta"]),
-            tree.get("sample_rate"),
+            int(parsed["d_input"]),
+            int(parsed["d_output"]),
+            dict(parsed["meta"]),
+            parsed.get("sample_rate"),
             tuple(labels) if isinstance(labels, list) else labels,
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -442,3 +416,40 @@ def from_bytes(data: bytes, source: str) -> Document:
     if not isinstance(root, Node):
         raise CheckpointError(f"{source}: the model's tree has no root node")
     return document
+
+
+def to_bytes(document: Document) -> bytes:
+    """The Document as one safetensors buffer."""
+    tree, tensors = encode(document)
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: tree}}
+    offset = 0
+    for path, array in tensors.items():
+        header[path] = {
+            "dtype": _SAFE_DTYPE[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in tensors.values())
+
+
+def from_bytes(data: bytes, source: str) -> Document:
+    """The Document in a buffer that `to_bytes` wrote; its arrays are views of the buffer where they can be.
+
+    Raises `CheckpointError` where the buffer, which ``source`` names, is not such a file.
+    """
+    metadata, tensors = safetensors.parse(data, source)
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(f"{source}: expected ssmrt's own format, found a safetensors file without its header")
+
+    def complex_(name: str) -> Array:
+        pair = tensors[name]
+        if pair.dtype != np.float64 or pair.shape[-1:] != (2,):
+            raise CheckpointError(
+                f"{source}: tensor {name!r}: expected float64 (..., 2), found {pair.dtype} {pair.shape}"
+            )
+        return np.ascontiguousarray(pair).view(np.complex128)[..., 0]
+
+    return decode(metadata[METADATA_KEY], tensors.__getitem__, complex_, source)

@@ -57,7 +57,32 @@ def load(
     TypeError, ValueError
         An argument is of another kind or out of range.
     """
-    return Model(read_document(path, config=config, arch=arch, step=step), dtype)
+    own = _own(path)
+    model = Model(read_document(path, config=config, arch=arch, step=step), dtype) if own is None else _parse(own, dtype)
+    model.warn_of_instability()
+    return model
+
+
+def _own(path: Source) -> Path | None:
+    """The path of a file of ssmrt's own format."""
+    if isinstance(path, Mapping) or hasattr(path, "read"):
+        return None
+    located = readers.located(checks.path("path", path))
+    return located if located.name.endswith(OWN_SUFFIX) or is_own(located) else None
+
+
+def _parse(path: Path, dtype: Dtype) -> Model:
+    try:
+        return Model.parse(_read(path), dtype)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def read_document(
@@ -78,10 +103,9 @@ def read_document(
     if hasattr(path, "read"):
         with memory.on_disk(path) as copy:
             return read_document(copy, config=config, arch=arch, step=step)
-    path = readers.located(checks.path("path", path))
-    if path.name.endswith(OWN_SUFFIX) or is_own(path):
-        return from_bytes(path.read_bytes(), str(path))
-    checkpoint = readers.read(path, step=step)
+    if (own := _own(path)) is not None:
+        return from_bytes(_read(own), str(own))
+    checkpoint = readers.read(checks.path("path", path), step=step)
     return families.build(checkpoint, config=config, arch=arch)
 
 

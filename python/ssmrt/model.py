@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
+import weakref
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,14 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _native, checks
 from ._native import Stream
-from .document import KIND_OF, Array, Diagonal, DiagonalMimo, Document, Dplr, Node, branches, from_bytes, to_bytes, walk
+from .document import KIND_OF, Array, Document, Node, branches, decode, encode, from_bytes
 from .errors import NotStreamable
 
 Dtype = Literal["float32", "float64"]
 Method = Literal["auto", "scan", "chunk", "fft"]
 State = NDArray[Any]
-
-_RATES_KEPT = 4
 
 
 class Model:
@@ -33,65 +33,86 @@ class Model:
 
     def __init__(self, document: Document, dtype: Dtype = "float32"):
         checks.instance("document", document, Document, "a Document")
-        checks.word("dtype", dtype, ("float32", "float64"))
-        self._document = document
-        self._dtype = dtype
-        self._bytes = to_bytes(document)
-        # LEAD: the engine takes self._bytes as they are, once it knows sample_rate and labels.
-        self._plain = to_bytes(replace(document, sample_rate=None, labels=None))
-        self._plans: dict[float, _native.Plan] = {}
-        self._plan(1.0)
+        tree, tensors = encode(document)
+        self._hold(_native.Document(tree, list(tensors.items())), dtype)
+
+    @classmethod
+    def parse(cls, data: bytes, dtype: Dtype = "float32") -> Model:
+        """The model in the bytes of ssmrt's own format. Raises `CheckpointError` where they are none."""
+        model = cls.__new__(cls)
+        model._hold(_native.Document.parse(data), dtype)
+        return model
+
+    def _hold(self, held: _native.Document, dtype: Dtype) -> None:
+        self._dtype = checks.word("dtype", dtype, ("float32", "float64"))
+        self._held = held
+        self._engine = _native.Model(held, dtype)
+        self._regular = self._engine.plan(1.0)
+        self._outline = _outline(held)
+        self._document: weakref.ref[Document] | None = None
+        self._warned = {1.0}
 
     def _plan(self, rate: float) -> _native.Plan:
         rate = checks.positive("rate", rate)
-        plan = self._plans.get(rate)
-        if plan is None:
-            plan = _native.Plan(self._plain, self._dtype, rate)
-            if rate > 1.0:
-                self._warn_of_aliases(rate)
-            if len(self._plans) >= _RATES_KEPT:
-                # Rate 1 stands first and stays.
-                del self._plans[list(self._plans)[1]]
-            self._plans[rate] = plan
+        plan = self._engine.plan(rate)
+        if rate not in self._warned:
+            self._warned.add(rate)
+            self._warn(rate)
         return plan
 
-    def _warn_of_aliases(self, rate: float) -> None:
-        for node in walk(self._document.root):
-            if isinstance(node, Diagonal | Dplr | DiagonalMimo) and node.dt is not None:
-                turns = np.abs(_imag(node)) * np.max(node.dt) / (2 * np.pi)
-                over = int(((turns < 0.5) & (turns * rate >= 0.5)).sum())
-                if over:
-                    warnings.warn(
-                        f"rate={rate:g} takes {over} of {turns.size} modes of {node.name or KIND_OF[type(node)]}"
-                        " past half a turn a sample: they alias",
-                        UserWarning,
-                        stacklevel=4,
-                    )
+    def warn_of_instability(self) -> None:
+        """Warn of layers that are let through although they are unstable."""
+        self._warn(1.0)
+
+    def _warn(self, rate: float) -> None:
+        for layer in self._held.layers(rate):
+            name = layer["name"] or layer["kind"]
+            if layer["aliased"]:
+                _say(
+                    f"rate={rate:g} takes {layer['aliased']} of {layer['modes']} modes of {name} past half a turn a"
+                    " sample: they alias"
+                )
+            if layer["unstable"]:
+                doubling = np.log(2) / np.log(layer["radius"])
+                at = "" if rate == 1.0 else f" at rate={rate:g}"
+                _say(
+                    f"layer {name} is unstable{at}: {layer['place']} has an eigenvalue of modulus"
+                    f" {layer['radius']:.6g}, so that its state doubles every {doubling:.3g} samples"
+                )
 
     @property
     def document(self) -> Document:
-        """The model's parameters, as a tree of nodes."""
-        return self._document
+        """The model's parameters, as a tree of nodes: read from the engine, and kept as long as somebody holds them."""
+        document = None if self._document is None else self._document()
+        if document is None:
+            document = from_bytes(self._held.to_bytes(), "the model")
+            self._document = weakref.ref(document)
+        return document
+
+    @property
+    def outline(self) -> Document:
+        """As `document`, with arrays that have shapes and dtypes but no numbers: they take no memory."""
+        return self._outline
 
     @property
     def d_input(self) -> int:
         """Numbers a sample; 1 for tokens."""
-        return self._plans[1.0].d_input
+        return self._regular.d_input
 
     @property
     def d_output(self) -> int:
         """Numbers an answer."""
-        return self._plans[1.0].d_output
+        return self._regular.d_output
 
     @property
     def sample_rate(self) -> float | None:
         """Samples a second in training; None where the file does not say."""
-        return self._document.sample_rate
+        return self._outline.sample_rate
 
     @property
     def labels(self) -> tuple[str, ...] | None:
         """What each output stands for; None where the file does not say."""
-        return self._document.labels
+        return self._outline.labels
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -101,22 +122,22 @@ class Model:
     @property
     def isa(self) -> str:
         """The instruction set in use: ``"avx512"``, ``"avx2"``, ``"neon"`` or ``"scalar"``."""
-        return self._plans[1.0].isa
+        return self._regular.isa
 
     @property
     def streamable(self) -> bool:
         """Whether the model is causal, and so can run sample by sample."""
-        return self._plans[1.0].not_streamable is None
+        return self._regular.not_streamable is None
 
     @property
     def state_size(self) -> int:
         """Numbers of state a stream: the last axis of `default_state`."""
-        return self._plans[1.0].state_size
+        return self._regular.state_size
 
     @cached_property
     def num_parameters(self) -> int:
         """Real numbers in the parameters; a complex one counts as two."""
-        arrays = [a for _, node in _layers(self._document.root) for a in _arrays(node)]
+        arrays = [a for _, node in _layers(self._outline.root) for a in _arrays(node)]
         return sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays)
 
     def __call__(
@@ -183,7 +204,7 @@ class Model:
         NotStreamable
             ``dt``, ``resets``, ``state`` or ``return_state`` for a model that is not causal.
         """
-        if return_state and (why := self._plans[1.0].not_streamable) is not None:
+        if return_state and (why := self._regular.not_streamable) is not None:
             raise NotStreamable(f"return_state: {why}")
         y, after = self._forward(u, state, rate, dt, lengths, resets, method)
         return (y, after) if return_state else y
@@ -200,10 +221,10 @@ class Model:
     ) -> tuple[NDArray[Any], State]:
         samples = checks.array("u", u)
         plan = self._plan(rate)
-        if samples.ndim == 1 and plan.d_input == 1 and not self._document.tokens:
+        if samples.ndim == 1 and plan.d_input == 1 and not self._outline.tokens:
             samples = samples[:, None]
         # One axis less than a batch has is one sequence; tokens may have a last axis of one.
-        alone = samples.ndim == (1 if self._document.tokens else 2)
+        alone = samples.ndim == (1 if self._outline.tokens else 2)
         if alone:
             samples = samples[None]
         time = samples.shape[:2]
@@ -249,16 +270,16 @@ class Model:
         ValueError, TypeError
             A shape or a dtype does not fit.
         """
-        plan = self._plans[1.0]
+        plan = self._regular
         samples = checks.array("u", u)
         state = checks.array("state", state)
         batch = state.shape[:-1]
         # A last axis of one may be left out: tokens have none.
         if samples.shape != (*batch, plan.d_input) and not (plan.d_input == 1 and samples.shape == batch):
-            wanted = batch if self._document.tokens else (*batch, plan.d_input)
+            wanted = batch if self._outline.tokens else (*batch, plan.d_input)
             raise ValueError(f"u: expected shape {wanted} with a state of shape {state.shape}, found {samples.shape}")
         n = math.prod(batch)
-        flat = samples.reshape(n) if self._document.tokens else samples.reshape(n, plan.d_input)
+        flat = samples.reshape(n) if self._outline.tokens else samples.reshape(n, plan.d_input)
         if dt is not None:
             steps = checks.reals("dt", dt)
             try:
@@ -294,16 +315,57 @@ class Model:
             There is no such layer, ``length`` is no number of samples, or ``rate`` no positive number.
         """
         layer, length = checks.whole("layer", layer), checks.whole("length", length)
-        return _native.kernel(self._plain, layer, length, checks.positive("rate", rate))
+        return self._held.kernel(layer, length, checks.positive("rate", rate))
+
+    def layers(self, *, rate: float = 1.0) -> list[dict[str, Any]]:
+        """What each state-space layer is at a rate, in the order in which `kernel`, `poles` and `discrete` number them.
+
+        A dict each: ``kind`` and ``name``; ``always_stable``, whether its parameters show that it is stable at every
+        rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, whose that is,
+        and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``, the samples after which its kernel
+        ends, or None; ``bidirectional``.
+        """
+        return self._held.layers(checks.positive("rate", rate))
+
+    def discrete(self, layer: int, *, rate: float = 1.0) -> dict[str, Any]:
+        """The discrete systems of state-space layer number ``layer``, as the engine steps them, in float64.
+
+        ``a_minus_one`` is Abar - I, of which float32 keeps the digits that it would lose of Abar.
+
+        S4D, S4: x' = Abar x - sum_k w[k] Re(v[k] . x) + b u, y = Re(c . x') + d u for each channel, ``a_minus_one`` and
+        ``b`` complex (H, N), ``c`` (M, H, N), ``w`` and ``v`` (K, H, N), ``d`` real (M, H).
+        LSSL: x' = Abar x + b u, y = c . x' + d u, in the real Schur basis of A: ``a_minus_one`` (H, N, N).
+        S5, LRU: x' = Abar x + b u, y = Re(c x') + d u: ``a_minus_one`` complex (N,), ``b`` (N, d_input),
+        ``c`` (d_output, N), ``d`` (d_output,) or None.
+
+        Raises
+        ------
+        UnsupportedError
+            The layer has no such systems.
+        ValueError, TypeError
+            There is no such layer, or ``rate`` is no positive number.
+        """
+        return self._held.discrete(checks.whole("layer", layer), checks.positive("rate", rate))
+
+    def poles(self, layer: int, *, rate: float = 1.0) -> NDArray[np.complex128]:
+        """The discrete eigenvalues (n,) of state-space layer number ``layer``, channel by channel.
+
+        Of conjugate pairs that are stored as one mode S4D, S5 and LRU give one, S4 and LSSL both. Raises as `discrete`.
+        """
+        return self._held.eigenvalues(checks.whole("layer", layer), checks.positive("rate", rate))
+
+    def widths(self) -> list[int]:
+        """The widths of the signal after each node of the outermost sequence."""
+        return self._held.widths()
 
     def save(self, path: str | Path) -> None:
         """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read."""
-        checks.path("path", path).write_bytes(self._bytes)
+        checks.path("path", path).write_bytes(self._held.to_bytes())
 
     def summary(self) -> str:
         """A table, one row a layer."""
         rows = [("layer", "kind", "shape", "parameters")]
-        for depth, node in _layers(self._document.root):
+        for depth, node in _layers(self._outline.root):
             arrays = _arrays(node)
             count = sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays)
             rows.append(("  " * depth + (node.name or "-"), KIND_OF[type(node)], _describe(node), str(count or "")))
@@ -314,21 +376,34 @@ class Model:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        arch = self._document.meta.get("arch", "model")
+        arch = self._outline.meta.get("arch", "model")
         sizes = f"{self.d_input} -> {self.d_output}, {self.num_parameters} parameters"
         return f"<ssmrt.Model {arch}: {sizes}, {self._dtype}>"
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return _unpickle, (self._bytes, self._dtype)
+        return Model.parse, (self._held.to_bytes(), self._dtype)
 
 
-def _unpickle(data: bytes, dtype: Dtype) -> Model:
-    return Model(from_bytes(data, "a pickled model"), dtype)
+def _outline(held: _native.Document) -> Document:
+    tree, tensors = held.outline()
+    shapes = {name: (shape, dtype) for name, shape, dtype in tensors}
+
+    def real(name: str) -> Array:
+        shape, dtype = shapes[name]
+        return np.broadcast_to(np.zeros((), dtype), shape)
+
+    def complex_(name: str) -> Array:
+        return np.broadcast_to(np.zeros((), np.complex128), shapes[name][0][:-1])
+
+    return decode(tree, real, complex_, "the model")
 
 
-def _imag(node: Diagonal | Dplr | DiagonalMimo) -> Array:
-    imag: Array = np.imag(node.A)
-    return imag
+def _say(text: str) -> None:
+    """Warn at the first line outside of this package."""
+    level, frame = 1, sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ssmrt":
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    warnings.warn(text, UserWarning, stacklevel=level)
 
 
 def _per_sample(name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:

@@ -40,11 +40,26 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Stability:
+    """The largest discrete eigenvalue of a layer: whose, and its modulus."""
+
+    layer: str
+    place: str
+    radius: float
+    unstable: bool
+
+
+@dataclass(frozen=True)
 class Verification:
-    """What `verify` found. ``layers`` are the errors after each layer of the outermost sequence."""
+    """What `verify` found. ``layers`` are the errors after each layer of the outermost sequence.
+
+    ``stability`` has a row for each state-space layer that its parameters do not show to be stable at every rate: its
+    name, the modulus of its largest discrete eigenvalue, and whether that lies outside the unit circle.
+    """
 
     checks: tuple[Check, ...]
     layers: tuple[Check, ...] = ()
+    stability: tuple[Stability, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -57,6 +72,7 @@ class Verification:
             "ok": self.ok,
             "checks": [{**asdict(c), "ok": c.ok} for c in self.checks],
             "layers": [{**asdict(c), "ok": c.ok} for c in self.layers],
+            "stability": [asdict(s) for s in self.stability],
         }
 
     def __str__(self) -> str:
@@ -66,6 +82,9 @@ class Verification:
             error = "-" if check.error is None else f"{check.error:.1e}"
             verdict = check.note or ("ok" if check.ok else "WRONG")
             rows.append((check.name, check.against, error, f"{check.tolerance:.0e}", verdict))
+        for row in self.stability:
+            verdict = "UNSTABLE: its state grows" if row.unstable else "ok"
+            rows.append((f"stability of {row.layer}", row.place, f"{row.radius:.6g}", "1", verdict))
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
 
@@ -177,39 +196,13 @@ def _onnx(model: Model, path: str | os.PathLike[str], u: Array) -> Check:
 def _layers(model: Model, u: Array) -> Iterator[Check]:
     root = model.document.root
     children = root.children if isinstance(root, doc.Sequential) else (root,)
-    width = model.d_input
     single = model.dtype == np.float32
-    for i, child in enumerate(children):
-        width = output_width(child, width)
+    for i, (child, width) in enumerate(zip(children, model.widths())):
         part = doc.Document(doc.Sequential(children[: i + 1]), model.d_input, width, {})
         reference = Model(part, "float64")(u, method="scan")
         found = Model(part, "float32" if single else "float64")(u)
         name = f"after {child.name or doc.KIND_OF[type(child)]}"
         yield Check(name, "float64", error(found, reference), FLOAT32_TO_FLOAT64 if single else FLOAT64)
-
-
-def output_width(node: doc.Node, width: int) -> int:
-    """The channels that ``node`` answers with, given ``width``."""
-    match node:
-        case doc.Linear():
-            return int(node.weight.shape[0])
-        case doc.Embedding():
-            return int(node.weight.shape[1])
-        case doc.Glu():
-            return width // 2
-        case doc.StateSpace():
-            return int(node.C.shape[0] * node.C.shape[1])
-        case doc.DiagonalMimo():
-            return int(node.C.shape[0])
-        case doc.Sequential():
-            for child in node.children:
-                width = output_width(child, width)
-            return width
-        case doc.Residual():
-            return output_width(node.child, width)
-        case doc.Gate():
-            return output_width(node.left, width)
-    return width
 
 
 def error(found: Array, reference: Array) -> float:

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     except SsmrtError as error:
         failure = error
     known = None if checkpoint is None else identify(checkpoint)
-    facts["arch"] = model.document.meta.get("arch") if model else arguments.arch or (known[0] if known else None)
+    facts["arch"] = model.outline.meta.get("arch") if model else arguments.arch or (known[0] if known else None)
     facts["missing"] = [_question(question) for question in questions]
     facts["model"] = None if model is None else _describe(model)
     facts["assumes_defaults"] = model is not None and bool(questions)
@@ -93,15 +93,32 @@ def _describe(model: Model) -> dict[str, Any]:
     return {
         "d_input": model.d_input,
         "d_output": model.d_output,
-        "tokens": model.document.tokens,
+        "tokens": model.outline.tokens,
         "sample_rate": model.sample_rate,
         "labels": None if model.labels is None else list(model.labels),
         "num_parameters": model.num_parameters,
         "state_size": model.state_size,
         "streamable": model.streamable,
         "not_streamable": reason,
-        "layers": list(_layers(model.document.root, 0)),
+        "stability": [
+            {key: layer[key] for key in ("name", "kind", "radius", "place", "unstable", "always_stable")}
+            for layer in model.layers()
+        ],
+        "layers": list(_layers(model.outline.root, 0)),
     }
+
+
+def _stability(layers: list[dict[str, Any]]) -> str:
+    unstable = [
+        f"{layer['name'] or layer['kind']} grows: {layer['place']} has an eigenvalue of modulus {layer['radius']:.6g}"
+        for layer in layers
+        if layer["unstable"]
+    ]
+    if unstable:
+        return "; ".join(unstable)
+    if all(layer["always_stable"] for layer in layers):
+        return "stable at every rate"
+    return f"stable, largest eigenvalue {max(layer['radius'] or 0.0 for layer in layers):.9g}"
 
 
 def _layers(node: Node, depth: int) -> list[dict[str, Any]]:
@@ -132,6 +149,7 @@ def _print(facts: dict[str, Any], model: Model | None, tensors: bool) -> None:
             *([] if model.sample_rate is None else [("trained at", f"{model.sample_rate:g} samples a second")]),
             ("parameters", str(model.num_parameters)),
             ("state", f"{model.state_size} numbers a stream"),
+            ("stability", _stability(known["stability"])),
             ("streams", "yes" if model.streamable else f"no: {known['not_streamable']}"),
         ]
     rows += [("missing", question["message"]) for question in facts["missing"]]

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..document import DiagonalMimo, StateSpace
-from . import discretize
 from .context import Context
-from .discretize import Matrices, Modes, powers
 from .layout import REALS, advance
 from .state_space import refuse_reverse
+from .systems import Matrices, Modes, fold_input, powers, real_matrices
 from .windowed import fir
 
 Array = NDArray[Any]
@@ -33,21 +32,21 @@ def state_space(c: Context, x: str, node: StateSpace) -> str:
     """`Diagonal`, `Dplr`, `Dense`."""
     refuse_reverse(node)
     b, steps = c.b, c.samples
-    system = discretize.state_space(node, c.rate)
+    system, cut = c.systems.of(node), c.systems.cut(node)
     outputs, channels = system.D.shape
     columns = c.by_channel(x, channels)
-    if node.kernel_length is not None:
-        kernel = discretize.impulse_response(system, discretize.cut_length(node.kernel_length, c.rate))
+    if cut is not None:
+        kernel = c.systems.kernel(node, cut)
         kernel[..., 0] += system.D
         return c.from_channels(fir(c, columns, kernel), channels, outputs, head_major=node.head_major)
-    kernel = discretize.impulse_response(system, steps)
+    kernel = c.systems.kernel(node, steps)
     kernel[..., 0] += system.D
     response = lower_toeplitz(kernel).transpose(1, 0, 2, 3).reshape(channels, outputs * steps, steps)
     u = b.reshape(columns, [c.batch, channels, steps, 1], "u")
     if isinstance(system, Modes) and not len(system.U):
         y = _modes(c, u, system, response)
     else:
-        matrices = discretize.real_matrices(system) if isinstance(system, Modes) else system
+        matrices = real_matrices(system) if isinstance(system, Modes) else system
         y = _matrices(c, u, matrices, response)
     return c.from_channels(y, channels, outputs, head_major=node.head_major)
 
@@ -60,7 +59,7 @@ def _joined(c: Context, state: str, n: int, u: str, groups: int) -> str:
 
 def _modes(c: Context, u: str, modes: Modes, response: Array) -> str:
     b, steps = c.b, c.samples
-    modes, _ = discretize.fold_input(modes)
+    modes, _ = fold_input(modes)
     layout = REALS if modes.real else c.layout
     groups, n = modes.a1.shape
     power = powers(modes.a1, steps + 1)
@@ -96,7 +95,7 @@ def mimo(c: Context, x: str, node: DiagonalMimo) -> str:
     """`DiagonalMimo`: the modes' inputs by one product, each mode's chunk by another, the outputs by a third."""
     refuse_reverse(node)
     b, steps = c.b, c.samples
-    a1, B, C = discretize.mimo(node, c.rate)
+    a1, B, C = c.systems.mimo(node)
     n = len(a1)
     power = powers(a1, steps + 1)
     both = np.concatenate([B.real, B.imag])

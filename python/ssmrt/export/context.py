@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .builder import GraphBuilder
 from .layout import Layout
+from .systems import Systems
 
 Array = NDArray[Any]
 
@@ -23,6 +24,7 @@ class Context:
     chunk: int | None  # samples a call; None in a step graph
     rate: float
     layout: Layout
+    systems: Systems  # of the state-space layers at the rate
     linear: Callable[[str, Array, Array | None], str]  # (x, weight (d_out, d_in), bias) of the mixing layers
 
     @property

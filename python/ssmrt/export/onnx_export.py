@@ -24,6 +24,7 @@ from .lower import lower
 from .quantize import Float, Int8, Mixing, Range, signal_to_noise
 from .report import ExportReport, Quantization, count
 from .session import Session
+from .systems import Systems
 
 Array = NDArray[Any]
 
@@ -88,7 +89,8 @@ def build(
     def linear(x: str, weight: Array, bias: Array | None) -> str:
         return mixing(b, x, weight, bias, row=chunk is None)
 
-    c = Context(b, int(options.batch), chunk, float(options.rate), LAYOUTS[options.layout], linear)
+    systems = Systems(document, float(options.rate))
+    c = Context(b, int(options.batch), chunk, float(options.rate), LAYOUTS[options.layout], systems, linear)
     _check_pools(document)
     out, width = lower(c, x, document.d_input, document.root)
     if width != document.d_output:

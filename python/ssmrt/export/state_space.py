@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from ..document import DiagonalMimo, Selective, StateSpace
 from ..errors import ExportError
-from . import discretize
 from .context import Context
-from .discretize import Matrices, Modes
 from .functions import softplus
 from .layout import REALS, advance
+from .systems import Matrices, Modes, fold_input
 from .windowed import fir
 
 Array = NDArray[Any]
@@ -48,11 +47,10 @@ def skip(c: Context, y: str, x: str, D: Array, *, head_major: bool) -> str:
 def state_space(c: Context, x: str, node: StateSpace) -> str:
     """`Diagonal`, `Dplr`, `Dense`."""
     refuse_reverse(node)
-    system = discretize.state_space(node, c.rate)
+    system, cut = c.systems.of(node), c.systems.cut(node)
     outputs, channels = system.D.shape
-    if node.kernel_length is not None:
-        kernel = discretize.impulse_response(system, discretize.cut_length(node.kernel_length, c.rate))
-        y = fir(c, c.by_channel(x, channels), kernel)
+    if cut is not None:
+        y = fir(c, c.by_channel(x, channels), c.systems.kernel(node, cut))
     elif isinstance(system, Modes):
         y = _modes(c, x, system)
     else:
@@ -63,7 +61,7 @@ def state_space(c: Context, x: str, node: StateSpace) -> str:
 
 def _modes(c: Context, x: str, modes: Modes) -> str:
     b = c.b
-    modes, folded = discretize.fold_input(modes)
+    modes, folded = fold_input(modes)
     groups, n = modes.a1.shape
     layout = REALS if modes.real else c.layout
     state = b.state(layout.shape(c.batch, groups, n))
@@ -95,7 +93,7 @@ def mimo(c: Context, x: str, node: DiagonalMimo) -> str:
     """`DiagonalMimo`."""
     refuse_reverse(node)
     b = c.b
-    a1, B, C = discretize.mimo(node, c.rate)
+    a1, B, C = c.systems.mimo(node)
     n = len(a1)
     state = b.state(c.layout.shape(c.batch, 1, n))
     flat_b = b.weight(c.layout.flat(B.T).T, "B")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import checks
+from .. import _native, checks
 from .. import document as doc
 from ..errors import CheckpointError
 from ..model import Dtype, Model
 from ._arrays import real
-from ._widths import gives, takes
 
 Layer = doc.Node | Model
 
@@ -44,13 +44,14 @@ def model(
         layer. Layers none of which says how wide it is.
     """
     node = _node(layer)
-    width = takes(node)
-    if width is None:
-        raise ValueError("model: expected a layer with weights, from which the width of the input follows")
+    try:
+        d_input, d_output = _widths(node)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from None
     document = doc.Document(
         node,
-        width,
-        gives(node, width),
+        d_input,
+        d_output,
         {"arch": doc.KIND_OF[type(node)]},
         None if sample_rate is None else checks.positive("sample_rate", sample_rate),
         # A string is no row of labels, though Python could make one of it.
@@ -61,6 +62,14 @@ def model(
     except CheckpointError as error:
         # There is no checkpoint here: the arrays are the caller's arguments.
         raise ValueError(str(error)) from None
+
+
+def _widths(node: doc.Node) -> tuple[int, int]:
+    """Numbers in a sample and in an answer, as the engine finds them from the layers."""
+    tree, tensors = doc.encode(doc.Document(node, 0, 0))
+    unknown = {**json.loads(tree), "d_input": None, "d_output": None}
+    held = _native.Document(json.dumps(unknown), list(tensors.items()))
+    return held.d_input, held.d_output
 
 
 def sequential(layers: Iterable[Layer], *, name: str = "") -> doc.Sequential:
