@@ -112,3 +112,22 @@ def test_calls_on_other_threads_run_to_their_end() -> None:
         wait()
     worker.join()
     assert_array_equal(answers[0], expected)
+
+
+LONG = np.sin(np.arange(12_000_000, dtype=np.float32)).reshape(1, -1, 1)
+
+CALLS: dict[str, Callable[[Model], Any]] = {
+    "push": lambda m: m.stream().push(LONG),
+    "forward": lambda m: m(LONG),
+    "forward by the recurrence": lambda m: m(LONG, method="scan"),
+    "forward of several": lambda m: m(LONG.reshape(4, -1, 1)),
+    "forward with resets": lambda m: m(LONG, resets=np.arange(LONG.size) % 1000 == 0),
+    "forward with dt": lambda m: m(LONG, dt=1 + np.arange(LONG.size) // 100_000 % 2),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_ctrl_c_ends_a_long_call_within_a_second(call: str) -> None:
+    with handling(signal.default_int_handler), signalled(0.3) as came, pytest.raises(KeyboardInterrupt):
+        CALLS[call](model(4))
+    assert time.perf_counter() - came[0] < 1
