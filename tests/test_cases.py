@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,19 @@ PRECISE = 1e-5
 STEPS = 40
 
 
+# Rows whose parameters, as initialised or as trained, put an eigenvalue outside the unit circle.
+UNSTABLE = {"jax/s5_cls_default", "jax/small/annotated_ssm", "jax/small/s5_last_gelu"}
+
+
 def load(case: Case, path: Path, config: Mapping[str, Any] | None, dtype: Any) -> Model:
-    return ssmrt.load(path, config=config, arch=case.arch if path.suffix == ".eqx" else None, dtype=dtype)
+    """The model, which warns just where it is unstable."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = ssmrt.load(path, config=config, arch=case.arch if path.suffix == ".eqx" else None, dtype=dtype)
+    assert ["is unstable" in str(warning.message) for warning in said] == [True] * len(said)
+    assert bool(said) == (str(case) in UNSTABLE), [str(warning.message) for warning in said]
+    assert all(warning.filename == __file__ for warning in said)
+    return model
 
 
 def tolerance(case: Case, dtype: str) -> float:
@@ -169,7 +181,7 @@ def test_the_spotter_hears_half_the_rate() -> None:
     model = ssmrt.load(GOLDEN / "kws" / "kws_s4d.pth", config={})
     assert hears(model, sound(arrays["mulaw"]), arrays["labels"]) >= 11
     half = resample_poly(sound(arrays["mulaw"]), 1, 2, axis=1)
-    with pytest.warns(UserWarning, match="rate=2 takes 3.. of 2048 modes of .* they alias"):
+    with pytest.warns(UserWarning, match="rate=2 takes 174 of 2048 modes of .* they alias"):
         assert hears(model, half, arrays["labels"], rate=2.0) >= 10
 
 

@@ -244,7 +244,9 @@ def test_plot_draws(run: Run, tmp_path: Path, arch: str) -> None:
     out = tmp_path / "m.png"
     given = ("--config", tmp_path / "config.json", "--arch", arch)
     code, _, err = run("plot", path, *given, "-o", out, "--length", "64")
-    assert (code, err) == (0, "")
+    # Some of the checkpoints are unstable, which is said.
+    assert code == 0
+    assert all("is unstable" in line for line in err.splitlines())
     assert out.read_bytes()[:4] == b"\x89PNG"
 
 

@@ -119,7 +119,7 @@ def test_layers_of_a_model_are_numbered_as_they_run() -> None:
     second = replace(first, C=2 * C)
     model = Model(Document(Sequential((first, Sequential((second,)))), 2, 2))
     assert_allclose(2 * model.kernel(0, 9), model.kernel(1, 9), rtol=1e-14)
-    with pytest.raises(ValueError, match="layer: expected a number below 2, found 2"):
+    with pytest.raises(ValueError, match="layer: expected a number from 0 to 1, found 2"):
         model.kernel(2, 9)
 
 

@@ -219,7 +219,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.dense(1j * np.eye(2), [1, 1], [[[1, 1]]], None, 0.1), TypeError, "A: expected real numbers"),
     (lambda: nn.batch_norm([0.0], [-1.0]), ValueError, "var: expected numbers above -eps"),
     (lambda: nn.sequential([np.ones(3)]), TypeError, "expected a layer, as the functions of ssmrt.nn make them"),  # type: ignore[list-item]
-    (lambda: nn.model(nn.activation("relu")), ValueError, "expected a layer with weights"),
+    (lambda: nn.model(nn.activation("relu")), ValueError, "a layer with weights from which it follows"),
     (lambda: nn.model(nn.linear([[1.0]]), labels="a b"), ValueError, "labels: expected names"),
     (lambda: nn.model(nn.linear([[np.inf]])), ValueError, "linear"),
     (

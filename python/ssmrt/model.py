@@ -72,7 +72,8 @@ class Model:
                     f"rate={rate:g} takes {layer['aliased']} of {layer['modes']} modes of {name} past half a turn a"
                     " sample: they alias"
                 )
-            if layer["unstable"]:
+            # At a pole of its transform a layer has no step at all, and planning says so.
+            if layer["unstable"] and np.isfinite(layer["radius"]):
                 doubling = np.log(2) / np.log(layer["radius"])
                 at = "" if rate == 1.0 else f" at rate={rate:g}"
                 _say(

@@ -40,13 +40,11 @@ def _lower(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
         return _residual(c, x, width, node)
     if isinstance(node, Gate):
         left, size = lower(c, x, width, node.left)
-        right, other = lower(c, x, width, node.right)
-        _expect(c, size, other)
+        right, _ = lower(c, x, width, node.right)
         return c.b.op("Mul", left, right, what="gated"), size
     if isinstance(node, Embedding):
         return c.b.op("Gather", c.b.weight(node.weight, "table"), x, what="embedded", axis=0), node.weight.shape[1]
     if isinstance(node, Linear):
-        _expect(c, node.weight.shape[1], width)
         return c.linear(x, node.weight, node.bias), len(node.weight)
     if isinstance(node, Norm):
         return _norm(c, x, node), width
@@ -55,7 +53,6 @@ def _lower(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
     if isinstance(node, Glu):
         return _glu(c, x, width, node), width // 2
     if isinstance(node, Conv1d):
-        _expect(c, len(node.weight), width)
         return conv1d(c, x, node), width
     if isinstance(node, Pool):
         return pool(c, x, node, width), width
@@ -65,29 +62,20 @@ def _lower(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
 def _recurrent(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
     if isinstance(node, StateSpace):
         outputs, channels, _ = node.C.shape
-        _expect(c, channels, width)
         run = state_space.state_space if c.chunk is None else chunked.state_space
         return run(c, x, node), outputs * channels
     if isinstance(node, DiagonalMimo):
-        _expect(c, node.B.shape[1], width)
         run_mimo = state_space.mimo if c.chunk is None else chunked.mimo
         return run_mimo(c, x, node), len(node.C)
     if isinstance(node, Selective):
-        _expect(c, len(node.A), width)
         return state_space.selective(c, x, node), width
     raise ExportError(f"layer {c.b.layer!r}: {type(node).__name__} has no operators")
-
-
-def _expect(c: Context, expected: int, found: int) -> None:
-    if expected != found:
-        raise ExportError(f"layer {c.b.layer!r}: expected {expected} channels, found {found}")
 
 
 def _residual(c: Context, x: str, width: int, node: Residual) -> tuple[str, int]:
     b = c.b
     skip, size = (x, width) if node.skip is None else lower(c, x, width, node.skip)
-    y, other = lower(c, x, width, node.child)
-    _expect(c, size, other)
+    y, _ = lower(c, x, width, node.child)
     if node.alpha != 1.0:
         skip = b.op("Mul", skip, b.scalar(node.alpha), what="skip_scaled")
     if not isinstance(node.beta, float | int):
@@ -98,8 +86,6 @@ def _residual(c: Context, x: str, width: int, node: Residual) -> tuple[str, int]
 
 
 def _glu(c: Context, x: str, width: int, node: Glu) -> str:
-    if width % 2:
-        raise ExportError(f"layer {c.b.layer!r}: a gated linear unit needs an even number of channels, found {width}")
     half = width // 2
     value, gate = c.b.split(x, [half, half], ["value", "gate"])
     return c.b.op("Mul", value, function(c.b, gate, node.gate, c.signal(half)), what="y")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import checks
-from ..document import Document, Embedding, Pool, Sequential, first, walk
+from ..document import Document, Embedding, Pool, first, walk
 from ..errors import ExportError
 from .builder import OPSETS, GraphBuilder
 from .context import Context
@@ -91,10 +91,7 @@ def build(
 
     systems = Systems(document, float(options.rate))
     c = Context(b, int(options.batch), chunk, float(options.rate), LAYOUTS[options.layout], systems, linear)
-    _check_pools(document)
-    out, width = lower(c, x, document.d_input, document.root)
-    if width != document.d_output:
-        raise ExportError(f"the last layer gives {width} channels, but the model says {document.d_output}")
+    out, _ = lower(c, x, document.d_input, document.root)
     b.op("Identity", out, out=y)
     head = first(document.root)
     contract = Contract(
@@ -119,16 +116,6 @@ def build(
             probes.append((b.op("Identity", entering, out=b.reserve(f"probe_{i}")), c.signal(width)))
     model = b.model((x, kind, contract.x_shape()), (y, contract.y_shape()), contract.metadata(), probes)
     return model, contract
-
-
-def _check_pools(document: Document) -> None:
-    root = document.root
-    outer = root.children if isinstance(root, Sequential) else (root,)
-    pools = [node for node in walk(root) if isinstance(node, Pool)]
-    misplaced = [node for node in pools if not any(node is child for child in outer)]
-    if misplaced or len(pools) > 1:
-        name = (misplaced or pools[1:])[0].name
-        raise ExportError(f"layer {name!r}: a pooling layer stands in the outermost sequence, once at most")
 
 
 def export_onnx(

@@ -62,6 +62,15 @@
 //! # }
 //! ```
 
+//!
+//! What a plan needs to run is its own: a workspace is no name of this crate's, so that none can come from another plan.
+//! ```compile_fail
+//! use ssmrt_core::plan::Workspace;
+//! ```
+//! ```compile_fail
+//! use ssmrt_core::threads::Shared;
+//! ```
+
 #[macro_use]
 mod names;
 mod conv;

@@ -168,6 +168,14 @@ impl<E: Elem> Stage<E> {
         stages.push(Stage::Sequence { op, from });
     }
 
+    /// Multiply-adds a row, roughly, of what computes every row by itself.
+    pub fn row_cost(&self) -> usize {
+        match self {
+            Stage::Rows { cost, .. } => *cost,
+            Stage::Sequence { .. } => 0,
+        }
+    }
+
     /// The pieces that a team can share it out in, where it needs the rows before.
     pub fn pieces(&self) -> Option<usize> {
         match self {

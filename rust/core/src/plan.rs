@@ -146,7 +146,8 @@ impl<E: Elem> Plan<E> {
 
     /// Multiply-adds a sample, roughly.
     pub fn cost(&self) -> usize {
-        self.state_len * 4 + self.layout.row_len * 64
+        let rows = self.trunk.iter().chain(&self.head).map(Stage::row_cost).sum::<usize>();
+        self.state_len * 4 + self.layout.row_len * 64 + rows
     }
 
     /// What tells this plan from others: model, rate and precision.

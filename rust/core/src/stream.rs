@@ -204,7 +204,12 @@ impl<E: Elem> Stream<E> {
         };
         self.plan.check_dt(dt)?;
         let state_len = self.plan.state_len();
+        let longest = dt.chunk_by(|a, b| a == b).map(<[f64]>::len).max().unwrap_or(1);
+        self.grow(1, longest.min(rows).min(self.plan.block_rows()), 1);
         for s in 0..self.streams {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
             let mut t = 0;
             while t < rows {
                 let at = s * rows + t;

@@ -1,6 +1,7 @@
 //! NumPy arrays in and out: dtypes, shapes and layouts are checked here, with what was expected and found.
 
 use bytes::Bytes;
+use numpy::npyffi::{NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE};
 use numpy::{
     Element, PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, PyReadonlyArrayDyn,
     PyUntypedArray, PyUntypedArrayMethods,
@@ -8,6 +9,7 @@ use numpy::{
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use ssmrt_core::{Elem, Input, Plan};
+use std::ffi::c_int;
 use std::ops::Range;
 
 /// The engine's numbers as NumPy has them.
@@ -69,8 +71,7 @@ fn contiguous_array<'py, T: Element>(
     expected: &str,
 ) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
     if let Ok(array) = value.cast::<PyArrayDyn<T>>()
-        && array.is_c_contiguous()
-        && array.is_aligned()
+        && is(array, NPY_ARRAY_CARRAY_RO)
     {
         return Ok(array.clone());
     }
@@ -135,7 +136,15 @@ impl<'py, E: Number> Samples<'py, E> {
     }
 }
 
+/// Whether an array has all of NumPy's flags given.
+#[inline]
+fn is<T: Element>(array: &Bound<'_, PyArrayDyn<T>>, flags: c_int) -> bool {
+    // SAFETY: the array is alive.
+    unsafe { (*array.as_array_ptr()).fields.flags & flags == flags }
+}
+
 /// The addresses of the bytes of a contiguous array.
+#[inline]
 fn span<T: Element>(array: &Bound<'_, PyArrayDyn<T>>) -> Range<usize> {
     let start = array.data() as usize;
     start..start + array.len() * size_of::<T>()
@@ -165,6 +174,7 @@ pub fn flags(name: &str, value: Option<&Bound<'_, PyAny>>, shape: &[usize]) -> P
 }
 
 /// Fails where an array has another shape than it must.
+#[inline]
 pub fn expect_shape(name: &str, expected: &[usize], found: &[usize]) -> PyResult<()> {
     if found == expected {
         return Ok(());
@@ -193,11 +203,9 @@ pub fn output<'py, E: Number>(
         }));
     };
     expect_shape("out", shape, array.shape())?;
-    if !array.is_c_contiguous() {
-        return Err(wrong("one with other strides".into()));
-    }
-    if !array.is_aligned() {
-        return Err(wrong("a misaligned one".into()));
+    if !is(array, NPY_ARRAY_CARRAY_RO) {
+        let strides = !array.is_c_contiguous();
+        return Err(wrong(if strides { "one with other strides" } else { "a misaligned one" }.into()));
     }
     Ok(array.clone())
 }
@@ -208,18 +216,20 @@ pub fn writable<'a, E: Number>(
     u: &Samples<'_, E>,
     dt: Option<&PyReadonlyArrayDyn<'_, f64>>,
 ) -> PyResult<&'a mut [E]> {
-    // SAFETY: the array is alive.
-    let flags = unsafe { (*y.as_array_ptr()).fields.flags };
-    if flags & numpy::npyffi::NPY_ARRAY_WRITEABLE == 0 {
+    if !is(y, NPY_ARRAY_WRITEABLE) {
         return Err(PyValueError::new_err("out: expected a writeable array, found a read-only one"));
     }
     let written = span(y);
-    for (name, read) in [("u", Some(u.span())), ("dt", dt.map(|dt| span(dt)))] {
-        if read.is_some_and(|read| written.start < read.end && read.start < written.end) {
-            return Err(PyValueError::new_err(format!(
-                "out: expected an array of its own, found one that shares memory with {name}"
-            )));
-        }
+    let meets = |read: Range<usize>| written.start < read.end && read.start < written.end;
+    let shared = |name| {
+        let found = format!("out: expected an array of its own, found one that shares memory with {name}");
+        Err(PyValueError::new_err(found))
+    };
+    if meets(u.span()) {
+        return shared("u");
+    }
+    if dt.is_some_and(|dt| meets(span(dt))) {
+        return shared("dt");
     }
     // SAFETY: it is alive, contiguous, aligned and writeable, and what is read meanwhile is elsewhere.
     unsafe { Ok(y.as_slice_mut()?) }

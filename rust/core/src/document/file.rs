@@ -114,7 +114,9 @@ impl Document {
         }
         let facts = Facts { meta: tree.meta, sample_rate: tree.sample_rate, labels: tree.labels };
         let Some(d_input) = tree.d_input.or_else(|| root.d_in()) else {
-            return Err(Error::Document("d_input: expected a number, or a node that tells it, found null".into()));
+            return Err(Error::Document(
+                "d_input: expected a number, or a layer with weights from which it follows, found null".into(),
+            ));
         };
         let document = Document::new(root, d_input, facts)?;
         match tree.d_output {

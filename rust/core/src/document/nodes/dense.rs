@@ -1,3 +1,5 @@
+use num_complex::Complex64;
+
 use super::super::Node;
 use super::super::array::Array;
 use super::super::fields::{Choice, Number, Real};
@@ -59,12 +61,20 @@ impl Dense {
     /// (Abar (N, N), Bbar (N,)) of channel `h` at `rate`, in the Schur basis.
     ///
     /// # Errors
-    /// As [`Dense::schur`].
+    /// As [`Dense::schur`], and where the transform has a pole.
     pub fn bar(&self, h: usize, rate: f64) -> Result<(Vec<f64>, Vec<f64>)> {
         let schur = self.schur(h)?;
         let (step, b) = (self.ssm.step(h, 0) * rate, schur.rotate(self.b.row(h % self.systems())));
         match self.disc.alpha(self.alpha) {
-            Some(alpha) => Ok(schur.gbt(alpha, step, &b)),
+            Some(alpha) => {
+                let near = |l: &Complex64| (1.0 - alpha * step * l).norm() < 1e-12;
+                if let Some(pole) = schur.eigenvalues().iter().find(|l| near(l)) {
+                    return Err(Error::Value(format!(
+                        "channel {h}: the eigenvalue {pole} times the step size {step} is a pole of the transform"
+                    )));
+                }
+                Ok(schur.gbt(alpha, step, &b))
+            }
             // A function of a triangular matrix is triangular in the same basis.
             None => discretize_matrix(self.disc, self.alpha, &schur.t, &b, self.ssm.modes(), step),
         }
@@ -76,24 +86,6 @@ impl Dense {
     /// As [`Dense::schur`].
     pub fn reader(&self, m: usize, h: usize, reverse: bool) -> Result<Vec<f64>> {
         Ok(self.schur(h)?.rotate(self.ssm.reader(m, h, reverse)))
-    }
-
-    /// Fails where the transform of a channel has a pole at `rate`.
-    ///
-    /// # Errors
-    /// [`Error::Value`]
-    pub fn check_poles(&self, rate: f64) -> Result<()> {
-        let Some(alpha) = self.disc.alpha(self.alpha) else { return Ok(()) };
-        for h in 0..self.ssm.channels() {
-            let step = self.ssm.step(h, 0) * rate;
-            let near = |l: &num_complex::Complex64| (1.0 - alpha * step * l).norm() < 1e-12;
-            if let Some(pole) = self.schur(h)?.eigenvalues().iter().find(|l| near(l)) {
-                return Err(Error::Value(format!(
-                    "channel {h}: the eigenvalue {pole} times the step size {step} is a pole of the transform"
-                )));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -177,7 +169,6 @@ impl Systems for Dense {
     }
 
     fn discrete(&self, rate: f64) -> Result<Discrete> {
-        self.check_poles(rate)?;
         let (m, h, n) = (self.ssm.outputs(), self.ssm.channels(), self.ssm.modes());
         let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
         for h in 0..h {

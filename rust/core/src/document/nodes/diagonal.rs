@@ -145,7 +145,7 @@ impl Systems for Diagonal {
     fn discrete(&self, rate: f64) -> Result<Discrete> {
         if self.disc == Disc::Dss {
             return Err(Error::Unsupported(
-                "its kernel depends on the length of the sequence: it is no recurrence".into(),
+                "its kernel depends on the whole sequence, and is no recurrence".into(),
             ));
         }
         let (h, n) = (self.ssm.channels(), self.ssm.modes());
