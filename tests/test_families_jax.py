@@ -173,7 +173,7 @@ def test_facts_that_no_file_holds_are_asked_for(name: str, monkeypatch: pytest.M
         """Knows what was told so far and stays silent about the rest."""
 
         def __init__(self, *args: Any) -> None:
-            super().__init__(told, None, found.source)
+            super().__init__(told, replace(found, config=None), *args[2:])
             self.silent = True
 
     module = sys.modules[f"ssmrt.families.{families.FAMILIES[golden(name).arch]}"]
