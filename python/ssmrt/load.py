@@ -22,6 +22,7 @@ def load(
     arch: str | None = None,
     dtype: Dtype = "float32",
     step: int | None = None,
+    prefix: str | None = None,
 ) -> Model:
     """Open a trained model.
 
@@ -38,6 +39,9 @@ def load(
         The engine's precision, "float32" or "float64".
     step
         Which checkpoint of a directory of checkpoints; None: the latest.
+    prefix
+        Takes the part of the file whose tensors' names start so, "model." or "params/encoder/"; the others are
+        left out. None: every tensor of the file has a place in the model.
 
     Raises
     ------
@@ -48,7 +52,7 @@ def load(
     UnsupportedError
         The model holds something that ssmrt does not run.
     """
-    return Model(read_document(path, config=config, arch=arch, step=step), dtype)
+    return Model(read_document(path, config=config, arch=arch, step=step, prefix=prefix), dtype)
 
 
 def read_document(
@@ -57,13 +61,14 @@ def read_document(
     config: Mapping[str, Any] | str | Path | None = None,
     arch: str | None = None,
     step: int | None = None,
+    prefix: str | None = None,
 ) -> Document:
     """As `load`, up to the Document."""
     path = Path(path)
     if path.name.endswith(OWN_SUFFIX) or is_own(path):
         return from_bytes(path.read_bytes(), str(path))
     checkpoint = readers.read(path, step=step)
-    return families.build(checkpoint, config=_config(config), arch=arch)
+    return families.build(checkpoint, config=_config(config), arch=arch, prefix=prefix)
 
 
 def is_own(path: Path) -> bool:

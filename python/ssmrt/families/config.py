@@ -34,7 +34,7 @@ class Config:
         self._arch = arch
         self._facts = facts
         self._path: tuple[str, ...] = ()
-        self._wrong: list[str] = []
+        self._wrong: dict[str, str] = {}
         place = f"{self._source}: config"
         refuse_unknown(given or {}, facts, arch, place, strict=True)
         refuse_unknown(found or {}, facts, arch, place, strict=False)
@@ -137,9 +137,8 @@ class Config:
 
     def contradict(self, name: str, why: str) -> None:
         """Keep for `finish` that what is said about ``name`` is not so."""
-        wrong = f"{self._place(name)} contradicts the tensors: {why}"
-        if wrong not in self._wrong:
-            self._wrong.append(wrong)
+        place = self._place(name)
+        self._wrong.setdefault(place, f"{place} contradicts the tensors: {why}")
 
     def number(self, name: str, default: float) -> float:
         """The fact ``name`` as a finite number."""
@@ -162,10 +161,10 @@ class Config:
 
     def finish(self) -> None:
         """Raise where the config contradicts the tensors: then it is another model's."""
+        lines = "\n  ".join(self._wrong.values())
         if len(self._wrong) == 1:
-            raise CheckpointError(f"{self._source}: {self._wrong[0]}")
-        if self._wrong:
-            lines = "\n  ".join(self._wrong)
+            raise CheckpointError(f"{self._source}: {lines}")
+        if lines:
             raise CheckpointError(f"{self._source}: the config is of another model than the tensors\n  {lines}")
 
     def _place(self, *names: str) -> str:

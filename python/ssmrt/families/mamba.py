@@ -68,7 +68,7 @@ FACTS = (
 )
 
 # The second and third generation have neither.
-_LAYER = re.compile(r"((backbone\.)?layers\.\d+\.)?(mixer\.)?(x_proj|dt_proj)\.weight")
+_LAYER = re.compile(r"((backbone\.|mamba\.)?(layers\.)?\d+\.)?(mixer\.)?(x_proj|dt_proj)\.weight")
 
 _EPSILONS = ("layer_norm_epsilon", "norm_epsilon", "rms_norm_eps")
 
@@ -107,13 +107,16 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     said = Config(config, checkpoint, FACTS, ARCH)
     root = "backbone." if any(n.startswith("backbone.") for n in t.names) else ""
     tokens = _embedding(t, root)
-    count = parts.layer_count(t, f"{root}layers.", ".")
-    blocks = [_block(t.scope(f"{root}layers.{i}."), f"{root}layers.{i}", said, source) for i in range(count)]
+    # mambapy's language model has its blocks in a part; the list of blocks may come without a model around it.
+    stacks = (f"{root}layers.", "mamba.layers.", "")
+    stack = next((s for s in stacks if any(re.match(rf"{re.escape(s)}\d", n) for n in t.names)), stacks[0])
+    count = parts.layer_count(t, stack, ".")
+    blocks = [_block(t.scope(f"{stack}{i}."), f"{stack}{i}", said, source) for i in range(count)]
     nodes: list[Node] = [] if tokens is None else [tokens]
     if count:
         nodes += blocks
         for option in ("n_layer", "n_layers", "num_hidden_layers"):
-            said.agree(option, count, f"{root}layers")
+            said.agree(option, count, f"the number of {stack or 'blocks'}")
     elif "mixer.A_log" in t:
         nodes.append(_block(t, "block", said, source))
     else:

@@ -56,8 +56,8 @@ MODEL = (
     )
 )
 
-# By the kind of layer that the tensors are of.
-FACTS = {"S4D": S4D | MODEL, "S4Block": s4_block.FACTS | MODEL}
+FACTS = S4D | MODEL
+FACTS_OF_BLOCKS = s4_block.FACTS | MODEL
 
 # What scripts call the layer, where it is the minimal one and where it is not.
 _ALSO = {True: ("s4d", "s4D"), False: ("s4", "S4", "s4block")}
@@ -75,8 +75,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     source = checkpoint.source
     t = Tensors(checkpoint.tensors, source)
     first = t if is_s4d(t) else t.scope("s4_layers.0.")
-    kind = "S4D" if is_s4d(first) else "S4Block"
-    said = Config(config, checkpoint, FACTS[kind], ARCH)
+    said = Config(config, checkpoint, FACTS if is_s4d(first) else FACTS_OF_BLOCKS, ARCH)
     # What a file says of itself is some trainer's; that a fact is missing there says nothing.
     said.silent = config is None
     meta = {"arch": ARCH}
