@@ -40,12 +40,11 @@ _LAYER = facts(used="l_max", checked="N", idle="decode scaling")
 FACTS = (
     TRAINING
     | named(ARCH, "StackedModel", "BatchStackedModel")
-    | _LAYER
     | facts(
-        used="classification prenorm",
-        checked="d_model d_output n_layers embedding glu",
-        idle="training repeat",
-        inner={"layer_args": _LAYER, "layer": _LAYER},
+        used="l_max classification prenorm",
+        checked="N d_model d_output n_layers embedding glu",
+        idle="training repeat decode scaling",
+        inner={"layer_args": _LAYER, "layer": _LAYER | facts(checked="_name_")},
     )
 )
 
@@ -80,8 +79,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     count = parts.layer_count(params, "layers_", "/")
     kind = _layer(params.scope("layers_0/seq/"))
     # Upstream's command line calls the kind of layer so, and its constructor the layer's arguments.
-    if not isinstance(said.raw("layer"), Mapping):
-        said.agree("layer", kind, "the names in layers_0/seq")
+    said.scope("layer").agree("_name_", kind, "the names in layers_0/seq")
     places = [said, said.scope("layer_args"), said.scope("layer")]
     told = [place for place in places if "l_max" in place]
     layer_args = told[0] if told else places[1]

@@ -57,7 +57,7 @@ class Config:
 
     def _view(self, values: Any, facts: Facts, *names: str) -> Config:
         view = copy(self)
-        view._values = dict(values) if isinstance(values, Mapping) else {}
+        view._values = dict(facts.mapping(values) or {})
         view._facts = facts
         view._path = (*self._path, *names)
         return view

@@ -51,8 +51,13 @@ class Facts:
 
     def may_be_asked(self, name: str) -> bool:
         """Whether the family may read the name."""
-        fate = self.names.get(name)
-        return isinstance(fate, Facts) or fate in (Fate.USED, Fate.CHECKED)
+        return self.names.get(name, Fate.IDLE) is not Fate.IDLE
+
+    def mapping(self, value: Any) -> Mapping[str, Any] | None:
+        """``value`` as the mapping that the table is of; a bare name is its ``_name_``. None for what is none."""
+        if isinstance(value, str) and "_name_" in self.names:
+            return {"_name_": value}
+        return value if isinstance(value, Mapping) else None
 
 
 def facts(
@@ -121,6 +126,10 @@ def refuse_unsupported(values: Mapping[str, Any], table: Facts, arch: str, place
         if isinstance(fate, Only) and not any(value == one for one in fate.values):
             choices = ", ".join(map(repr, fate.values))
             raise UnsupportedError(f"{place}[{name!r}] = {value!r} is not supported in {arch}; supported: {choices}")
+        if isinstance(fate, Facts):
+            for item in as_list(value):
+                if fate.mapping(item) is None:
+                    raise CheckpointError(f"{place}[{name!r}]: expected a mapping, found {item!r}")
     for name, inside, inner in _inside(values, table):
         refuse_unsupported(inside, inner, arch, f"{place}[{name!r}]")
 
@@ -130,8 +139,16 @@ def _inside(values: Mapping[str, Any], table: Facts) -> Iterator[tuple[str, Mapp
     for name, value in values.items():
         fate = table.names.get(name)
         if isinstance(fate, Facts):
-            items = value if isinstance(value, list | tuple) else [value]
-            yield from ((name, item, fate) for item in items if isinstance(item, Mapping))
+            for item in as_list(value):
+                if (inside := fate.mapping(item)) is not None:
+                    yield name, inside, fate
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, nothing as an empty one, the rest as its only item."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _unknown(unknown: list[str], table: Facts, arch: str, place: str) -> str:

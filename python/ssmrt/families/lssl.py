@@ -27,9 +27,10 @@ FACTS = (
     TRAINING
     | named(ARCH, "LSSL", "StateSpace", "Platypus")
     | facts(
-        used="activation _name_",
+        used="activation",
         checked="d d_model order d_state channels bias ff",
         idle="dt dt_min dt_max measure measure_args learn noise init weight_norm l_max transposed tie_dropout",
+        only={"_name_": ("lssl", None)},
     )
 )
 

@@ -154,8 +154,8 @@ def _head(t: Tensors, tokens: Embedding, root: str, said: Config) -> Linear | No
     said.agree("vocab_size", rows, tokens.name, also=(size,) if padded == rows else ())
     told = [name for name in ("tie_embeddings", "tie_word_embeddings") if said.raw(name) is not None]
     if "lm_head.weight" not in t:
-        if root and any(said.raw(name) is False for name in told):
-            raise t.misfit("lm_head.weight", f"({rows}, {t.dims['H']}) for {told[0]}=False", "nothing")
+        for name in told if root else ():
+            said.agree(name, True, "the missing lm_head.weight")
         return Linear(tokens.weight, t.optional("lm_head.bias", "vocabulary"), name="lm_head") if root else None
     weight = t.take("lm_head.weight", "vocabulary", "H")
     for name in told:

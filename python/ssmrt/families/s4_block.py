@@ -28,12 +28,17 @@ FACTS = (
     | named(ARCH, "S4Block", "S4", "S4D", "FFTConv")
     | facts(
         used="dt_transform real_transform real_type imag_transform disc dt_fast bandlimit l_max activation mult_act"
-        " hyper_act final_act postact swap_channels gate bottleneck resample _name_",
+        " hyper_act final_act postact swap_channels gate bottleneck resample",
         checked="d_model d_state channels bidirectional n_ssm rank mode kernel is_real dt_tie version hurwitz",
         idle="transposed tie_dropout drop_kernel initializer weight_norm verbose deterministic init init_args measure"
-        " measure_args scaling imag_scale real_scale random_real random_imag normalize diagonal dt_min dt_max backend"
-        " keops real_tolerance trainable tie_state length_correction precision gate_act return_state",
-        only={"layer": ("fftconv", "FFTConv", None), "shift": (False,), "linear": (False,)},
+        " measure_args real_random real_scale imag_random imag_scale B_random B_init B_scale P_scale normalize"
+        " dt_min dt_max backend keops real_tolerance trainable tie_state length_correction precision gate_act",
+        only={
+            "_name_": ("s4", "standalone", "fftconv", None),
+            "layer": ("fftconv", "FFTConv", None),
+            "shift": (False,),
+            "linear": (False,),
+        },
     )
 )
 
@@ -146,12 +151,11 @@ def _agree(config: Config, kernel: Kernel, d_model: int) -> None:
         config.agree("d_state", full, "C")
     if config.raw("n_ssm") is not None:
         config.agree("n_ssm", kernel.A.shape[0], "A_real")
-    mode = config.raw("mode") or config.raw("kernel")
-    if mode is not None:
-        name, actual = ("mode", "kernel")[config.raw("mode") is None], _DIAG if kernel.P is None else _DPLR
+    for name in ("mode", "kernel"):
+        mode, actual = config.raw(name), _DIAG if kernel.P is None else _DPLR
         if mode in ("dense", "slow", "real", "conv", "ema"):
             raise UnsupportedError(f"kernel {mode!r} is not supported")
-        if mode not in actual:
+        if mode is not None and mode not in actual:
             config.agree(name, actual[0], "the missing P" if kernel.P is None else "P")
     if kernel.P is not None and config.raw("rank") is not None:
         config.agree("rank", kernel.P.shape[0], "P")

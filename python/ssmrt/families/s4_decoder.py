@@ -8,8 +8,8 @@ from typing import Any, Literal, cast
 from ..document import Node, Pool
 from ..errors import ConfigRequired, UnsupportedError
 from .config import Config
-from .facts import facts
-from .s4_options import IDENTITY, as_list, details, name_of
+from .facts import as_list, facts
+from .s4_options import IDENTITY, details, name_of
 from .tensors import Tensors
 from .torch_layers import linear
 

@@ -25,9 +25,9 @@ ARCH = "s4-example"
 # The minimal layer has no other options; what S4Block would call them is fixed.
 S4D = facts(
     checked="d_model d_state",
-    used="_name_",
     idle="transposed tie_dropout dt_min dt_max init measure verbose",
     only={
+        "_name_": ("s4d", None),
         "activation": ("gelu",),
         "final_act": ("glu",),
         "disc": ("zoh",),

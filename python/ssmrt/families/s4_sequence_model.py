@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from ..errors import CheckpointError, ConfigRequired, UnsupportedError
 from ..readers.checkpoint import Checkpoint
 from . import lssl, s4_block, s4_decoder, s4_example
 from .config import Config
-from .facts import TRAINING, facts, named
+from .facts import TRAINING, Facts, Only, as_list, facts, named
 from .s4_decoder import decoder
 from .s4_example import is_s4d, s4d
-from .s4_options import IDENTITY, as_list, name_of
+from .s4_options import IDENTITY, name_of
 from .tensors import Tensors
 from .torch_layers import activation, batch_norm, embedding, is_glu, layer_norm, linear, option, transposed_layer_norm
 
@@ -34,7 +33,7 @@ _SHARED = ("dt_transform", "disc", "real_transform", "imag_transform", "dt_fast"
 
 FFN = TRAINING | facts(used="activation _name_", checked="expand d_output", idle="transposed initializer tie_dropout")
 # What a layer may be told, by its kind.
-LAYERS = {"s4": s4_block.FACTS, "s4d": s4_example.S4D | TRAINING, "lssl": lssl.FACTS, "ffn": FFN, "id": FFN}
+LAYERS = {"s4": s4_block.FACTS, "s4d": s4_example.S4D | TRAINING, "lssl": lssl.FACTS, "ffn": FFN}
 
 _ENCODER = facts(used="_name_ scale", checked="n_tokens")
 _POOL = facts(used="_name_ stride expand", idle="transposed causal weight_norm initializer activation")
@@ -42,29 +41,32 @@ _NORM = facts(used="_name_ eps elementwise_affine", idle="scalar affine momentum
 _RESIDUAL = facts(
     used="_name_ alpha beta power l2 scaling_correction", idle="scalar gamma elemwise i_layer d_input d_model"
 )
+# The backbone's constructor; beside a layer's options it is a configuration of the repository's.
 MODEL = facts(
-    used="layer norm residual pool prenorm transposed n_repeat encoder decoder _name_",
+    used="layer prenorm transposed n_repeat decoder",
     checked="d_model n_layers bidirectional",
     idle="dropout tie_dropout track_norms dropinp drop_path",
+    only={"_name_": ("model", None)},
     inner={"encoder": _ENCODER, "pool": _POOL, "norm": _NORM, "residual": _RESIDUAL},
+    own=("_name_", "layer"),
 )
-FACTS = (
+_AROUND = (
     TRAINING
-    | MODEL
     | named(ARCH, "SequenceModel")
     | facts(
         used=" ".join(_SHARED),
         idle="loader trainer train callbacks wandb tolerance hydra",
         inner={
-            # Beside a layer's options it is a configuration of the repository's, whatever else the file tells.
-            "model": replace(MODEL, own=("_name_", "layer")),
+            "encoder": _ENCODER,
             "decoder": s4_decoder.FACTS,
             "task": facts(used="_name_ rescale norm", open=True),
             "dataset": facts(used="_name_ l_output __l_max", open=True),
         },
     )
 )
-_S4 = ("s4", "standalone", "fftconv")
+# The repository's configuration has the backbone's arguments in ``model``; they are taken without it too.
+WHOLE = _AROUND | facts(inner={"model": MODEL})
+FACTS = Facts({**MODEL.names, **_AROUND.names})
 
 # Blocks without tensors are few.
 _MOST = 4096
@@ -83,11 +85,12 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     """The model: (L, d_input), or L tokens, to (d_output,) or (L, d_output) as its decoder says."""
     source = checkpoint.source
     t = Tensors(checkpoint.tensors, source)
-    said = Config(config, checkpoint, FACTS, ARCH)
+    whole = any("model" in (mapping or {}) for mapping in (config, checkpoint.config))
+    said = Config(config, checkpoint, WHOLE if whole else FACTS, ARCH)
     # A configuration of the repository's is whole: what is missing there has the constructor's default.
     said.silent = config is None and not isinstance((checkpoint.config or {}).get("model"), Mapping)
     root = "model." if any(name.startswith("model.layers.") for name in t.names) else ""
-    model = said.scope("model") if "model" in said else said
+    model = said.scope("model") if whole else said
     backbone = _Backbone(t, root, said, model, source)
     body, d_model, d_out = backbone.nodes()
     before, d_input = _encoder(t, said, model, d_model, source)
@@ -246,15 +249,15 @@ class _Backbone:
         kind = self.layers[i].get("_name_")
         if s4_block.is_layer(scope):
             default = "exp" if self.model.raw("layer") else "softplus"
-            return s4_block.block(scope, self._told(i, name, "s4", _S4), name, self.source, default)
+            return s4_block.block(scope, self._told(i, name, "s4"), name, self.source, default)
         if is_s4d(scope):
             inner = scope.scope("", dims=True)
-            return s4d(inner, self._told(i, name, "s4d", ("s4d",)), name, self.source), inner.dims["H"]
+            return s4d(inner, self._told(i, name, "s4d"), name, self.source), inner.dims["H"]
         if lssl.is_layer(scope):
-            told = self._told(i, name, "lssl", ("lssl",))
+            told = self._told(i, name, "lssl")
             return lssl.lssl(scope.scope("", dims=True), told, name, self.source)
         if any(n.startswith("ff.") for n in scope.names):
-            return self._feed_forward(scope, self._told(i, name, "ffn", ("ffn", "ff")), name, d)
+            return self._feed_forward(scope, self._told(i, name, "ffn"), name, d)
         if kind in IDENTITY and not scope.names:
             return Sequential((), name=name), d
         if not scope.names:
@@ -265,13 +268,13 @@ class _Backbone:
             " are s4, standalone, s4d, fftconv, lssl, ffn and id"
         )
 
-    def _told(self, i: int, name: str, kind: str, kinds: tuple[str, ...]) -> Config:
-        """What was said of a layer whose tensors are of ``kind``; ``kinds`` are upstream's names for it."""
-        said = self.layers[i]
-        if said.get("_name_") is not None and said["_name_"] not in kinds:
+    def _told(self, i: int, name: str, kind: str) -> Config:
+        """What was said of a layer whose tensors are of ``kind``."""
+        said, known = self.layers[i], LAYERS[kind].names["_name_"]
+        if isinstance(known, Only) and said.get("_name_") not in known.values:
+            kinds = " or ".join(repr(value) for value in known.values if value is not None)
             raise CheckpointError(
-                f"{self.source}: {name}: config says {said['_name_']!r}, its tensors are those of"
-                f" {' or '.join(map(repr, kinds))}"
+                f"{self.source}: {name}: config says {said['_name_']!r}, its tensors are those of {kinds}"
             )
         # What all layers share is told to those that know it.
         table = LAYERS[kind]
@@ -360,14 +363,19 @@ class _Backbone:
     def _pool(self, i: int, d: int) -> tuple[tuple[Node, ...], int]:
         """Upstream's pooling between blocks, as far as it keeps the sampling rate."""
         name = f"{self.root}layers.{i}.pool"
-        chosen, options = self.model.raw("pool"), self.model.scope("pool")
+        options = self.model.scope("pool")
+        kind = options.get("_name_", None, choices=(None, "pool", "avg", "sample", "spectral", "linear"))
         if options.count("stride", 1) != 1:
-            raise UnsupportedError(f"{self.source}: {name}: pooling by a stride is not supported")
+            raise UnsupportedError(f"{self.source}: {name}: config['pool']['stride']: pooling is not supported")
         if any(n.startswith("linear.") for n in self.t.scope(f"{name}.").names):
             layer = linear(self.t, f"{name}.linear", f"{name} out", d, name)
+            options.agree("expand", layer.weight.shape[0] / d, f"{name}.linear.weight")
             return (layer,), layer.weight.shape[0]
-        if name_of(chosen) in ("sample", "spectral") and options.count("expand", 1) != 1:
-            raise UnsupportedError(f"{self.source}: {name}: expansion of {name_of(chosen)!r} is not supported")
+        if kind == "linear" or options.raw("expand") is not None:
+            if kind in ("sample", "spectral") and options.count("expand", 1) != 1:
+                raise UnsupportedError(f"{self.source}: {name}: config['pool']['expand'] of {kind!r} is not supported")
+            if kind not in ("sample", "spectral"):
+                raise self.t.misfit(f"{name}.linear.weight", "the Linear of a pool that expands", "nothing")
         return (), d
 
 
@@ -387,6 +395,8 @@ def _encoder(t: Tensors, said: Config, model: Config, d_model: int, source: str)
     nodes: tuple[Node, ...] = ()
     for item in options:
         kind = name_of(item)
+        if kind is None and isinstance(item, Mapping):
+            raise said.wrong("encoder", "a mapping with a _name_", item)
         if kind in IDENTITY:
             continue
         if kind == "onehot":
@@ -397,14 +407,17 @@ def _encoder(t: Tensors, said: Config, model: Config, d_model: int, source: str)
         if not numbers:
             raise t.misfit("encoder.0.weight", f"the tensors of encoder {kind!r}", "nothing")
         name = f"encoder.{numbers.pop(0)}"
+        told = said.inner(item, _ENCODER, "encoder")
         if kind == "embedding":
             table = embedding(t, name, d_model, name)
-            told = said.inner(item, _ENCODER, "encoder")
             told.agree("n_tokens", table.weight.shape[0], f"{name}.weight")
             if told.raw("scale"):
                 table = Embedding(table.weight * np.float64(np.sqrt(d_model)), name=name)
             nodes += (table,)
         else:
+            for fact in ("n_tokens", "scale"):
+                if told.raw(fact):
+                    told.contradict(fact, f"expected a table of tokens, found {name} of a linear encoder")
             nodes += (linear(t, name, d_model, "d_input", name),)
     if any(isinstance(node, Embedding) for node in nodes[1:]):
         raise UnsupportedError(f"{source}: an encoder of tokens stands behind another encoder")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigRequired, UnsupportedError
 from ..readers.checkpoint import Checkpoint
+from .facts import as_list
 
 _HYBRID = "it has attention layers, which need the whole past"
 _SECOND = "of Mamba only the first generation is supported"
@@ -68,14 +69,13 @@ def refuse(checkpoint: Checkpoint, config: Mapping[str, Any] | None, whole: Chec
     Raises `ConfigRequired` where the tensors are Mamba's and FalconMamba's alike and nothing says whose they are.
     """
     said = {**(checkpoint.config or {}), **(config or {})}
-    for name, why in _by_config(said):
-        raise UnsupportedError(f"{checkpoint.source}: a {name} model, as its config says: {why}")
+    for fact, name, why in _by_config(said):
+        raise UnsupportedError(f"{checkpoint.source}: {_kind(name)}, as {fact} says: {why}")
     names = list(checkpoint.tensors)
     for patterns, name, why in _TENSORS:
         examples = [_first(pattern, names) for pattern in patterns]
         if all(examples):
-            kind = name if name.split()[-1] in ("adapter", "model", "Denoiser") else f"{name} model"
-            raise UnsupportedError(f"{checkpoint.source}: a {kind}, as {examples[0]} says: {why}")
+            raise UnsupportedError(f"{checkpoint.source}: {_kind(name)}, as {examples[0]} says: {why}")
     if _first(r"\bmixer\.A_log$", names) and not _first(r"x_proj", names):
         raise UnsupportedError(f"{checkpoint.source}: a Mamba-2 or Mamba-3 model, as it has no x_proj: {_SECOND}")
     told = config is not None or said.get("model_type") is not None or said.get("architectures") is not None
@@ -88,23 +88,30 @@ def refuse(checkpoint: Checkpoint, config: Mapping[str, Any] | None, whole: Chec
         )
 
 
-def _by_config(said: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _kind(name: str) -> str:
+    article = "an" if name[0] in "aA" else "a"
+    return f"{article} {name}" if name.split()[-1] in ("adapter", "model", "Denoiser") else f"{article} {name} model"
+
+
+def _by_config(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What the config says, the model that it means, and why that does not run."""
     layer = said.get("ssm_cfg")
     layer = layer.get("layer") if isinstance(layer, Mapping) else None
-    architectures = said.get("architectures")
-    words = [said.get("model_type"), layer, *(architectures if isinstance(architectures, list | tuple) else ())]
-    plain = [re.sub(r"[^a-z0-9]", "", word.lower()) for word in words if isinstance(word, str)]
-    for kind, (name, why) in _TYPES.items():
-        known = kind.replace("_", "")
-        # "MambaForCausalLM" is "mamba" and a head's name, "Mamba2ForCausalLM" is not.
-        if any(word == known or re.match(rf"{known}(for|model|lmhead|pretrained)", word) for word in plain):
-            yield name, why
+    told = [("['model_type']", said.get("model_type")), ("['ssm_cfg']['layer']", layer)]
+    told += [("['architectures']", name) for name in as_list(said.get("architectures"))]
+    for fact, word in told:
+        plain = re.sub(r"[^a-z0-9]", "", word.lower()) if isinstance(word, str) else ""
+        for kind, (name, why) in _TYPES.items():
+            # "MambaForCausalLM" is "mamba" and a head's name, "Mamba2ForCausalLM" is not.
+            if re.fullmatch(rf"{kind.replace('_', '')}((for|model|lmhead|pretrained).*)?", plain):
+                yield f"config{fact} = {word!r}", name, why
     if said.get("mixer_rms_eps") is not None:
-        yield _TYPES["falcon_mamba"]
-    if isinstance(said.get("quantization_config"), Mapping):
-        yield f"quantised ({said['quantization_config'].get('quant_method', 'unknown method')})", _FOUR_BITS
+        yield f"config['mixer_rms_eps'] = {said['mixer_rms_eps']!r}", *_TYPES["falcon_mamba"]
+    quantised = said.get("quantization_config")
+    if isinstance(quantised, Mapping):
+        yield "config['quantization_config']", f"quantised ({quantised.get('quant_method')})", _FOUR_BITS
     if isinstance(said.get("peft_type"), str):
-        yield f"{said['peft_type']} adapter", "merge it first: model.merge_and_unload()"
+        yield "config['peft_type']", f"{said['peft_type']} adapter", "merge it first: model.merge_and_unload()"
 
 
 def _first(pattern: str, names: Iterable[str]) -> str | None:
