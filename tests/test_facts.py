@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from ssmrt.families import mamba, s4_block, s4_decoder, s4_example, s4_sequence_
 from ssmrt.families.facts import HUGGING_FACE, TRAINING, Facts, Fate, Only, facts
 from ssmrt.readers import read
 from ssmrt.readers.checkpoint import Checkpoint
+
+ROOT = Path(__file__).parents[1]
 
 Array = NDArray[Any]
 Config = Mapping[str, Any]
@@ -387,7 +390,6 @@ OTHERS: dict[str, tuple[str, Config]] = {
     "s4-block kernel": ("torch/s4_nplr/legs_r3", {"mode": "nplr", "kernel": "diag"}),
     "s4-block linear": ("torch/s4_legacy/v3_nplr", {"linear": True}),
     "s5 liquid": ("jax/s5_cls_default", {"liquid": True}),
-    "s5 step_rescale_eval": ("jax/s5_cls_default", {"step_rescale_eval": 2.0}),
     "annotated-s4 l_max": ("jax/annotated_s4_cls", {"l_max": 32}),
     "memax-lru num_heads": ("jax/memax_head_lru", {"num_heads": 2}),
     "equinox-s4 seq_len": ("jax/equinox_s4_yardenas", {"seq_len": 32}),
@@ -438,3 +440,10 @@ def test_training_changes_nothing_in_any_family() -> None:
     """A family may read a name that others leave to the training, but then its own table says so last."""
     assert all(fate is Fate.IDLE for fate in (*TRAINING.names.values(), *HUGGING_FACE.names.values()))
     assert (facts(idle="norm") | facts(used="norm")).names["norm"] is Fate.USED
+
+
+def test_the_page_of_names_is_that_of_the_tables() -> None:
+    """Where it is not: ``python tools/config_tables.py``."""
+    tool = runpy.run_path(str(ROOT / "tools" / "config_tables.py"))
+    written = tool["PAGE"].read_text(encoding="utf-8").partition(tool["MARK"])[2]
+    assert written.strip() == tool["page"]().strip()

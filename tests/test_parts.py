@@ -151,6 +151,12 @@ def test_a_file_without_names_has_no_prefixes() -> None:
         build(Checkpoint({"[0]": ONE}, "x.eqx", "eqx", named=False), arch="memax-lru", prefix="model.")
 
 
+def test_an_own_file_has_no_parts(tmp_path: Path) -> None:
+    ssmrt.Model(document(tensors_of(BLOCK), config_of(BLOCK))).save(tmp_path / "own.ssm.safetensors")
+    with pytest.raises(CheckpointError, match=r"prefix='a\.'.*own"):
+        ssmrt.load(tmp_path / "own.ssm.safetensors", prefix="a.")
+
+
 def test_names_nested_beyond_measure_are_refused() -> None:
     with pytest.raises(CheckpointError, match="another model"):
         document({"a." * 100_000 + "w": ONE, "b.w": ONE})

@@ -66,6 +66,8 @@ def read_document(
     """As `load`, up to the Document."""
     path = Path(path)
     if path.name.endswith(OWN_SUFFIX) or is_own(path):
+        if prefix is not None:
+            raise CheckpointError(f"{path}: prefix={prefix!r}: ssmrt's own files hold one model, without parts")
         return from_bytes(path.read_bytes(), str(path))
     checkpoint = readers.read(path, step=step)
     return families.build(checkpoint, config=_config(config), arch=arch, prefix=prefix)

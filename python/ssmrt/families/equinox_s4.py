@@ -30,7 +30,7 @@ _SIZES = {"H": "H", "hidden_size": "H", "N": "N", "hippo_n": "N", "state_size": 
 FACTS = (
     TRAINING
     | named(ARCH, "SequenceBlock", "S4Layer")
-    | facts(used=" ".join(_LENGTHS), checked=" ".join(_SIZES), idle="key training decode")
+    | facts(used=" ".join(_LENGTHS), checked=" ".join(_SIZES), idle="key training decode mode rnn_mode")
 )
 
 # Tensors that such layers compute from their parameters and keep; training leaves them out of date.

@@ -103,7 +103,7 @@ HUGGING_FACE = facts(
 
 def named(arch: str, *classes: str) -> Facts:
     """The names under which a configuration says of which model it is; ``classes`` are upstream's."""
-    return facts(only={"model_type": (arch,), "architectures": (None, *([name] for name in classes))})
+    return facts(only={"model_type": (arch, None), "architectures": (None, *([name] for name in classes))})
 
 
 def refuse_unknown(values: Mapping[str, Any], table: Facts, arch: str, place: str, *, strict: bool) -> None:

@@ -24,10 +24,11 @@ FACTS = (
     | facts(
         used="conj_sym discretization prenorm mode activation activation_fn clip_eigs batchnorm step_rescale",
         checked="d_model d_output n_layers bidirectional ssm_size_base blocks H P",
-        idle="C_init dt_min dt_max dt_global bn_momentum padded training use_integration_timestep USE_WANDB"
-        " wandb_project wandb_entity dir_name early_stop_patience ssm_lr_base cosine_anneal lr_patience reduce_factor"
-        " opt_config",
-        only={"liquid": (False,), "append_integration_timestep": (False,), "step_rescale_eval": (1,)},
+        # Of step_rescale_eval another evaluation speaks, not this one.
+        idle="step_rescale_eval C_init dt_min dt_max dt_global bn_momentum padded training use_integration_timestep"
+        " USE_WANDB wandb_project wandb_entity dir_name early_stop_patience ssm_lr_base cosine_anneal lr_patience"
+        " reduce_factor opt_config",
+        only={"liquid": (False,), "append_integration_timestep": (False,), "retrieval": (False,)},
     )
 )
 

@@ -21,7 +21,9 @@ def plain(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint without what `jax.tree_util.keystr` and torch.compile put before every name."""
     names = {name: name.replace(_COMPILED, "").removeprefix(".") for name in checkpoint.tensors}
     if len(set(names.values())) != len(names):
-        raise CheckpointError(f"{checkpoint.source}: two tensors have the same name once {_COMPILED!r} is left out")
+        raise CheckpointError(
+            f"{checkpoint.source}: two tensors have the same name once {_COMPILED!r} and a leading dot are left out"
+        )
     return replace(checkpoint, tensors={names[name]: tensor for name, tensor in checkpoint.tensors.items()})
 
 
