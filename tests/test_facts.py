@@ -246,7 +246,7 @@ def test_another_value_than_the_supported_is_refused(table: str, path: tuple[str
         assert repr(value) in str(error)
 
 
-WRONG = (977, "another", True, False)
+WRONG = (977, "another", True, False, "v1")
 
 
 @pytest.mark.parametrize(("table", "path", "fate"), of(Fate.CHECKED))
@@ -275,6 +275,18 @@ def test_a_name_that_decides_is_heard(table: str, path: tuple[str, ...], fate: F
                 yield found != plain if isinstance(found, bytes) else path[-1] in said or repr(value) in said
 
     assert any(heard()), fate
+
+
+JUNK: tuple[Any, ...] = ([], {}, [None], {"_name_": [1]}, float("nan"), 10**400, -1, "")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_senseless_values_raise_nothing_else(table: str) -> None:
+    _, file, config = min(models(table), key=lambda each: sum(a.size for a in each[1].tensors.values()))
+    for name, path, fate in FATES:
+        if name == table and fate is not Fate.IDLE:
+            for value in JUNK:
+                built(file, told(config, path, value))
 
 
 @pytest.mark.parametrize("arch", families.FAMILIES)
@@ -366,6 +378,14 @@ def test_what_says_another_mamba_is_refused(fact: str) -> None:
     without_head = {n: a for n, a in file.tensors.items() if n != "lm_head.weight"}
     with pytest.raises(SsmrtError, match=fact):
         families.build(replace(file, tensors=without_head), config=SILENT_BEFORE[fact])
+
+
+def test_an_expansion_that_is_no_integer_is_rounded_down() -> None:
+    """The mixer has 24 channels and 48 within: 24 expand by 2.04 to 48.96, by 2.05 to 49.2."""
+    _, file = mamba_row()
+    families.build(file, config={"expand": 2.04})
+    with pytest.raises(CheckpointError, match=r"'expand'.*expected 2\.0"):
+        families.build(file, config={"expand": 2.05})
 
 
 def test_a_head_of_its_own_is_not_tied() -> None:

@@ -271,7 +271,6 @@ STRANGERS: dict[str, tuple[str, ...]] = {
         *HYBRID,
         "model.layers.0.pre_ff_layernorm.weight",
         "model.layers.0.self_attn.q_proj.weight",
-        "model.final_layernorm.weight",
     ),
     "Nemotron-H": ("backbone.layers.0.mixer.A_log", "backbone.layers.1.mixer.up_proj.weight"),
     "RecurrentGemma": ("model.layers.0.temporal_block.rg_lru.recurrent_param",),

@@ -15,6 +15,8 @@ from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
 
+MAX_INTEGER = 2**63 - 1
+
 
 class Fate(Enum):
     """What becomes of a name whatever its value."""
@@ -120,9 +122,11 @@ def refuse_unknown(values: Mapping[str, Any], table: Facts, arch: str, place: st
 
 
 def refuse_unsupported(values: Mapping[str, Any], table: Facts, arch: str, place: str) -> None:
-    """Raise `UnsupportedError` for values that ssmrt does not run."""
+    """Raise `UnsupportedError` for values that ssmrt does not run, `CheckpointError` for such as cannot be."""
     for name, value in values.items():
-        fate = table.names.get(name)
+        fate = table.names.get(name, Fate.IDLE)
+        if fate is not Fate.IDLE and isinstance(value, int) and abs(value) > MAX_INTEGER:
+            raise CheckpointError(f"{place}[{name!r}]: expected an integer of at most 64 bits, found a larger one")
         if isinstance(fate, Only) and not any(value == one for one in fate.values):
             choices = ", ".join(map(repr, fate.values))
             raise UnsupportedError(f"{place}[{name!r}] = {value!r} is not supported in {arch}; supported: {choices}")

@@ -215,11 +215,18 @@ def check_mixer(t: Tensors, said: Config, name: str) -> None:
     """Hold what was said of a mixer against its tensors, which were taken."""
     sizes: dict[str, Any] = {**t.dims, "expand": t.dims["D"] / t.dims["H"]}
     sizes.update(bias="in_proj.bias" in t, conv_bias="conv1d.bias" in t)
-    automatic = ("auto",) if t.dims["R"] == math.ceil(t.dims["H"] / 16) else ()
+    automatic: tuple[object, ...] = ("auto",) if t.dims["R"] == math.ceil(t.dims["H"] / 16) else ()
     for size, options in _SIZES.items():
         for option in options:
-            if said.knows(option):
-                said.agree(option, sizes[size], name, also=automatic if size == "R" else ())
+            if not said.knows(option):
+                continue
+            value = said.raw(option)
+            same = automatic if size == "R" else ()
+            # Upstream rounds down.
+            H, D = t.dims["H"], t.dims["D"]
+            if size == "expand" and isinstance(value, int | float) and 0 < value <= D and int(value * H) == D:
+                same = (value,)
+            said.agree(option, sizes[size], name, also=same)
 
 
 def mixer(t: Tensors, name: str, *, conv_bias: bool = False, function: Function = "silu") -> Sequential:

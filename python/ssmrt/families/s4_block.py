@@ -113,7 +113,9 @@ def block(t: Tensors, config: Config, name: str, source: str, default_dt: str = 
     scope, D_name = place
     inner = t.scope(scope)
     version = _version(inner, scope) or 4
-    config.agree("version", f"v{version}", scope)
+    # Trainers number their own versions.
+    if str(config.raw("version")).startswith("v"):
+        config.agree("version", f"v{version}", scope)
     if version == 2 and config.raw("resample"):
         raise UnsupportedError(f"{source}: config['resample'] is not supported; give rate= when running instead")
     kernel = s4_kernel.read(inner, config, default_dt) if version == 4 else s4_legacy.read(inner, config)

@@ -45,7 +45,8 @@ _TENSORS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ((r"\bmamba_decoder\.mamba\.", r"\bshared_transformer\."), *_TYPES["zamba2"]),
     ((r"\bmamba\.dt_layernorm\.", r"\bself_attn\."), *_TYPES["jamba"]),
     ((r"\bmamba\.A_log$", r"\bshared_mlp\."), *_TYPES["granitemoehybrid"]),
-    ((r"\bmamba\.A_log$", r"\bpre_ff_layernorm\.", r"\bself_attn\.", r"\bfinal_layernorm\."), *_TYPES["falcon_h1"]),
+    # Both in one layer, where Bamba has them in turns.
+    ((r"\.0\.mamba\.A_log$", r"\.0\.self_attn\.", r"\bpre_ff_layernorm\."), *_TYPES["falcon_h1"]),
     ((r"\bmamba\.A_log$", r"\bpre_ff_layernorm\."), *_TYPES["bamba"]),
     ((r"\bmixer\.dt_layernorm\.",), "Mamba with inner norms", "its norms of dt, B and C are not supported"),
     ((r"\bmixer\.A_log$", r"\bmixer\.(q_proj|up_proj)\."), *_TYPES["nemotron_h"]),
