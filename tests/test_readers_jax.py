@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -19,13 +21,15 @@ from cases import SHARED, Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from ssmrt import readers
+from ssmrt import families, readers
 from ssmrt.errors import CheckpointError
 from ssmrt.readers import _msgpack, _zarr
 from ssmrt.readers._compression import decompress
 from ssmrt.readers._crc32c import crc32c
 from ssmrt.readers._ocdbt import Database
+from ssmrt.readers.names import as_tree
 from ssmrt.readers.orbax import Folder
+from torch_files import Call, Global, New, Raw, encode
 
 Array = NDArray[Any]
 
@@ -191,6 +195,206 @@ def test_zarr_as_tensorstore_writes_it(name: str) -> None:
 
 def test_a_zarr_scalar_is_one_chunk() -> None:
     assert _zarr.read(Folder(GOLDEN / "zarr"), "scalar3", "zarr") == np.array(2.5)
+
+
+DENSE = {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.array([0.5, -2], np.float32)}
+
+
+class TestPickles:
+    REMEDIES = ("flax.serialization.to_bytes", "np.savez")
+
+    def write(self, folder: Path, value: Any) -> Path:
+        path = folder / "params.pkl"
+        path.write_bytes(b"\x80\x04" + encode(opcodes(value)) + b".")
+        return path
+
+    @pytest.mark.parametrize("name", ["frozen_protocol2", "jax_protocol5", "numpy_protocol5", "bfloat16", "training"])
+    def test_what_jax_and_flax_pickle_is_read(self, name: str) -> None:
+        checkpoint = readers.read(GOLDEN / "saves" / f"{name}.pkl")
+        assert (checkpoint.format, checkpoint.named, checkpoint.config) == ("pickle", True, None)
+        assert_identical(checkpoint.tensors, {f"params/dense/{n}": a for n, a in DENSE.items()})
+
+    @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+    @given(data=st.data())
+    @settings(deadline=None, max_examples=40)
+    def test_arrays_of_numpy_are_read_bit_for_bit(
+        self, tmp_path_factory: Any, protocol: int, data: st.DataObject
+    ) -> None:
+        dtype = data.draw(st.sampled_from(["?", "i1", "u2", ">i4", "i8", "f2", "f4", ">f8", "c8", "c16"]))
+        shape = data.draw(st.lists(st.integers(0, 3), max_size=3))
+        array = np.asarray(np.random.default_rng(0).integers(0, 2, shape)).astype(dtype)
+        array = array.T if data.draw(st.booleans()) else array
+        path = tmp_path_factory.getbasetemp() / "params.pkl"
+        path.write_bytes(pickle.dumps({"a": array, "b": [array[...], (array, np.float32(2.5))]}, protocol))
+        found = readers.read(path).tensors
+        native = array.astype(array.dtype.newbyteorder("="))
+        assert_identical(found, {"a": native, "b/0": native, "b/1/0": native, "b/1/1": np.asarray(np.float32(2.5))})
+
+    EVIL = Global("os", "system")
+    RECONSTRUCT = Global("numpy._core.multiarray", "_reconstruct")
+    JAX = Global("jax._src.array", "_reconstruct_array")
+
+    @pytest.mark.parametrize(
+        ("value", "what"),
+        [
+            ({"params": {"w": Call(EVIL, ("touch sentinel",))}}, "found another pickle, a dict"),
+            ({"params": {"w": W, "v": Call(EVIL, ("touch sentinel",))}}, "instance of 'os.system'"),
+            ({"params": {"w": W, "v": EVIL}}, "global 'os.system'"),
+            ({"w": W, "v": New(Global("models", "Layer"), {"a": W})}, "instance of 'models.Layer'"),
+            ({"params": New(Global("models", "Variables"), {"w": W})}, "instance of 'models.Variables'"),
+            (Call(EVIL, (W,)), "an instance of 'os.system'"),
+            (Call(Call(Global("builtins", "getattr"), (W, "tobytes")), ()), "an instance of 'builtins.getattr'"),
+            ({"w": Call(RECONSTRUCT, (1, 2, 3))}, "another pickle"),
+            ({"w": Call(RECONSTRUCT, (EVIL, (0,), "b"))}, "another pickle"),
+            ({"w": W, "v": Call(JAX, (EVIL, (), ()))}, "an instance of 'jax._src"),
+            ({"params": {"w": W, "v": np.array([{}], object)}}, "Python objects"),
+            ({"params": {"w": W, "v": np.array(["text"])}}, "expected a dtype"),
+            ({"params": {"w": W, "v": np.zeros(2, [("a", "f4")])}}, "expected a dtype"),
+            (3, "another pickle, a int"),
+            ({}, "another pickle, a dict"),
+            ({"a": 1}, "another pickle, a dict"),
+            ([W], None),
+        ],
+    )  # fmt: skip
+    def test_what_is_no_array_is_named_with_jaxs_remedies(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, what: str | None
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        path = self.write(tmp_path, value)
+        if what is None:
+            assert_identical(readers.read(path).tensors, {"0": W})
+            return
+        message = refusal(path)
+        assert what in message
+        assert "torch" not in message
+        if "dtype" not in what and "Python objects" not in what:
+            assert "nothing of it was run" in message
+            assert all(remedy in message for remedy in self.REMEDIES)
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_flax_nnxs_own_classes_are_refused_with_jaxs_remedies(self) -> None:
+        message = refusal(GOLDEN / "saves" / "nnx_state.pkl")
+        assert "flax.nnx" in message
+        assert all(remedy in message for remedy in self.REMEDIES)
+        assert "torch" not in message
+
+    @pytest.mark.parametrize("function", ["torch._utils._rebuild_tensor_v2", "torch.storage._load_from_bytes"])
+    def test_a_pickle_of_torch_is_refused_with_torchs_remedy(self, tmp_path: Path, function: str) -> None:
+        module, _, name = function.rpartition(".")
+        message = refusal(self.write(tmp_path, {"w": Call(Global(module, name), (1, 2))}))
+        assert "torch.save(model.state_dict()" in message
+        assert "flax" not in message
+
+    def test_what_nobody_asks_for_may_be_anything(self, tmp_path: Path) -> None:
+        state = {
+            "params": {"w": W},
+            "apply_fn": Global("os", "system"),
+            "tx": Call(Global("optax", "adam"), (1e-3,)),
+            "opt_state": {"mu": New(Global("optax", "State"), {"w": W})},
+        }
+        for value in (state, New(Global("flax.training.train_state", "TrainState"), state)):
+            assert_identical(readers.read(self.write(tmp_path, value)).tensors, {"params/w": W})
+
+    def test_two_keys_of_one_leaf_are_refused_by_both(self, tmp_path: Path) -> None:
+        message = refusal(self.write(tmp_path, {"params": {"w": W, ("w",): W}}))
+        assert "['params']['w'] and ['params'][('w',)] are two names of one array" in message
+
+    def test_bombs_are_refused_in_little_memory(self, tmp_path: Path) -> None:
+        laughs = {"w": W, "a": Raw(b"]q\x000" + b"](h\x00h\x00eq\x000" * 60 + b"h\x00")}
+        loop = {"w": W, "a": Raw(b"]q\x00h\x00a")}
+        for value in (laughs, loop):
+            assert "contains itself or is unreasonably large" in refusal(self.write(tmp_path, value))
+        shape = {"w": Call(Global("numpy._core.numeric", "_frombuffer"), (Raw(b"C\x04abcd"), FLOAT, (2**40,), "C"))}
+        with at_most(2):
+            assert "needs" in refusal(self.write(tmp_path, shape))
+
+    def test_bytes_after_the_pickle_are_refused(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, {"w": W})
+        path.write_bytes(path.read_bytes() + b"x")
+        assert "found 1 more bytes" in refusal(path)
+
+    @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans(), name=st.data())
+    @settings(deadline=None, max_examples=200)
+    def test_damage_is_read_or_refused(
+        self, tmp_path_factory: Any, where: float, bit: int, cut: bool, name: st.DataObject
+    ) -> None:
+        data = (GOLDEN / "saves" / name.draw(st.sampled_from(["training.pkl", "jax_protocol5.pkl"]))).read_bytes()
+        path = tmp_path_factory.getbasetemp() / "damaged.pkl"
+        path.write_bytes(data[: int(where * len(data))] if cut else flipped(data, where, bit))
+        with contextlib.suppress(CheckpointError):
+            readers.read(path)
+
+
+FLOAT = Raw(pickle.dumps(np.dtype("<f4"), 2)[2:-1])
+
+
+def opcodes(value: Any) -> Any:
+    """What `encode` takes, with NumPy's arrays as their own opcodes."""
+    match value:
+        case np.ndarray():
+            return Raw(pickle.dumps(value, 2)[2:-1])
+        case dict():
+            return {key: opcodes(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return type(value)(map(opcodes, value))
+        case Call(function, args):
+            return Call(opcodes(function), opcodes(args))
+        case New(cls, state):
+            return New(cls, opcodes(state))
+    return value
+
+
+@pytest.mark.parametrize("name", ["nnx_keystr.npz", "nnx_paths.npz", "nnx_model_and_optimizer"])
+def test_models_of_flax_nnx_are_named_after_their_modules(name: str) -> None:
+    tensors = as_tree(readers.read(GOLDEN / "saves" / name)).tensors
+    assert_identical(tensors, {f"dense/{n}": a for n, a in DENSE.items()})
+
+
+def test_orbax_before_0_6_kept_all_arrays_in_one_file(tmp_path: Path) -> None:
+    expected = readers.read(GOLDEN / "names" / "a_msgpack.msgpack").tensors
+    shutil.copytree(GOLDEN / "orbax_0.5", tmp_path / "saves" / "checkpoint_3")
+    for path in (GOLDEN / "orbax_0.5", tmp_path / "saves", tmp_path / "saves" / "checkpoint_3"):
+        assert_identical(readers.read(path).tensors, expected)
+    (tmp_path / "saves" / "checkpoint_3" / "checkpoint").unlink()
+    assert "found no array" in refusal(tmp_path / "saves" / "checkpoint_3")
+
+
+def test_orbax_before_0_6_kept_some_arrays_beside_the_file(tmp_path: Path) -> None:
+    root = copied("tiny_folders", tmp_path)
+    metadata = json.loads((root / "_METADATA").read_text())
+    metadata["tree_metadata"]["('params', 'w')"]["value_metadata"]["skip_deserialize"] = True
+    (root / "_METADATA").write_text(json.dumps(metadata))
+    params = {"w": TINY["params/w"] + 1, **{n: f"PLACEHOLDER://params.{n}" for n in "zhP"}}
+    msgpack(root / "checkpoint", {"params": params, "batch_stats": {"mean": "PLACEHOLDER://batch_stats.mean"}})
+    assert_identical(readers.read(root).tensors, {**TINY, "params/w": TINY["params/w"] + 1})
+
+
+def test_a_file_without_names_is_told_how_to_get_them() -> None:
+    checkpoint = readers.read(GOLDEN / "edge.eqx")
+    for arch in (None, "s5", "equinox-mamba"):
+        with pytest.raises(CheckpointError, match=r"leaves\.json") as caught:
+            families.build(checkpoint, arch=arch)
+        message = str(caught.value)
+        assert families.equinox.SNIPPET in message
+        assert "one of memax-lru, equinox-s4, with" in message
+        assert "s4-example" not in message
+
+
+def test_the_documentation_has_the_snippet_of_the_message() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "jax.md").read_text(encoding="utf-8")
+    assert families.equinox.SNIPPET in page
+
+
+@pytest.mark.parametrize("save", ["npz", "npy"])
+def test_arrays_of_objects_are_named_for_what_they_are(tmp_path: Path, save: str) -> None:
+    buffer = io.BytesIO()
+    tree = np.array({"params": {"w": W}}, object)
+    np.savez(buffer, params=tree) if save == "npz" else np.save(buffer, tree)
+    (tmp_path / f"params.{save}").write_bytes(buffer.getvalue())
+    message = refusal(tmp_path / f"params.{save}")
+    assert "Python objects" in message
+    assert "nothing of it was run" in message
+    assert "np.savez(path, **arrays)" in message
 
 
 # RFC 3720, appendix B.4.

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import decimal
+import enum
+import functools
 import io
 import json
 import pickle
@@ -150,6 +154,25 @@ def test_bfloat16_is_the_upper_half_of_float32(scratch: Path, bits: list[int]) -
     for array in (from_torch, from_safetensors):
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array.view(np.uint32), expected)
+
+
+@pytest.mark.parametrize("neg", [False, True])
+@pytest.mark.parametrize("conj", [False, True])
+def test_tensors_that_wait_to_be_conjugated_or_negated_are(scratch: Path, conj: bool, neg: bool) -> None:
+    numbers = np.array([1 + 2j, 3 - 1j], np.complex64)
+    bits = {name: True for name, bit in (("conj", conj), ("neg", neg)) if bit}
+    made = tf.tensor(tf.storage("0", 2, "ComplexFloatStorage"), (2,), (1,))
+    made = Call(made.function, (*made.args, bits))
+    expected = numbers.conj() if conj else numbers
+    found = tensors_of(scratch, {"x": made}, {"0": numbers.tobytes()})["x"]
+    np.testing.assert_array_equal(found, -expected if neg else expected, strict=True)
+
+
+def test_tensors_of_which_more_is_said_than_is_known_are_refused(scratch: Path) -> None:
+    for said in ({"scale": 0.1}, {"conj": Call(SYSTEM[0], ())}, "conj"):
+        value = {"x": ONE_TENSOR, "y": Call(ONE_TENSOR.function, (*ONE_TENSOR.args, said))}
+        message = refusal(scratch, tf.archive(tf.pickled(value), {"0": ONE.tobytes()}))
+        assert "'y': expected a tensor, found an instance of 'torch._utils._rebuild_tensor_v2'" in message
 
 
 def test_untyped_storage_takes_its_dtype_from_the_tensor(scratch: Path) -> None:
@@ -357,8 +380,57 @@ HOSTILE: dict[str, bytes] = {
         {"state_dict": {"w": ONE_TENSOR}, "hyper_parameters": {"a": Raw(b"]q\x00h\x00a")}}
     ),
     "billion laughs as configuration": tf.pickled(
-        {"state_dict": {"w": ONE_TENSOR}, "hyper_parameters": {"a": Raw(b"]q\x00" + b"](h\x00h\x00eq\x00" * 60)}}
+        {
+            "state_dict": {"w": ONE_TENSOR},
+            "hyper_parameters": {"a": Raw(b"]q\x000" + b"](h\x00h\x00eq\x000" * 60 + b"h\x00")},
+        }
     ),
+    "a record as tensor": tf.pickled({"state_dict": {"a": ONE_TENSOR, "w": Call(SYSTEM[0], ("touch sentinel",))}}),
+    "a record of a tensor as tensor": tf.pickled({"a": ONE_TENSOR, "w": Call(SYSTEM[0], (ONE_TENSOR,))}),
+    "a sparse tensor": tf.pickled({"a": ONE_TENSOR, "w": Call(Global("torch._utils", "_rebuild_sparse_tensor"), (1,))}),
+    "a record of a record as tensor": tf.pickled({"a": ONE_TENSOR, "w": Call(Call(SYSTEM[0], ()), (ONE_TENSOR,))}),
+    "a record as parameter": tf.pickled(
+        {"a": ONE_TENSOR, "w": Call(Global("torch._utils", "_rebuild_parameter"), (Call(SYSTEM[0], ()), True, {}))}
+    ),
+    "a record as subclass of tensor": tf.pickled(
+        {"a": ONE_TENSOR, "w": Call(ALLOWED[7], (SYSTEM[0], Global("torch", "Tensor"), ("touch sentinel",), {}))}
+    ),
+    "a tensor of a foreign class": tf.pickled(
+        {"w": Call(ALLOWED[7], (ONE_TENSOR.function, Global("packed", "Params4bit"), ONE_TENSOR.args, {}))}
+    ),
+    "a tensor of a class that is none": tf.pickled(
+        {"w": Call(ALLOWED[7], (ONE_TENSOR.function, Call(SYSTEM[0], ()), ONE_TENSOR.args, {}))}
+    ),
+    "a negated bool": tf.pickled(
+        {
+            "w": Call(
+                ONE_TENSOR.function, (*tf.tensor(tf.storage("0", 6, "BoolStorage"), (6,), (1,)).args, {"neg": True})
+            )
+        }
+    ),
+    "a record as storage": tf.pickled({"w": Call(ONE_TENSOR.function, (Call(SYSTEM[0], ()), *ONE_TENSOR.args[1:]))}),
+    "a record as kind of storage": tf.pickled(
+        {"w": tf.tensor(tf.Persistent(("storage", Call(SYSTEM[0], ()), "0", "cpu", 6)), (2, 3), (3, 1))}
+    ),
+    "a record as key of a storage": tf.pickled(
+        {"w": tf.tensor(tf.Persistent(("storage", ALLOWED[0], Call(SYSTEM[0], ()), "cpu", 6)), (2, 3), (3, 1))}
+    ),
+    "a record as shape": tf.pickled(
+        {"w": Call(ONE_TENSOR.function, (*ONE_TENSOR.args[:2], Call(SYSTEM[0], ((2, 3),)), *ONE_TENSOR.args[3:]))}
+    ),
+    "a record as file": tf.pickled(New(Global("builtins", "dict"), {"state_dict": {"w": ONE_TENSOR}})),
+    "a record as state dict": tf.pickled({"state_dict": New(Global("models", "Model"), {"w": ONE_TENSOR})}),
+    "a record with items as state dict": tf.pickled(
+        {"state_dict": Raw(tf.encode(Global("collections", "UserDict")) + b")\x81" + tf.encode({"w": ONE_TENSOR})[1:])}
+    ),
+    "a record with state twice": tf.pickled(
+        {"w": ONE_TENSOR, "x": Raw(tf.encode(New(Global("a", "B"), {"y": 1})) + tf.encode({"z": 1}) + b"b")}
+    ),
+    "module of a record": tf.pickled({"w": Call(tf.Persistent(("module", SYSTEM[0], "a", "b")), ("touch sentinel",))}),
+    "a call with names": b"\x80\x04}" + TOUCH + tf.encode(SYSTEM[0]) + b"(" + TOUCH + b"t}\x92s.",
+    "names that are none": b"\x80\x04}" + TOUCH + tf.encode(SYSTEM[0]) + b")]\x92s.",
+    "a call of a call of a string": tf.pickled({"w": Call(Call("touch", ()), ())}),
+    "many records": b"\x80\x02" + tf.encode(SYSTEM[0]) + b"q\x00" + b"(" + b"h\x00)R" * 100_000 + b"t.",
     "a tensor alone": tf.pickled(ONE_TENSOR),
     "no tensors": tf.pickled({"state_dict": {}, "epoch": 3}),
 }
@@ -389,6 +461,113 @@ def test_the_refusal_names_the_global_and_says_what_to_do(scratch: Path, global_
     assert "state_dict()" in message
 
 
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = "blue"
+
+
+class Own:
+    def __init__(self) -> None:
+        self.size = 3
+
+    def method(self) -> int:
+        return self.size
+
+
+FOREIGN = {
+    "partial": functools.partial(int, base=2),
+    "function": json.dumps,
+    "class": Counter,
+    "instance": Own(),
+    "method": Own().method,
+    "enum": Colour.RED,
+    "enum as key": {Colour.BLUE: 1},
+    "date": datetime.date(2024, 2, 29),
+    "time": datetime.datetime(2024, 2, 29, tzinfo=datetime.timezone(datetime.timedelta(hours=1))),
+    "slice": slice(1, None, 2),
+    "range": range(3),
+    "decimal": decimal.Decimal("0.1"),
+    "array": np.arange(3),
+    "objects": np.array([{}, None], object),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_objects_beside_the_model_are_inert(scratch: Path, name: str, protocol: int) -> None:
+    code = Raw(pickle.dumps(FOREIGN[name], protocol)[2:-1])
+    if protocol > 2:
+        code = Raw(code.code[9:] if code.code[:1] == b"\x95" else code.code)
+    whole = {
+        "state_dict": {"w": ONE_TENSOR},
+        "hyper_parameters": {"size": 3, "foreign": code, "kind": "s4"},
+        "callbacks": {"x": code},
+    }
+    checkpoint = reading(scratch, tf.archive(tf.pickled(whole), {"0": ONE.tobytes()}))
+    np.testing.assert_array_equal(checkpoint.tensors["w"], ONE.reshape(2, 3))
+    assert checkpoint.config is not None
+    assert (checkpoint.config["size"], checkpoint.config["kind"]) == (3, "s4")
+    json.dumps(checkpoint.config)
+
+
+def test_a_file_of_torch_with_foreign_objects() -> None:
+    checkpoint = readers.read(READERS / "foreign.ckpt")
+    np.testing.assert_array_equal(checkpoint.tensors["layer.weight"], ONE.reshape(2, 3))
+    np.testing.assert_array_equal(checkpoint.tensors["layer.bias"], np.array([1, -1], np.float32))
+    assert checkpoint.config is not None
+    said = {
+        "d_model": 4,
+        "lr": 0.001,
+        "dropout": 0.5,
+        # What is not read is not silent either: a model that asks for it is told what stands there.
+        "activation": "<torch._C._nn.gelu>",
+        "module": "<torch.nn.modules.activation.GELU>",
+        "layer": "<functools.partial>",
+        "by_color": {"plain": 2},
+        "device": "cuda:0",
+        "ids": [1, 2],
+    }
+    assert {name: checkpoint.config[name] for name in said} == said
+    assert "tensor" not in checkpoint.config
+
+
+def test_classes_that_older_files_keep_with_their_source(scratch: Path) -> None:
+    made = New(tf.Persistent(("module", Global("models", "Model"), "/m.py", "class Model: ...")), {"training": True})  # type: ignore[arg-type]
+    where = tf.tensor(tf.storage("0", 6, legacy=True), (6,), (1,))
+    value = {"state_dict": {"w": where}, "hyper_parameters": {"model": made, "size": 3}}
+    checkpoint = reading(scratch, tf.legacy(value, {"0": (6, ONE.tobytes())}))
+    np.testing.assert_array_equal(checkpoint.tensors["w"], ONE)
+    assert checkpoint.config == {"model": "<models.Model>", "size": 3}
+
+
+def test_extra_state_of_a_module_is_no_tensor(scratch: Path) -> None:
+    state = {"w": ONE_TENSOR, "layer._extra_state": New(Global("a", "B"), {})}
+    assert list(tensors_of(scratch, state)) == ["w"]
+
+
+def test_a_tensor_of_a_foreign_class_is_named(scratch: Path) -> None:
+    made = Call(ALLOWED[7], (ONE_TENSOR.function, Global("packed", "Params4bit"), ONE_TENSOR.args, {}))
+    message = refusal(scratch, tf.archive(tf.pickled({"w": made, "b": ONE_TENSOR}), {"0": ONE.tobytes()}))
+    assert "'w': expected a tensor, found an instance of 'packed.Params4bit'" in message
+
+
+@pytest.mark.parametrize("wrap", [lambda arrays: arrays, lambda arrays: {"model": arrays, "epoch": 3}])
+def test_a_torch_file_of_numpy_arrays_is_named(scratch: Path, wrap: Any) -> None:
+    arrays = {"w": Raw(pickle.dumps(ONE, 2)[2:-1]), "b": Raw(pickle.dumps(ONE, 2)[2:-1])}
+    message = refusal(scratch, tf.archive(tf.pickled(wrap(arrays))))
+    assert "NumPy arrays" in message
+    assert "np.savez" in message
+
+
+@pytest.mark.parametrize("entry", ["model/archive_format", "serialized_exported_program.json"])
+def test_an_exported_program_is_named(scratch: Path, entry: str) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr(entry, "pt2")
+        file.writestr("model/data/weights/weight_0", bytes(8))
+    assert "torch.export" in refusal(scratch, buffer.getvalue())
+
+
 @given(st.data())
 @settings(deadline=None, max_examples=300)
 def test_damaged_file_is_read_or_refused(scratch: Path, data: st.DataObject) -> None:
@@ -399,7 +578,7 @@ def test_damaged_file_is_read_or_refused(scratch: Path, data: st.DataObject) -> 
 @given(st.data())
 @settings(deadline=None, max_examples=300)
 def test_damaged_pickle_in_a_sound_archive_is_read_or_refused(scratch: Path, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(["is_real.pt", "v3_diag.pt", "lightning.ckpt"]))
+    name = data.draw(st.sampled_from(["is_real.pt", "v3_diag.pt", "lightning.ckpt", "foreign.ckpt"]))
     with zipfile.ZipFile(READERS / name) as file:
         top = file.namelist()[0].split("/")[0]
         pickle = damaged(file.read(f"{top}/data.pkl"), data)

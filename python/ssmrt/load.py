@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import families, readers
 from .document import Document, from_bytes
 from .errors import CheckpointError
 from .model import Dtype, Model
+from .readers import memory
 
 OWN_SUFFIX = ".ssm.safetensors"
 
 
+Source = str | Path | Mapping[Any, Any] | BinaryIO
+
+
 def load(
-    path: str | Path,
+    path: Source,
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     arch: str | None = None,
@@ -29,7 +34,9 @@ def load(
     Parameters
     ----------
     path
-        A checkpoint file or directory in any supported format, or ssmrt's own.
+        A checkpoint file or directory in any supported format, or ssmrt's own: of a directory the latest step, or
+        the only checkpoint in it. Or the file opened in binary mode, or a mapping of names to arrays, such as
+        PyTorch's ``model.state_dict()`` or Flax's variables, of which copies are taken.
     config
         What the file does not hold, under the upstream constructor's own argument names: a mapping, or the
         path of a JSON file. ``{}`` means upstream's defaults.
@@ -56,7 +63,7 @@ def load(
 
 
 def read_document(
-    path: str | Path,
+    path: Source,
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     arch: str | None = None,
@@ -64,7 +71,14 @@ def read_document(
     prefix: str | None = None,
 ) -> Document:
     """As `load`, up to the Document."""
-    path = Path(path)
+    if isinstance(path, Mapping):
+        return families.build(memory.of_mapping(path), config=_config(config), arch=arch, prefix=prefix)
+    if not isinstance(path, str | os.PathLike):
+        if not hasattr(path, "read"):
+            raise TypeError(f"expected a path, a mapping of arrays or an open file, found {type(path).__name__}")
+        with memory.on_disk(path) as copy:
+            return read_document(copy, config=config, arch=arch, step=step, prefix=prefix)
+    path = readers.located(path)
     if path.name.endswith(OWN_SUFFIX) or is_own(path):
         if prefix is not None:
             raise CheckpointError(f"{path}: prefix={prefix!r}: ssmrt's own files hold one model, without parts")
@@ -85,8 +99,8 @@ def _config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] 
     if config is None or isinstance(config, Mapping):
         return config
     try:
-        value = json.loads(Path(config).read_text())
-    except (OSError, ValueError) as error:
+        value = json.loads(Path(config).expanduser().read_text())
+    except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"config: expected the path of a JSON file, found {config}: {error}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{config}: expected a JSON object, found {type(value).__name__}")

@@ -1,7 +1,9 @@
 """The families: each makes a Document from the tensors of one published code base's models.
 
 A family is a module with ``ARCH`` (its name), ``matches(tensors) -> bool`` (whether the names and shapes
-are its own) and ``build(checkpoint, config) -> Document``. A new one is one line in `FAMILIES`.
+are its own), ``FACTS`` (what becomes of each name of a configuration) and ``build(checkpoint, config) -> Document``;
+``WITHOUT_NAMES = True`` where it knows the order of the tensors in a file that has no names. A new one is one line in
+`FAMILIES`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 from ..document import Document
 from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
-from . import strangers, views
+from ..readers.names import as_tree
+from . import equinox, strangers, views
 from .facts import Facts
 from .tensors import LeftOver
 
@@ -68,14 +71,10 @@ def build(
         raise CheckpointError(f"arch: expected one of {', '.join(FAMILIES)}; found {arch!r}")
     if not checkpoint.named:
         if prefix is not None:
-            raise CheckpointError(f"{checkpoint.source}: prefix={prefix!r}: a {checkpoint.format} file has no names")
-        if arch is None:
-            raise CheckpointError(
-                f"{checkpoint.source}: a {checkpoint.format} file has no names;"
-                f" pass arch=, one of {', '.join(FAMILIES)}"
-            )
+            raise CheckpointError(f"{checkpoint.source}: prefix={prefix!r}: the file has no names")
+        if arch is None or not _reads_without_names(arch):
+            raise _no_names(checkpoint)
         return _build(family(arch), checkpoint, config)
-    checkpoint = views.plain(checkpoint)
     whole = checkpoint
     if prefix is not None:
         checkpoint = views.part(checkpoint, prefix)
@@ -94,10 +93,24 @@ def build(
         raise views.only_in_parts(checkpoint, parts)
     if arch is not None:
         return _build(family(arch), checkpoint, config)
+    # Where the names are those of no tree, that is what is wrong.
+    as_tree(checkpoint)
     some = ", ".join(list(checkpoint.tensors)[:5]) or "none at all"
     raise CheckpointError(
         f"{checkpoint.source}: expected the tensors of one of {', '.join(FAMILIES)};"
         f" found {len(checkpoint.tensors)} tensors of another model: {some}"
+    )
+
+
+def _reads_without_names(arch: str) -> bool:
+    return bool(getattr(family(arch), "WITHOUT_NAMES", False))
+
+
+def _no_names(checkpoint: Checkpoint) -> CheckpointError:
+    archs = ", ".join(filter(_reads_without_names, FAMILIES))
+    return CheckpointError(
+        f"{checkpoint.source}: the file has no names; pass arch=, one of {archs}, with the"
+        f" constructor's arguments in config, or {equinox.LEAVES}"
     )
 
 
@@ -109,7 +122,7 @@ def _build(family: Family, checkpoint: Checkpoint, config: Mapping[str, Any] | N
 
 def identify(checkpoint: Checkpoint, among: Iterable[str] = FAMILIES) -> tuple[str, Checkpoint] | None:
     """The name of the family that a checkpoint is of, and its tensors under that family's names; None: of none."""
-    for view in views.unwrapped(views.plain(checkpoint)) if checkpoint.named else ():
+    for view in views.known(checkpoint) if checkpoint.named else ():
         for name in among:
             if family(name).matches(view.tensors):
                 return name, view

@@ -17,10 +17,25 @@ from .tensors import Tensors, table
 NORM_EPS = 1e-5
 
 _KINDS = {"real": "f", "complex": "c", "int": "iu"}
-LEAVES = (
-    "the file stores no names: write leaves.json beside it (docs/jax.md has the snippet),"
-    " or give arch and the constructor's arguments of a built-in template"
-)
+SNIPPET = """\
+import json
+import equinox as eqx
+import jax
+
+leaves = jax.tree_util.tree_leaves_with_path(module)
+rows = [
+    {
+        "path": jax.tree_util.keystr(path),
+        "saved": bool(eqx.is_array_like(leaf)),
+        "shape": list(leaf.shape) if eqx.is_array(leaf) else None,
+        "dtype": str(leaf.dtype) if eqx.is_array(leaf) else type(leaf).__name__,
+    }
+    for path, leaf in leaves
+]
+with open("leaves.json", "w") as file:
+    json.dump(rows, file)
+"""
+LEAVES = f"write leaves.json beside the file, where the module is at hand:\n\n{SNIPPET}"
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ def named(checkpoint: Checkpoint, template: Sequence[Record]) -> dict[str, NDArr
     if len(records) != len(template):
         raise CheckpointError(
             f"{checkpoint.source}: expected {len(template)} records for this arch and configuration,"
-            f" found {len(records)}; {LEAVES}"
+            f" found {len(records)}; give the constructor's arguments in config, or {LEAVES}"
         )
     wrong = []
     for i, (row, record) in enumerate(zip(template, records)):

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..document import Document, Embedding, Linear, Node, Norm, Residual, Sequential
-from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
 from . import equinox, mamba, parts
 from .config import Config
@@ -42,8 +41,6 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
 
     Raises `CheckpointError` where a tensor is missing, left over or misshapen, or contradicts the config.
     """
-    if not checkpoint.named:
-        raise CheckpointError(f"{checkpoint.source}: no template for {ARCH}: {equinox.LEAVES}")
     said = Config(config, checkpoint, FACTS, ARCH)
     view = Tensors(_model(checkpoint), checkpoint.source)
     model = view.scope("model.")

@@ -21,6 +21,7 @@ from .facts import TRAINING, facts, named
 from .tensors import Tensors
 
 ARCH = "equinox-s4"
+WITHOUT_NAMES = True
 
 Array = NDArray[Any]
 
@@ -126,7 +127,7 @@ def _layer(tensors: Tensors, arrays: Mapping[str, Array], checkpoint: Checkpoint
     if not all(name in tensors for name in _BARE):
         raise CheckpointError(
             f"{checkpoint.source}: expected an S4 layer's {', '.join(_BARE)} or a SequenceBlock's cell.lambda_real,"
-            f" found {', '.join(tensors.names[:8]) or 'nothing'}; {equinox.LEAVES}"
+            f" found {', '.join(tensors.names[:8]) or 'nothing'}"
         )
     real = np.minimum(tensors.f64("Lambda_re", "H", "N"), parts.CLIP)
     A = real + 1j * tensors.f64("Lambda_im", "H", "N")

@@ -18,6 +18,7 @@ from .facts import TRAINING, facts, named
 from .tensors import Tensors
 
 ARCH = "memax-lru"
+WITHOUT_NAMES = True
 
 FACTS = (
     TRAINING

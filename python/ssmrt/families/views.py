@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
+from ..readers.names import as_tree
 
 _OUTER = re.compile(r"[^./]*[./]")
 # torch.compile puts it before the names of whatever it wraps.
@@ -17,7 +18,21 @@ _COMPILED = "_orig_mod."
 _DEPTH = 16
 
 
-def plain(checkpoint: Checkpoint) -> Checkpoint:
+def known(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    """The checkpoint under the names by which families may know it: those of the file, then those of Flax's trees.
+
+    A name with "/" in it is of a tree: the optimiser's copies, which may come first, are to be left out then.
+    """
+    if not any("/" in name for name in checkpoint.tensors):
+        yield from _unwrapped(_plain(checkpoint))
+    try:
+        tree = as_tree(checkpoint)
+    except CheckpointError:
+        return
+    yield tree
+
+
+def _plain(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint without what `jax.tree_util.keystr` and torch.compile put before every name."""
     names = {name: name.replace(_COMPILED, "").removeprefix(".") for name in checkpoint.tensors}
     if len(set(names.values())) != len(names):
@@ -29,7 +44,7 @@ def plain(checkpoint: Checkpoint) -> Checkpoint:
 
 def part(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
     """The tensors whose names start with ``prefix``, without it; raises where there are none."""
-    prefix = prefix.replace(_COMPILED, "").removeprefix(".")
+    checkpoint, prefix = _plain(checkpoint), prefix.replace(_COMPILED, "").removeprefix(".")
     tensors = {n[len(prefix) :]: a for n, a in checkpoint.tensors.items() if n.startswith(prefix)}
     # A name and no place in front of others, as "encoder" for "encoder.weight": the separator is part of it.
     if any(name == "" or name[0] in "./" for name in tensors):
@@ -43,7 +58,7 @@ def part(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
     return replace(checkpoint, tensors=tensors)
 
 
-def unwrapped(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+def _unwrapped(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
     """The checkpoint, and what is left of it without the names that wrappers put in front of every tensor.
 
     ``module.`` is DataParallel's, ``model.`` or ``net.`` a training class's.
@@ -62,7 +77,7 @@ def fitting(checkpoint: Checkpoint, fits: Callable[[Checkpoint], bool], *, numbe
 
     ``numbered``: also such as end in a number, which are the elements of a list.
     """
-    total = len(checkpoint.tensors)
+    checkpoint, total = _plain(checkpoint), len(checkpoint.tensors)
     found: dict[str, int] = {}
 
     def search(at: str, tensors: Mapping[str, Any], depth: int) -> None:

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+_OBJECTS = (
+    "Python objects, which NumPy has pickled; nothing of it was run."
+    " Save each array of the tree under a name of its own: np.savez(path, **arrays)"
+)
+_NO_NUMBERS = b"'|O'"
 MAX_DIMS = 32  # of NumPy before 2.0
+
+
+def described(header: bytes) -> str:
+    """What a ``.npy`` with this header holds, for errors."""
+    return _OBJECTS if _NO_NUMBERS in header else f"the header {header[:120]!r}"
 
 
 def plausible(shape: Sequence[int]) -> bool:

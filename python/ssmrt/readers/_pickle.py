@@ -1,16 +1,17 @@
 """A pickle interpreter that calls nothing and imports nothing.
 
 It runs the opcodes of protocols 2 to 5 over plain Python data. Every name of a class or function becomes a
-`Global`, a mere pair of strings, and only if the caller's `Rules` know it; what would be a call or an instance
-is made by these rules, as plain data or as an inert `Record`. All else raises `CheckpointError`.
+`Global`, a mere pair of strings. What would be a call or an instance is an inert `Record`, but for the few that the
+caller's `Rules` make plain data of. All else raises `CheckpointError`.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 from ..errors import CheckpointError
 
@@ -33,43 +34,50 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+_EMPTY: Mapping[Any, Any] = MappingProxyType({})
+
+
+@dataclass(eq=False, slots=True)
 class Record:
-    """What the file wanted to be an instance of ``cls``."""
+    """What the file wanted to be an instance of ``cls``, or what calling it gives. Nothing was called."""
 
     cls: Global
     args: tuple[Any, ...]
-    state: dict[Any, Any] = field(default_factory=dict)
-    items: dict[Any, Any] = field(default_factory=dict)
-
-
-class Rules(Protocol):
-    """Which names are known and what is made in place of instances. Each method raises `Refused`."""
-
-    def known(self, name: Global) -> bool:
-        """Whether the name may stand in the file."""
-
-    def call(self, function: Global, args: tuple[Any, ...]) -> Any:
-        """What stands for ``function(*args)``."""
-
-    def build(self, made: Any, state: Any) -> None:
-        """Take ``state`` as the attributes of what `call` made."""
-
-    def persistent(self, pid: Any) -> Any:
-        """What stands for the object that the file keeps elsewhere under ``pid``."""
+    # A file may ask for hundreds of thousands: the mappings are made when there is something in them.
+    state: Mapping[Any, Any] = field(default_factory=lambda: _EMPTY)
+    items: Mapping[Any, Any] = field(default_factory=lambda: _EMPTY)
 
 
 class Refused(Exception):
     """The pickle asks for something that the rules do not allow."""
 
 
-def load(data: bytes, source: str, rules: Rules, start: int = 0) -> tuple[Any, int]:
-    """The value of the pickle at ``start``, and where it ends.
+class Rules:
+    """What is made in place of calls and instances: inert records. Each method raises `Refused`."""
 
-    ``source`` names the file in errors. Raises `CheckpointError` where the pickle is damaged or asks for anything
-    that ``rules`` do not know; nothing of it has been called then.
+    def call(self, function: Global, args: tuple[Any, ...]) -> Any:
+        """What stands for ``function(*args)``."""
+        return Record(function, args)
+
+    def build(self, made: Any, state: Any) -> None:
+        """Take ``state`` as the attributes of what `call` made."""
+        if not isinstance(made, Record) or made.state:
+            raise Refused(f"attributes set on {describe(made)}")
+        if isinstance(state, dict):  # others are a class's own way, which nobody asks for
+            made.state = state
+
+    def persistent(self, pid: Any) -> Any:
+        """What stands for the object that the file keeps elsewhere under ``pid``."""
+        raise Refused("an object that is kept outside of the pickle")
+
+
+def load(data: bytes, source: str, rules: Rules, start: int = 0, limit: int = MAX_BYTES) -> tuple[Any, int]:
+    """The value of the pickle at ``start``, and where it ends, ``limit`` bytes later at most.
+
+    ``source`` names the file in errors. Raises `CheckpointError` where the pickle is damaged or asks for what
+    ``rules`` refuse. Nothing of it is ever called.
     """
-    machine = _Machine(data, start, rules)
+    machine = _Machine(data, start, rules, limit)
     try:
         return machine.run(), machine.position
     except Refused as error:
@@ -81,10 +89,10 @@ def load(data: bytes, source: str, rules: Rules, start: int = 0) -> tuple[Any, i
 
 
 class _Machine:
-    def __init__(self, data: bytes, start: int, rules: Rules):
+    def __init__(self, data: bytes, start: int, rules: Rules, limit: int):
         self.position = start
         self._data = data
-        self._end = min(len(data), start + MAX_BYTES)
+        self._end = min(len(data), start + limit)
         self._rules = rules
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
@@ -169,6 +177,8 @@ class _Machine:
 
     def _extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
+        if isinstance(target, Record):  # a list of a class of its own: nobody asks for its items
+            return
         if type(target) is not list:
             raise Refused(f"items appended to {describe(target)}")
         target.extend(items)
@@ -176,6 +186,8 @@ class _Machine:
     def _set(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if isinstance(target, Record):
+            if target.items is _EMPTY:
+                target.items = {}
             target = target.items
         if not isinstance(target, dict):
             raise Refused(f"items set in {describe(target)}")
@@ -192,19 +204,23 @@ class _Machine:
     def _find(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             raise Refused("the name of a global that is not a string")
-        found = Global(module, name)
-        if not self._rules.known(found):
-            raise Refused(
-                f"global {str(found)[:200]!r} is not one that checkpoints of tensors need; nothing was run."
-                " A file that holds a whole model object can be re-saved with torch.save(model.state_dict(), ...)"
-            )
-        self._push(found)
+        self._push(Global(module, name))
 
     def _call(self) -> None:
         function, args = self._pop(2)
-        if not isinstance(function, Global) or type(args) is not tuple:
+        if type(args) is not tuple or not isinstance(function, Global | Record):
             raise Refused(f"a call of {describe(function)}")
-        self._push(self._rules.call(function, args))
+        # What a record would have returned, had it been called, is as inert as it.
+        if isinstance(function, Record):
+            self._push(Record(function.cls, args))
+        else:
+            self._push(self._rules.call(function, args))
+
+    def _call_with_names(self) -> None:
+        function, args, names = self._pop(3)
+        if type(args) is not tuple or type(names) is not dict or not isinstance(function, Global):
+            raise Refused(f"a call of {describe(function)}")
+        self._push(Record(function, (*args, names)))
 
     def _build(self) -> None:
         state = self._stack.pop()
@@ -216,7 +232,7 @@ def describe(value: Any) -> str:
     if isinstance(value, Global):
         return f"global {str(value)[:200]!r}"
     if isinstance(value, Record):
-        return f"an instance of {value.cls}"
+        return f"an instance of {str(value.cls)[:200]!r}"
     return f"a {type(value).__name__}"
 
 
@@ -226,7 +242,7 @@ def _is_key(value: Any) -> bool:
         return len(value) <= MAX_KEY_ITEMS and all(type(item) is not tuple and _is_key(item) for item in value)
     if type(value) is int:
         return value.bit_length() <= 64
-    return value is None or isinstance(value, Global) or type(value) in (str, bytes, float, bool)
+    return value is None or isinstance(value, Global | Record) or type(value) in (str, bytes, float, bool)
 
 
 _HANDLERS: dict[bytes, Callable[[_Machine], None]] = {
@@ -281,5 +297,6 @@ _HANDLERS: dict[bytes, Callable[[_Machine], None]] = {
     b"Q": lambda m: m._push(m._rules.persistent(m._stack.pop())),
     b"R": _Machine._call,
     b"\x81": _Machine._call,
+    b"\x92": _Machine._call_with_names,
     b"b": _Machine._build,
 }

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..errors import CheckpointError
 from . import _config
-from ._pickle import describe
+from ._numpy_pickle import Ndarray
+from ._pickle import Record, describe
 from ._torch_pickle import Tensor
 
 # Under these keys training code keeps the model beside epoch, accuracy, optimiser and the like.
@@ -15,16 +16,22 @@ _COPIES = ("ema", "optim", "sched", "averag", "swa", "callback", "loops", "scale
 _EMA = ("ema.", "model_ema.", "ema_model.")
 _COMPILED = "_orig_mod."  # torch.compile puts it before the names of whatever it wraps
 _PARALLEL = "module."  # DataParallel, DistributedDataParallel and AveragedModel before all of them
+_EXTRA = "_extra_state"  # whatever a module's get_extra_state returns
+REMEDY = "Load it where it was made and save it with torch.save(model.state_dict(), ...)"
 
 
 def find(root: Any, source: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """The model's tensors by name, and the hyper-parameters that Lightning keeps with them.
 
     Optimiser and averaged copies are left out, and so are the prefixes of the wrappers that a model was trained
-    in. Raises `CheckpointError` where there is no model or more than one.
+    in. Raises `CheckpointError` where there is no model or more than one, or where one of its tensors is an object
+    of a class that is not PyTorch's own.
     """
     if not isinstance(root, dict):
-        raise CheckpointError(f"{source}: expected a state dict or a dict that holds one, found {describe(root)}")
+        raise CheckpointError(
+            f"{source}: expected a state dict or a dict that holds one, found {describe(root)};"
+            f" nothing was run. {REMEDY}"
+        )
     config = _config.plain(root.get("hyper_parameters", root.get("hparams")), source)
     return _own(_choose(root, source), source), config if isinstance(config, dict) and config else None
 
@@ -48,10 +55,22 @@ def _choose(root: dict[Any, Any], source: str) -> dict[Any, Any]:
     }
     if len(others) == 1:
         return next(iter(others.values()))
-    keys = ", ".join(key[:60] for key in list(root)[:20] if isinstance(key, str))
+    keys = [key for key in root if isinstance(key, str)][:20]
+    for value in (root, *(root[key] for key in keys)):
+        if isinstance(value, dict) and any(isinstance(item, Ndarray) for item in value.values()):
+            raise CheckpointError(
+                f"{source}: expected tensors, found NumPy arrays, which torch.save has pickled;"
+                " save them with np.savez(path, **arrays)"
+            )
+    for key in keys:
+        if isinstance(root[key], Record) and (key in _MODEL or len(root) == 1):
+            raise CheckpointError(
+                f"{source}: {key[:60]!r}: expected a state dict or a tensor, found {describe(root[key])};"
+                f" nothing was run. {REMEDY}"
+            )
     raise CheckpointError(
-        f"{source}: expected one state dict, found {len(others)} under the keys {keys or '(none)'};"
-        " save the one wanted: torch.save(model.state_dict(), ...)"
+        f"{source}: expected one state dict, found {len(others)} under the keys"
+        f" {', '.join(key[:60] for key in keys) or '(none)'}; save the one wanted: torch.save(model.state_dict(), ...)"
     )
 
 
@@ -60,6 +79,11 @@ def _has_tensors(value: dict[Any, Any]) -> bool:
 
 
 def _own(state: dict[Any, Any], source: str) -> dict[str, Tensor]:
+    for key, value in state.items():
+        if isinstance(value, Record) and not str(key).endswith(_EXTRA) and not _config.is_known(value):
+            raise CheckpointError(
+                f"{source}: {str(key)[:200]!r}: expected a tensor, found {describe(value)}; nothing was run. {REMEDY}"
+            )
     tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     tensors = {k: v for k, v in tensors.items() if not k.startswith(_EMA)} or tensors
     names = [name.replace(_COMPILED, "") for name in tensors]

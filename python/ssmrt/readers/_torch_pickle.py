@@ -1,11 +1,11 @@
-"""What may stand in the pickle of a PyTorch file, and the plain data that stands for it."""
+"""The plain data that stands for tensors, storages and mappings in the pickle of a PyTorch file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from . import _pickle
+from . import _numpy_pickle, _pickle
 from ._arrays import MAX_DIMS
 from ._pickle import Global, Record, Refused, describe
 
@@ -21,13 +21,18 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A view of a storage; offset and stride count elements."""
+    """A view of a storage; offset and stride count elements.
+
+    ``conj`` and ``neg``: whether the storage holds its conjugate or negative, which PyTorch leaves for later.
+    """
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: str
+    conj: bool = False
+    neg: bool = False
 
 
 class Attributed(dict[Any, Any]):
@@ -42,42 +47,34 @@ def load(data: bytes, source: str, start: int = 0, storages: dict[str, Storage] 
     return _pickle.load(data, source, _Rules({} if storages is None else storages), start)
 
 
-class _Rules:
+class _Rules(_numpy_pickle.Rules):
     def __init__(self, storages: dict[str, Storage]):
         self._storages = storages
-
-    def known(self, name: Global) -> bool:
-        return str(name) in _KNOWN or (
-            name.module.startswith(("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks."))
-        )
 
     def call(self, function: Global, args: tuple[Any, ...]) -> Any:
         name = str(function)
         if name in _MAPPINGS:
             return _mapping(name, args)
-        if name in _INERT:
-            return Record(function, args)
         if name == _SUBCLASS:
             if len(args) != 4 or not isinstance(args[0], Global) or type(args[2]) is not tuple:
                 raise Refused(f"arguments of {name} that PyTorch does not write")
+            if not isinstance(args[1], Global) or str(args[1]) not in _TENSORS:
+                # What its numbers mean, its class would know: they may be packed.
+                return Record(args[1] if isinstance(args[1], Global) else function, args)
             function, name, args = args[0], str(args[0]), args[2]
-        if name in _WRAPPERS:
-            if not args or not isinstance(args[0], Tensor):
-                raise Refused(f"{name} of {describe(args[0]) if args else 'nothing'}")
+        if name in _WRAPPERS and args and isinstance(args[0], Tensor):
             return args[0]
-        if name in _REBUILD:
-            return _tensor(name, args)
-        raise Refused(f"a call of {describe(function)}, which is not a constructor of plain data; nothing was run")
+        if name in _REBUILD and (bits := _bits(name, args)) is not None:
+            return _tensor(name, args, bits)
+        return super().call(function, args)
 
     def build(self, made: Any, state: Any) -> None:
-        if isinstance(made, Attributed):
-            return
-        if not isinstance(made, Record) or made.state or type(state) not in (dict, tuple):
-            raise Refused(f"attributes set on {describe(made)}")
-        if isinstance(state, dict):  # NumPy's are tuples, and nobody asks for them
-            made.state = state
+        if not isinstance(made, Attributed):
+            super().build(made, state)
 
-    def persistent(self, pid: Any) -> Storage:
+    def persistent(self, pid: Any) -> Storage | Global:
+        if type(pid) is tuple and len(pid) == 4 and pid[0] == "module" and isinstance(pid[1], Global):
+            return pid[1]  # a class with its source, before PyTorch 1.6
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
             raise Refused("a persistent id that is not a storage")
         _, kind, key, _, size = pid[:5]
@@ -93,14 +90,24 @@ class _Rules:
 
 def _mapping(name: str, args: tuple[Any, ...]) -> Attributed:
     if name == "collections.defaultdict":
-        if len(args) > 1 or (args and args[0] is not None and not isinstance(args[0], Global)):
+        if len(args) > 1 or (args and args[0] is not None and not isinstance(args[0], Global | Record)):
             raise Refused(f"arguments of {name} that are not a type")
     elif name == "collections.OrderedDict" and args and not (len(args) == 1 and args[0] == []):
         raise Refused(f"arguments of {name}: its items are expected to follow it")
     return Attributed()
 
 
-def _tensor(name: str, args: tuple[Any, ...]) -> Tensor:
+def _bits(name: str, args: tuple[Any, ...]) -> dict[str, bool] | None:
+    """Which operations a tensor waits for; None where the arguments say more of it than is known here."""
+    metadata = next(iter(args[_METADATA.get(name, len(args)) :]), None)
+    if metadata is None:
+        return {}
+    if isinstance(metadata, dict) and metadata.keys() <= {"conj", "neg"}:
+        return metadata if all(type(bit) is bool for bit in metadata.values()) else None
+    return None
+
+
+def _tensor(name: str, args: tuple[Any, ...], bits: dict[str, bool]) -> Tensor:
     if not _REBUILD[name] <= len(args) <= _REBUILD[name] + 2 or not isinstance(args[0], Storage):
         raise Refused(f"arguments of {name} that PyTorch does not write")
     storage, offset, shape, stride = args[:4]
@@ -109,10 +116,16 @@ def _tensor(name: str, args: tuple[Any, ...]) -> Tensor:
         dtype = _DTYPES.get(str(args[6])) if isinstance(args[6], Global) else None
     if dtype is None:
         raise Refused(f"a tensor of unknown dtype in {name}")
-    shape, stride = (s.args[0] if isinstance(s, Record) and s.args else s for s in (shape, stride))
+    shape, stride = (s.args[0] if _is_size(s) else s for s in (shape, stride))
     if not (_natural(offset) and _naturals(shape) and _naturals(stride) and len(shape) == len(stride)):
         raise Refused(f"offset, size or stride in {name} that are not numbers")
-    return Tensor(storage, offset, shape, stride, dtype)
+    if any(bits.values()) and dtype[0] not in "fc":
+        raise Refused(f"a tensor of {dtype} in {name} that is conjugated or negated when read")
+    return Tensor(storage, offset, shape, stride, dtype, **bits)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Record) and str(value.cls) == "torch.Size" and len(value.args) == 1
 
 
 def _natural(value: Any) -> bool:
@@ -163,39 +176,9 @@ _REBUILD = {
     "torch._utils._rebuild_tensor_v2": 6,
     "torch._utils._rebuild_tensor_v3": 7,
 }
+# Where they have the bits of a tensor that is conjugated or negated when it is read.
+_METADATA = {"torch._utils._rebuild_tensor_v2": 6, "torch._utils._rebuild_tensor_v3": 7}
 _WRAPPERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
 _SUBCLASS = "torch._tensor._rebuild_from_type_v2"
+_TENSORS = {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
 _MAPPINGS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}
-# Classes whose instances hold a training run's configuration or bookkeeping.
-_INERT = {
-    *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig")),
-    *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata", "UnionNode")),
-    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
-    "argparse.Namespace",
-    "types.SimpleNamespace",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "lightning.pytorch.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict",
-    "lightning.fabric.utilities.data.AttributeDict",
-    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
-    *(f"pathlib._local.{name}" for name in ("PosixPath", "WindowsPath")),
-    "torch.Size",
-    "torch.device",
-    "numpy.dtype",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    "_codecs.encode",
-    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "complex")),
-}
-# Types that are named, as in the type annotations of OmegaConf, but of which no instance is made by name.
-_NAMED = {
-    "typing.Any",
-    "numpy.ndarray",
-    "torch.Tensor",
-    "torch.nn.parameter.Parameter",
-    *(
-        f"{module}.{name}"
-        for module in ("builtins", "__builtin__")
-        for name in ("dict", "list", "tuple", "int", "long", "float", "bool", "str", "unicode", "bytes", "object")
-    ),
-}
-_KNOWN = {*_DTYPES, *_STORAGES, *_REBUILD, *_WRAPPERS, _SUBCLASS, *_MAPPINGS, *_INERT, *_NAMED}

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from . import _files
-from ._arrays import Array
+from ._arrays import Array, described
 from ._stored import dimensions, from_bytes, itemsize, typestr
 from .checkpoint import Checkpoint
 
@@ -76,7 +76,9 @@ def _records(data: memoryview, at: int, source: str) -> list[tuple[str, Array]]:
         end = first + int.from_bytes(data[at + 8 : first], "little")
         header = _HEADER.fullmatch(data[first:end])
         if end > len(data) or header is None:
-            raise CheckpointError(f"{where}: expected a plain array's header, found {bytes(data[first:end])[:120]!r}")
+            raise CheckpointError(
+                f"{where}: expected a plain array of numbers, found {described(bytes(data[first:end]))}"
+            )
         descr = header[1].decode()
         dtype = "bfloat16" if descr in _BFLOAT16 else typestr(descr, where)
         shape = dimensions([int(size) for size in header[3].split(b",") if size.strip()], where)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ._archive import Archive, is_archive
-from ._arrays import Array, native, plausible, widen_bf16
+from ._arrays import Array, described, native, plausible, widen_bf16
 from .checkpoint import Checkpoint
 
 # The header is a Python literal; only its one form for plain arrays is taken. V2 is how NumPy writes bfloat16.
@@ -45,9 +45,7 @@ def _array(data: bytes, source: str) -> Array:
     end = start + int.from_bytes(data[8:start], "little")
     header = _HEADER.fullmatch(data[start:end])
     if end > len(data) or header is None:
-        raise CheckpointError(
-            f"{source}: expected a plain array of numbers, found the header {data[start:end][:120]!r}"
-        )
+        raise CheckpointError(f"{source}: expected a plain array of numbers, found {described(data[start:end])}")
     descr, fortran, sizes = header[1].decode(), header[2] == b"True", header[3].replace(b"L", b"").split(b",")
     bf16 = descr[-2:] == "V2"
     try:

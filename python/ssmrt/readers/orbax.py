@@ -74,11 +74,12 @@ def leaves(path: Path) -> Leaves:
     if _files.size(path / MANIFEST) is not None:
         store = database = Database(path)
         names = database.keys
-    if _files.size(path / METADATA) is not None:
-        return _described(path, store)
-    if _files.size(path / _AGGREGATE) is not None:
-        return _aggregated(path, store)
-    return _listed(path, store, names or [])
+    # Until 0.6 both may be there: the one says of a leaf that it is skipped, the other one holds it.
+    described = _described(path, store) if _files.size(path / METADATA) is not None else None
+    aggregated = _aggregated(path, store) if _files.size(path / _AGGREGATE) is not None else None
+    if described is None and aggregated is None:
+        return _listed(path, store, names or [])
+    return {**(aggregated or {}), **(described or {})}
 
 
 def check_committed(path: Path) -> None:

@@ -39,13 +39,16 @@ def matches(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, step: int | None = None) -> Checkpoint:
-    """The tensors of a safetensors file under their names. Raises `CheckpointError`."""
+    """The tensors of a safetensors file under their names, views of what was read. Raises `CheckpointError`.
+
+    The file is not mapped: whoever writes to it later would change the arrays, or end the process.
+    """
     _, tensors = parse(path.read_bytes(), str(path))
     return Checkpoint(tensors, str(path), "safetensors")
 
 
 def parse(data: bytes, source: str) -> tuple[dict[str, str], dict[str, Array]]:
-    """The metadata and the tensors of a safetensors buffer; the tensors are read-only views where they can be.
+    """The metadata and the tensors of a safetensors buffer; the tensors are read-only, and views where they can be.
 
     ``source`` names the buffer in errors. Raises `CheckpointError` where the buffer is not of the format, that is
     also where tensors overlap, leave gaps or reach beyond it.
@@ -122,7 +125,9 @@ def _naturals(value: Any) -> bool:
 def _array(entry: dict[str, Any], data: memoryview) -> Array:
     array: Array = np.frombuffer(data, _DTYPES[entry["dtype"]]).reshape(entry["shape"])
     if entry["dtype"] == "BF16":
-        return widen_bf16(array)
-    if entry["dtype"] == "BOOL":
+        array = widen_bf16(array)
+    elif entry["dtype"] == "BOOL":
         array = array != 0
-    return native(array)
+    array = native(array)
+    array.flags.writeable = False
+    return array

@@ -15,6 +15,7 @@ from . import _state_dict, _torch_pickle
 from ._archive import Archive, is_archive
 from ._arrays import Array, native, widen_bf16
 from ._pickle import MAX_BYTES, describe
+from ._stored import Buffer
 from ._torch_pickle import Storage, Tensor
 from .checkpoint import Checkpoint
 
@@ -23,15 +24,19 @@ MAX_EXPANSION = 16
 MAX_SLACK = 16 << 20
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_HEAD = b"\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")  # behind the pickle's protocol
 _LEGACY_PROTOCOL = 1001
+
+_EXPORTED = ("/archive_format", "/models/model.json", "serialized_exported_program.json")
+_SAVE_WEIGHTS = "save the weights instead: torch.save(model.state_dict(), ...)"
 
 # As what an element is taken from its storage where NumPy has no such dtype, or trusts it too much.
 _CODES = {"bfloat16": "u2", "bool": "u1"}
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Whether the file is a zip archive or a pickle of protocol 2 or later."""
-    return is_archive(head) or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+    """Whether the file is a zip archive, or starts with the number that ``torch.save`` once began with."""
+    return is_archive(head) or (head[:1] == b"\x80" and _LEGACY_HEAD in head[:24])
 
 
 def read(path: Path, step: int | None = None) -> Checkpoint:
@@ -48,6 +53,8 @@ def _read_zip(path: Path) -> Checkpoint:
     source = str(path)
     with Archive(path) as archive:
         pickles = [name for name in archive.names if name.split("/")[1:] == ["data.pkl"] or name == "data.pkl"]
+        if any(name.endswith(_EXPORTED) for name in archive.names):
+            raise CheckpointError(f"{source}: a program that torch.export saved; {_SAVE_WEIGHTS}")
         if len(pickles) != 1:
             raise CheckpointError(
                 f"{source}: expected a zip archive with PyTorch's data.pkl or of NumPy's .npy,"
@@ -55,9 +62,7 @@ def _read_zip(path: Path) -> Checkpoint:
             )
         top = pickles[0][: -len("data.pkl")]
         if top + "constants.pkl" in archive.names:
-            raise CheckpointError(
-                f"{source}: a TorchScript archive; save the weights instead: torch.save(model.state_dict(), ...)"
-            )
+            raise CheckpointError(f"{source}: a TorchScript archive; {_SAVE_WEIGHTS}")
         order = archive.read(top + "byteorder", 16) if top + "byteorder" in archive.names else b"little"
         if order not in (b"little", b"big"):
             raise CheckpointError(f"{source}: byteorder: expected little or big, found {order!r}")
@@ -69,15 +74,7 @@ def _read_legacy(path: Path) -> Checkpoint:
     """The format before PyTorch 1.6: four pickles, one of the storages' keys, then the storages one by one."""
     source = str(path)
     data = path.read_bytes()
-    try:
-        magic, at = _torch_pickle.load(data, source)
-    except CheckpointError:
-        magic = None
-    if type(magic) is not int or magic != _LEGACY_MAGIC:
-        raise CheckpointError(
-            f"{source}: expected a file that torch.save wrote, found another pickle; nothing of it was run."
-            " Load it where it was made and save it with torch.save(model.state_dict(), ...)"
-        )
+    _, at = _torch_pickle.load(data, source)
     protocol, at = _torch_pickle.load(data, source, at)
     system, at = _torch_pickle.load(data, source, at)
     if protocol != _LEGACY_PROTOCOL or not isinstance(system, dict):
@@ -89,26 +86,26 @@ def _read_legacy(path: Path) -> Checkpoint:
     keys, at = _torch_pickle.load(data, source, at)
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
         raise CheckpointError(f"{source}: expected the list of the storages' keys, found {describe(keys)}")
-    content: dict[str, bytes] = {}
+    content: dict[str, Buffer] = {}
     for key in keys:
         size = int.from_bytes(data[at : at + 8], "little", signed=True)
         end = at + 8 + size * _itemsize(storages[key].dtype)
         if key in content or not at + 8 <= end <= len(data):
             raise CheckpointError(f"{source}: storage {key!r}: {size} numbers declared, {len(data) - at} bytes follow")
-        content[key] = data[at + 8 : end]
+        content[key] = memoryview(data)[at + 8 : end]
         at = end
     order = b"little" if system.get("little_endian", True) else b"big"
     return _checkpoint(root, source, lambda storage: content.get(storage.key, b""), order, len(data))
 
 
-def _checkpoint(root: Any, source: str, fetch: Callable[[Storage], bytes], order: bytes, size: int) -> Checkpoint:
+def _checkpoint(root: Any, source: str, fetch: Callable[[Storage], Buffer], order: bytes, size: int) -> Checkpoint:
     found, config = _state_dict.find(root, source)
     total = sum(math.prod(max(n, 1) for n in t.shape) * _itemsize(t.dtype) for t in found.values())
     if total > MAX_EXPANSION * size + MAX_SLACK:
         raise CheckpointError(
             f"{source}: its tensors have {total:.6g} bytes, which a file of {size} bytes does not hold"
         )
-    storages: dict[str, bytes] = {}
+    storages: dict[str, Buffer] = {}
     tensors: dict[str, Array] = {}
     for name, tensor in found.items():
         key = tensor.storage.key
@@ -122,7 +119,7 @@ def _itemsize(dtype: str | None) -> int:
     return 1 if dtype is None else np.dtype(_CODES.get(dtype, dtype)).itemsize
 
 
-def _array(tensor: Tensor, data: bytes, order: bytes, source: str) -> Array:
+def _array(tensor: Tensor, data: Buffer, order: bytes, source: str) -> Array:
     storage, shape = tensor.storage, tensor.shape
     if len(data) != storage.size * _itemsize(storage.dtype):
         raise CheckpointError(
@@ -146,7 +143,10 @@ def _array(tensor: Tensor, data: bytes, order: bytes, source: str) -> Array:
         view = as_strided(flat, shape, [step * itemsize for step in stride], writeable=False)
         array = np.asarray(view, order="C")
     if tensor.dtype == "bfloat16":
-        return widen_bf16(array)
+        array = widen_bf16(array)
     if tensor.dtype == "bool":
         array = array != 0
-    return native(array)
+    array = native(array)
+    if tensor.conj:
+        array = array.conj()
+    return -array if tensor.neg else array
