@@ -330,6 +330,17 @@ def test_a_config_of_another_model_is_one_message_that_names_both() -> None:
     assert Path(file.source).name in str(raised.value)
 
 
+def test_a_fact_in_two_places_must_be_one() -> None:
+    row, file = next(pair for pair in MODELS["s4-sequence-model"] if pair[0].name == "torch/small/seq_ff")
+    config = row.config or {}
+    with pytest.raises(CheckpointError, match=r"'dt_transform'.*expected 'softplus', as the options of a layer say"):
+        families.build(file, config={**config, "dt_transform": "exp"})
+    assert built(file, {**config, "dt_transform": "softplus"}) == built(file, config)
+    row, file = next(pair for pair in MODELS["annotated-s4"] if pair[0].name == "jax/annotated_s4_cls")
+    with pytest.raises(CheckpointError, match=r"'l_max'.*as it is elsewhere"):
+        families.build(file, config={**(row.config or {}), "l_max": 32})
+
+
 def test_a_fact_under_two_names_must_be_one() -> None:
     row, file = MODELS["mamba"][0]
     with pytest.raises(CheckpointError, match=r"'norm_epsilon'.*layer_norm_epsilon"):

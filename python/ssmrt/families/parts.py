@@ -53,6 +53,6 @@ def log_softmax(name: str, size: int | None = None) -> Node:
 
 
 def check_sizes(config: Config, sizes: Mapping[str, tuple[int, str]]) -> None:
-    """Raise where config contradicts what the tensors say; ``sizes`` has (value, the tensor that says it)."""
+    """Hold what config says against the tensors; ``sizes`` has (value, the tensor that says it)."""
     for name, (value, tensor) in sizes.items():
         config.agree(name, value, tensor)

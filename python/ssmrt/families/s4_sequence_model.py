@@ -130,6 +130,9 @@ class _Backbone:
             if not options and self.model.count("n_layers", highest // repeat) * repeat != highest:
                 self.model.agree("n_layers", highest // repeat, f"{self.root}layers")
             return [shared] * highest
+        for name, told in ((name, item[name]) for name in shared for item in options if name in item):
+            if told != shared[name]:
+                raise self.said.wrong(name, f"{told!r}, as the options of a layer say", shared[name])
         each = len(options) * repeat
         layers = self.model.count("n_layers", max(highest // each, 1)) * each
         if layers < highest or layers > _MOST:
