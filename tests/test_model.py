@@ -1,4 +1,4 @@
-"""What a Model keeps and what it says: memory, immutability, stability, aliases, one numbering of layers, cut kernels."""
+"""What a Model keeps and says: memory, immutability, stability, aliases, numbers of layers, cut kernels."""
 
 from __future__ import annotations
 
@@ -67,14 +67,16 @@ def test_weights_are_kept_once(tmp_path: Path) -> None:
     kept, peak, more = (float(word) for word in script.stdout.split())
     size = path.stat().st_size / 1024
     # A rate more has its own buffers, too.
-    assert kept < 1.6 * size and peak < 2.2 * size and more < 0.05 * size + 4096, (size, kept, peak, more)
+    assert kept < 1.6 * size
+    assert peak < 2.2 * size
+    assert more < 0.05 * size + 4096
 
 
 def test_a_model_does_not_hear_of_changes_to_its_arrays() -> None:
     weight = np.ones((1, 1))
     for dtype in ("float32", "float64"):
         weight[:] = 1.0
-        model = Model(Document(Linear(weight), 1, 1), dtype)  # type: ignore[arg-type]
+        model = Model(Document(Linear(weight), 1, 1), dtype)
         weight[:] = 5.0
         node: Any = model.document.root
         assert model(np.ones((1, 1))) == node.weight == 1.0
@@ -130,7 +132,8 @@ def test_a_loaded_model_that_is_unstable_says_so(tmp_path: Path) -> None:
         assert layer["unstable"] == (layer["radius"] > 1)
     found = ssmrt.verify(model)
     assert [row.radius for row in found.stability] == [layer["radius"] for layer in layers]
-    assert "UNSTABLE" in str(found) and found.as_dict()["stability"]
+    assert "UNSTABLE" in str(found)
+    assert found.as_dict()["stability"]
 
 
 def test_the_doubling_time_is_that_of_the_answers() -> None:
@@ -172,7 +175,9 @@ def test_figures_kernels_poles_and_systems_number_layers_alike() -> None:
     from ssmrt import plots
 
     g = np.random.default_rng(0)
-    mamba = nn.selective(-np.ones((3, 2)), g.standard_normal((6, 3)), g.standard_normal((3, 2)), np.zeros(3), np.zeros(3))
+    mamba = nn.selective(
+        -np.ones((3, 2)), g.standard_normal((6, 3)), g.standard_normal((3, 2)), np.zeros(3), np.zeros(3)
+    )
     model = nn.model(nn.sequential([mamba, diagonal("a", seed=1), diagonal("b", seed=2)]))
     assert [layer["kind"] for layer in model.layers()] == ["selective", "diagonal", "diagonal"]
     for number, name in [(1, "a"), (2, "b")]:
@@ -202,8 +207,10 @@ def test_discrete_systems_step_as_the_model_does() -> None:
             s = model.discrete(0, rate=rate)
             x, y = np.zeros((h, n), complex), []
             for v in u[0]:
-                low = np.einsum("khn,khn,hm->hm", s["w"], s["w"] * 0, x) if not len(s["w"]) else sum(
-                    w * (np.einsum("hn,hn->h", v_k, x).real)[:, None] for w, v_k in zip(s["w"], s["v"])
+                low = (
+                    np.einsum("khn,khn,hm->hm", s["w"], s["w"] * 0, x)
+                    if not len(s["w"])
+                    else sum(w * (np.einsum("hn,hn->h", v_k, x).real)[:, None] for w, v_k in zip(s["w"], s["v"]))
                 )
                 x = x + s["a_minus_one"] * x - low + s["b"] * v[:, None]
                 y.append(np.einsum("mhn,hn->mh", s["c"], x).real[0] + s["d"][0] * v)
@@ -219,7 +226,8 @@ def test_every_way_cuts_a_kernel_at_the_same_sample(length: int, rate: float) ->
     cut = max(1, round(length / rate))
     assert model.layers(rate=rate)[0]["cut"] == cut
     kernel = model.kernel(0, cut + 3, rate=rate)
-    assert (kernel[..., cut:] == 0).all() and (kernel[..., cut - 1] != 0).any()
+    assert (kernel[..., cut:] == 0).all()
+    assert (kernel[..., cut - 1] != 0).any()
     u = np.random.default_rng(1).standard_normal((1, 150, 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

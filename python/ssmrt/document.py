@@ -401,9 +401,7 @@ def decode(tree: str, real: Callable[[str], Array], complex_: Callable[[str], Ar
     return document
 
 
-def _unpack(
-    value: Any, depth: int, real: Callable[[str], Array], complex_: Callable[[str], Array], source: str
-) -> Any:
+def _unpack(value: Any, depth: int, real: Callable[[str], Array], complex_: Callable[[str], Array], source: str) -> Any:
     if depth > 100:
         raise CheckpointError(f"{source}: the model's tree is nested more than 100 deep")
     if isinstance(value, list):

@@ -114,7 +114,7 @@ def read_document(
         prefix = checks.text("prefix", prefix)
     if isinstance(path, Mapping):
         return families.build(memory.of_mapping(path), config=config, arch=arch, prefix=prefix)
-    if hasattr(path, "read"):
+    if not isinstance(path, str | Path) and hasattr(path, "read"):
         with memory.on_disk(path) as copy:
             return read_document(copy, config=config, arch=arch, step=step, prefix=prefix)
     if (own := _own(path, prefix)) is not None:
