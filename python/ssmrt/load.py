@@ -74,7 +74,9 @@ def _own(path: Source, prefix: str | None) -> Path | None:
     """The path of a file of ssmrt's own format."""
     if isinstance(path, Mapping) or hasattr(path, "read"):
         return None
-    located = readers.located(checks.path("path", path))
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected a path, a mapping of arrays or an open file, found {checks.found(path)}")
+    located = readers.located(path)
     if not (located.name.endswith(OWN_SUFFIX) or is_own(located)):
         return None
     if prefix is not None:
@@ -119,7 +121,7 @@ def read_document(
             return read_document(copy, config=config, arch=arch, step=step, prefix=prefix)
     if (own := _own(path, prefix)) is not None:
         return from_bytes(_read(own), str(own))
-    checkpoint = readers.read(checks.path("path", path), step=step)
+    checkpoint = readers.read(path, step=step)
     return families.build(checkpoint, config=config, arch=arch, prefix=prefix)
 
 

@@ -323,8 +323,8 @@ class Model:
 
         A dict each: ``kind`` and ``name``; ``always_stable``, whether its parameters show that it is stable at every
         rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, the channel
-        or mode that has it, and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``, the samples after
-        which its kernel ends, or None; ``bidirectional``.
+        or mode that has it, and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``, the samples
+        after which its kernel ends, or None; ``bidirectional``.
         """
         return self._held.layers(checks.positive("rate", rate))
 
