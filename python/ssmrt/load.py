@@ -121,7 +121,7 @@ def read_document(
             return read_document(copy, config=config, arch=arch, step=step, prefix=prefix)
     if (own := _own(path, prefix)) is not None:
         return from_bytes(_read(own), str(own))
-    checkpoint = readers.read(path, step=step)
+    checkpoint = readers.read(checks.path("path", path), step=step)
     return families.build(checkpoint, config=config, arch=arch, prefix=prefix)
 
 
