@@ -36,6 +36,8 @@ FAMILIES = {
     "s5": "s5",
     "lru": "lru",
     "memax-lru": "memax",
+    "discretax": "discretax",
+    "linoss": "linoss",
     "equinox-s4": "equinox_s4",
     "equinox-mamba": "equinox_mamba",
 }
