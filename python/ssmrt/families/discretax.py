@@ -26,7 +26,7 @@ from ..errors import CheckpointError, UnsupportedError
 from ..readers.checkpoint import Checkpoint
 from . import equinox, linoss, lru, parts
 from .config import Config
-from .facts import TRAINING, Facts, facts, named
+from .facts import TRAINING, facts, named
 from .tensors import Tensors
 
 ARCH = "discretax"
@@ -70,7 +70,7 @@ Array = NDArray[Any]
 
 
 def matches(tensors: Mapping[str, Any]) -> bool:
-    """Whether the names are those of upstream's StandardBlocks, in a model or Sequential, beside their State or alone."""
+    """Whether the names are those of StandardBlocks, in a model or a Sequential, beside their State or alone."""
     return any(map(_BLOCK.fullmatch, tensors))
 
 
@@ -181,7 +181,7 @@ class _Model:
         return [Pool("mean"), last, *([parts.log_softmax(f"{at}log_softmax")] if kind == "classification" else [])]
 
     def _block(self, at: str) -> list[Node]:
-        """x + mixer(gelu(layer(x))), with the norm before the layer or after the sum."""
+        """The sum x + mixer(gelu(layer(x))), with the norm before the layer or after the sum."""
         model = self.saved.model
         scope = model.scope(at)
         self.count += 1

@@ -126,8 +126,8 @@ class Stateful:
         first, second = 2 * self._met, 2 * self._met + 1
         if second >= len(self._state):
             raise CheckpointError(
-                f"{self._source}: {name}: expected the running statistics of this batch norm, which Equinox keeps in the"
-                f" model's State, found {len(self._state) // 2} before it; save both:"
+                f"{self._source}: {name}: expected the running statistics of this batch norm, which Equinox keeps in"
+                f" the model's State, found {len(self._state) // 2} before it; save both:"
                 " eqx.tree_serialise_leaves(path, (model, state))"
             )
         self._met += 1

@@ -176,7 +176,7 @@ def _coupled(M: Array, F: Array, B: Array, C: Array, name: str) -> Node:
 def _discrete(layer: Tensors, scheme: str, *, damped: bool) -> tuple[Array, Array]:
     """w_t = M w_{t-1} + F (B u_t) of each oscillator, w = (velocity, position): M (P, 2, 2) and F (P, 2)."""
     step = 1 / (1 + np.exp(-layer.f64("steps", "P")))
-    if step.min() < _SMALLEST:
+    if (step < _SMALLEST).any():
         raise layer.misfit("steps", f"step sizes, which are sigmoids, above {_SMALLEST}", f"{step.min():.3g}")
     A = layer.f64("A_diag", "P")
     one = np.ones_like(A)
