@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..document import Activation, Dense, DiagonalMimo, Document, Glu, Linear, Node, Norm, Pool, Residual, Sequential
+from ..document import Activation, DiagonalMimo, Document, Glu, Node, Norm, Pool, Residual, Sequential
 from ..readers.checkpoint import Checkpoint
 from . import equinox, parts
 from .config import Config
@@ -30,9 +30,6 @@ FACTS = (
 
 # Modes whose eigenvalues are nearer than this nearly cancel: they would cost a float32 more than four bits.
 _APART = 1 / 16
-
-# Of a smaller step the square would be no float64.
-_SMALLEST = 1e-150
 
 DISCRETIZATION_WHY = "the file looks the same for both, and they move the oscillators differently"
 
@@ -110,90 +107,59 @@ def oscillators(layer: Tensors, scheme: str, *, damped: bool, name: str) -> Node
     """P oscillators x'' = -A x - G x' + B u, each moved by a step of its own; y = Re(C x) + D u.
 
     ``scheme`` is "IM", implicit, or "IMEX", implicit in the velocity and explicit in the position; only the latter
-    may be ``damped``. B u is complex, so that each eigenvalue of an oscillator's real 2 x 2 matrix M is a mode of its
-    own. Where two are near each other, as at critical damping and where A = 0, M is run as it is.
+    may be ``damped``. Each scheme's real 2 x 2 matrix M drives the positions by its eigenvalues p and q alone:
+    x = F B u / ((1 - p/z) (1 - q/z)). Where they are apart they are two modes side by side. Where they are near each
+    other, as at critical damping and where A = 0, these would cancel, and one mode drives the other.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        M, F = _discrete(layer, scheme, damped=damped)
-    B, C, D = layer.complex("B", "P", "H"), layer.complex("C", "H", "P"), layer.f64("D", "H")
-    half = (M[:, 0, 0] - M[:, 1, 1]) / 2
-    root = np.sqrt(half**2 + M[:, 0, 1] * M[:, 1, 0] + 0j)
-    apart = 2 * np.abs(root) >= _APART
-    modes = [_mode(M[apart], F[apart], sign * root[apart]) for sign in (1, -1)]
+    M, F = _discrete(layer, scheme, damped=damped)
+    B, C, D = F[:, None] * layer.complex("B", "P", "H"), layer.complex("C", "H", "P"), layer.f64("D", "H")
+    root = np.sqrt(((M[:, 0, 0] - M[:, 1, 1]) / 2) ** 2 + M[:, 0, 1] * M[:, 1, 0] + 0j)
+    p, q = (M[:, 0, 0] + M[:, 1, 1]) / 2 + root, (M[:, 0, 0] + M[:, 1, 1]) / 2 - root
+    apart = np.abs(p - q) >= _APART
+    near = ~apart
     direct: Node = Norm("affine", D, name=f"{name}.D")
     if apart.any():
-        direct = DiagonalMimo(
-            A=np.concatenate([eigenvalue for eigenvalue, _ in modes]),
-            B=np.concatenate([drive[:, None] * B[apart] for _, drive in modes]),
-            C=np.concatenate([C[:, apart], C[:, apart]], 1),
-            D=D,
-            dt=None,
-            disc="discrete",
-            conjugate_pairs=False,
-            allow_unstable=True,
-            name=name,
-        )
+        poles = np.concatenate([p[apart], q[apart]])
+        distances = np.concatenate([(p - q)[apart], (q - p)[apart]])
+        drives = (poles / distances)[:, None] * np.concatenate([B[apart]] * 2)
+        direct = _modes(poles, drives, np.concatenate([C[:, apart]] * 2, 1), D, name)
     if apart.all():
         return direct
-    return Residual(_coupled(M[~apart], F[~apart], B[~apart], C[:, ~apart], name), skip=direct)
+    # A complex number is two channels between the nodes.
+    one = np.eye(near.sum())
+    first = _modes(q[near], B[near], np.concatenate([one, -1j * one]), None, f"{name} (first of two)")
+    second = _modes(p[near], np.concatenate([one, 1j * one], 1), C[:, near], None, f"{name} (second of two)")
+    return Residual(Sequential((first, second)), skip=direct)
 
 
-def _mode(M: Array, F: Array, root: Array) -> tuple[Array, Array]:
-    """One eigenvalue of each M (P, 2, 2), half the difference of the two ``root``, and how F drives it.
-
-    Its eigenvector is ((eigenvalue - M22) / M21, 1), so that the position is the sum of both modes.
-    """
-    eigenvalue = (M[:, 0, 0] + M[:, 1, 1]) / 2 + root
-    other = (M[:, 0, 0] - M[:, 1, 1]) / 2 - root
-    return eigenvalue, (M[:, 1, 0] * F[:, 0] - other * F[:, 1]) / (2 * root)
-
-
-def _coupled(M: Array, F: Array, B: Array, C: Array, name: str) -> Node:
-    """Oscillators in real form: the real and the imaginary part of B u drive two systems with the same matrix."""
-    count = len(M)
-    # Positions in steps, as velocities are: M is of numbers near one then, whatever the step.
-    scale = M[:, 0, 0] / M[:, 1, 0]
-    M, F = M.copy(), F.copy()
-    M[:, 0, 1] /= scale
-    M[:, 1, 0] *= scale
-    F[:, 1] *= scale
-    positions = np.zeros((1, 2 * count, 2))
-    positions[0, :, 1] = np.tile(1 / scale, 2)
-    system = Dense(
-        A=M,
-        B=F,
-        C=positions,
-        D=np.zeros((1, 2 * count)),
-        dt=None,
-        disc="discrete",
-        allow_unstable=True,
-        name=f"{name} (coupled)",
+def _modes(A: Array, B: Array, C: Array, D: Array | None, name: str) -> DiagonalMimo:
+    return DiagonalMimo(
+        A=A, B=B, C=C + 0j, D=D, dt=None, disc="discrete", conjugate_pairs=False, allow_unstable=True, name=name
     )
-    split = Linear(np.concatenate([B.real, B.imag]), name=f"{name}.B")
-    return Sequential((split, system, Linear(np.concatenate([C.real, -C.imag], 1), name=f"{name}.C")))
 
 
 def _discrete(layer: Tensors, scheme: str, *, damped: bool) -> tuple[Array, Array]:
-    """w_t = M w_{t-1} + F (B u_t) of each oscillator, w = (velocity, position): M (P, 2, 2) and F (P, 2)."""
-    step = 1 / (1 + np.exp(-layer.f64("steps", "P")))
-    if (step < _SMALLEST).any():
-        raise layer.misfit("steps", f"step sizes, which are sigmoids, above {_SMALLEST}", f"{step.min():.3g}")
-    A = layer.f64("A_diag", "P")
+    """The step of each oscillator's velocity and position, M (P, 2, 2), and how B u drives the position, (P,).
+
+    B u drives the velocity as M does a velocity: that is why nothing else is seen of M in the positions.
+    """
+    steps, A = layer.f64("steps", "P"), layer.f64("A_diag", "P")
     one = np.ones_like(A)
-    if scheme == "IM":
-        A = np.maximum(A, 0)
-        inverse = 1 / (1 + step**2 * A)
-        M = [[inverse, -step * A * inverse], [step * inverse, inverse]]
-        F = [step * M[0][0], step * M[1][0]]
-    else:
-        G = np.maximum(layer.f64("G_diag", "P"), 0) if damped else 0 * one
-        S = 1 + step * G
-        if damped:
+    # What overflows is refused by the engine.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        step = 1 / (1 + np.exp(-steps))
+        if scheme == "IM":
+            A = np.maximum(A, 0)
+            inverse = 1 / (1 + step**2 * A)
+            M = [[inverse, -step * A * inverse], [step * inverse, inverse]]
+        elif damped:
+            G = np.maximum(layer.f64("G_diag", "P"), 0)
+            S = 1 + step * G
             # Upstream keeps A between the two critical dampings.
             low, high = ((2 + step * G + sign * 2 * np.sqrt(S)) / step**2 for sign in (-1, 1))
             A = low + np.maximum(A - low, 0) - np.maximum(A - high, 0)
+            M = [[one / S, -step * A / S], [step / S, one - step**2 * A / S]]
         else:
             A = np.maximum(A, 0)
-        M = [[one / S, -step * A / S], [step / S, one - step**2 * A / S]]
-        F = [step / S, step**2 / S]
-    return np.moveaxis(np.array(M), -1, 0).copy(), np.stack(F, -1)
+            M = [[one, -step * A], [step, one - step**2 * A]]
+    return np.moveaxis(np.array(M), -1, 0), step * M[1][0]

@@ -29,7 +29,8 @@ FACTS = (
     | named(ARCH, "DeepSSM")
     | facts(
         used="cert_scale_temperature",
-        checked="d_input d_output d_model d_state n_layers ff param gamma learn_x0 per_channel_gates d_hidden nl_layers",
+        checked="d_input d_output d_model d_state n_layers ff param gamma learn_x0 per_channel_gates d_hidden"
+        " nl_layers",
         idle="bias rmin rmax max_phase scale dim_amp train_gamma train_ff_lip init l2ru_eye_scale l2ru_rand_scale rho"
         " max_phase_b phase_center random_phase offdiag_scale defect_block_size defect_max_radius defect_factor_margin"
         " tv_init_rho tv_init_delta0 tv_init_param_scale tvc_init_rho tvc_init_delta0 tvc_init_param_scale"
@@ -138,7 +139,10 @@ class _Block:
         self._ff_share = self._share("res_logit" if shared else "ff_res_logit")
         cell, self._gamma = self._cell(tensors.scope("lru."), f"{name}.lru")
         ff, self._lip = self._feed_forward(tensors.scope("ff."), f"{name}.ff")
-        self.nodes = (Residual(cell, beta=self._cell_share), Residual(ff, beta=self._ff_share))
+        self.nodes = (
+            Residual(cell, beta=self._cell_share, name=f"{name}.ssm_residual"),
+            Residual(ff, beta=self._ff_share, name=f"{name}.ff_residual"),
+        )
 
     def _share(self, name: str) -> float | Array:
         shape: tuple[Dim, ...] = ("H",) if self._tensors.shape(name) else ()
@@ -148,9 +152,7 @@ class _Block:
 
     def log_gain(self) -> float:
         """The logarithm of the bound on the block's gain, for which the largest share of all channels counts."""
-        return float(
-            np.log1p(np.max(self._cell_share) * self._gamma) + np.log1p(np.max(self._ff_share) * self._lip)
-        )
+        return float(np.log1p(np.max(self._cell_share) * self._gamma) + np.log1p(np.max(self._ff_share) * self._lip))
 
     def _kind(self, kinds: Mapping[str, str], scope: Tensors, fact: str, what: str) -> str:
         kind = next((kind for kind, tensor in kinds.items() if tensor in scope), None)
@@ -179,24 +181,28 @@ class _Block:
                 start = _paired(basis @ cell.f64("x0_param", 1, states)[0])
         self._said.agree("d_state", states, name)
         self._said.agree("learn_x0", start is not None, f"{name}.x0_param")
-        return Residual(before_the_update(system, start), skip=Linear(D, name=f"{name}.D")), gain
+        late = before_the_update(system, start, name)
+        return Residual(late, skip=Linear(D, name=f"{name}.D"), name=f"{name} + D"), gain
 
     def _feed_forward(self, ff: Tensors, name: str) -> tuple[Node, float]:
         """The branch that each sample goes through, and its Lipschitz constant where it has one."""
         kind = self._kind(_FF, ff, "ff", "a feed-forward branch")
         if kind == "GLU":
             linear = torch_layers.linear(ff, "output_linear.0", "2H", "H", f"{name}.output_linear")
-            return Sequential((Activation("gelu"), linear, Glu())), np.inf
+            gelu, glu = Activation("gelu", name=f"{name}.activation"), Glu(name=f"{name}.glu")
+            return Sequential((gelu, linear, glu), name=name), np.inf
         if kind == "MLP":
             return self._mlp(ff, name), np.inf
         if kind == "LGLU":
             scale = _softplus(ff.f64("raw_lip", "H")) + _LIP_EPS
             weight = Linear(_spectral_norm(ff.scope("lin.parametrizations.weight.")), name=f"{name}.lin")
-            return Sequential((weight, Glu(), Norm("affine", scale))), np.inf
+            glu, lip = Glu(name=f"{name}.glu"), Norm("affine", scale, name=f"{name}.lip")
+            return Sequential((weight, glu, lip), name=name), np.inf
         if kind == "LGLU2":
             scale = _softplus(ff.f64("raw_lip", "H")) + _LIP_EPS
             A, B = (_capped(ff.f64(f"{w}.W_raw", "H", "H"), bound) for w, bound in zip("AB", _GLU_BOUNDS))
-            return Sequential((_gated(A, B, name), Norm("affine", scale))), float(scale.max())
+            gated = _gated(A, B, name)
+            return Sequential((gated, Norm("affine", scale, name=f"{name}.lip")), name=name), float(scale.max())
         lip = float(_softplus(ff.f64("raw_lip")) + _LIP_EPS)
         split = float(np.clip(_sigmoid(ff.f64("split_logit")), _LIP_EPS, 1 - _LIP_EPS))
         budget = (1 - _BUDGET_MARGIN) * lip
@@ -206,7 +212,7 @@ class _Block:
         H, width = ff.dims["H"], ff.dims["width"]
         if isinstance(told := self._said.raw("d_hidden"), int) and max(told, H) != width:
             self._said.agree("d_hidden", width, f"{name}.A0.W_raw")
-        return Sequential((gated, Linear(out, name=f"{name}.W0"))), lip
+        return Sequential((gated, Linear(out, name=f"{name}.W0")), name=name), lip
 
     def _mlp(self, ff: Tensors, name: str) -> Node:
         """Linear maps one after the other, a GELU, and one more."""
@@ -219,10 +225,10 @@ class _Block:
         out = torch_layers.linear(ff, f"net.{last}", "H", "hidden", f"{name}.net.{last}", bias=False)
         self._said.agree("d_hidden", ff.dims["hidden"], f"{name}.net.0.weight")
         self._said.agree("nl_layers", last - 2, f"the linear maps of {name}.net")
-        return Sequential((*maps, Activation("gelu"), out))
+        return Sequential((*maps, Activation("gelu", name=f"{name}.gelu"), out), name=name)
 
 
-def before_the_update(system: DiagonalMimo, start: Array | None) -> Sequential:
+def before_the_update(system: DiagonalMimo, start: Array | None, name: str) -> Sequential:
     """C x[t] with x[t+1] = A x[t] + B u[t] and x[0] = ``start``: the system one sample late.
 
     Its initial state is one more input that is 1 at the first sample of a stream, and then 0: the difference of a
@@ -231,10 +237,11 @@ def before_the_update(system: DiagonalMimo, start: Array | None) -> Sequential:
     H = system.B.shape[1]
     late = np.tile([1.0, 0.0], (H, 1))
     if start is None or not start.any():
-        return Sequential((Conv1d(late), system))
-    inputs = Linear(np.eye(H + 1, H), np.eye(H + 1)[H], name=f"{system.name}.x0")
+        return Sequential((Conv1d(late, name=f"{name}.delay"), system), name=f"{name}.late")
+    inputs = Linear(np.eye(H + 1, H), np.eye(H + 1)[H], name=f"{name}.x0")
+    delay = Conv1d(np.concatenate([late, [[-1.0, 1.0]]]), name=f"{name}.delay")
     started = replace(system, B=np.concatenate([system.B, start[:, None]], 1))
-    return Sequential((inputs, Conv1d(np.concatenate([late, [[-1.0, 1.0]]])), started))
+    return Sequential((inputs, delay, started), name=f"{name}.late")
 
 
 def _l2_bounded(cell: Tensors, name: str) -> tuple[DiagonalMimo, Array, float]:
@@ -252,7 +259,7 @@ def _l2_bounded(cell: Tensors, name: str) -> tuple[DiagonalMimo, Array, float]:
     even = np.arange(0, N, 2)
     K11[even, even] = K11[even + 1, even + 1] = eigenvalues.real
     K11[even + 1, even], K11[even, even + 1] = eigenvalues.imag, -eigenvalues.imag
-    norm = max(np.linalg.norm(np.block([[K11, K12], [K21, K22]]), 2), _SMALLEST_NORM) + _CONTRACTION_EPS
+    norm = max(float(np.linalg.norm(np.block([[K11, K12], [K21, K22]]), 2)), _SMALLEST_NORM) + _CONTRACTION_EPS
     system = DiagonalMimo(
         A=eigenvalues / norm,
         B=_paired(gain * K12 / norm),
@@ -274,13 +281,14 @@ def _paired(real: Array) -> Array:
 
 def _gated(A: Array, B: Array, name: str) -> Gate:
     """The product tanh(A x) sigmoid(B x)."""
-    left = Sequential((Linear(A, name=f"{name}.A"), Activation("tanh")))
-    return Gate(left, Sequential((Linear(B, name=f"{name}.B"), Activation("sigmoid"))))
+    left = Linear(A, name=f"{name}.A"), Activation("tanh", name=f"{name}.tanh")
+    right = Linear(B, name=f"{name}.B"), Activation("sigmoid", name=f"{name}.sigmoid")
+    return Gate(Sequential(left, name=f"{name}.value"), Sequential(right, name=f"{name}.gate"), name=f"{name}.product")
 
 
 def _capped(weight: Array, bound: float) -> Array:
     """``weight`` with a spectral norm of at most ``bound``."""
-    return np.asarray(weight / max(np.linalg.norm(weight, 2) / bound, 1.0))
+    return np.asarray(weight / max(float(np.linalg.norm(weight, 2)) / bound, 1.0))
 
 
 def _spectral_norm(tensors: Tensors) -> Array:

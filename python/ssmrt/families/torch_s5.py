@@ -87,15 +87,11 @@ def _block(tensors: Tensors, said: Config) -> Node:
     encoder = torch_layers.linear(tensors, "ff_enc", 2 * width if gated else width, "H", "ff_enc", bias=False)
     if "ff_mult" in said and int(H * said.number("ff_mult", 1.0)) != width:
         said.contradict("ff_mult", f"expected {width / H:g} from ff_dec.weight, found {said.raw('ff_mult')!r}")
-    gate = (Glu("gelu"),) if gated else ()
-    return Sequential(
-        (
-            norm,
-            Residual(Sequential((layer, Activation("gelu")))),
-            second,
-            Residual(Sequential((encoder, *gate, decoder))),
-        )
-    )
+    gate = (Glu("gelu", name="geglu"),) if gated else ()
+    mixed = Sequential((layer, Activation("gelu", name="gelu")), name="s5")
+    forward = Sequential((encoder, *gate, decoder), name="ff")
+    added = Residual(mixed, name="s5 + attn_norm"), Residual(forward, name="ff + ff_norm")
+    return Sequential((norm, added[0], second, added[1]))
 
 
 def _s5(layer: Tensors, said: Config, name: str, *, alone: bool) -> DiagonalMimo:
@@ -103,7 +99,7 @@ def _s5(layer: Tensors, said: Config, name: str, *, alone: bool) -> DiagonalMimo
     said.get("liquid", False, choices=(False,), why="a liquid layer's eigenvalues follow its input")
     said.get("degree", 1, choices=(1,), why="the discrete B is raised to this power")
     # DataParallel and S5 around an S5SSM leave the same names.
-    disc = "zoh"
+    disc: Discretization = "zoh"
     if alone:
         disc = said.get(
             "discretization",
@@ -137,7 +133,7 @@ def _s5(layer: Tensors, said: Config, name: str, *, alone: bool) -> DiagonalMimo
 
 
 def _lrnnx(layer: Tensors, said: Config) -> Node:
-    """lrnnx' S5: B is real, and D a matrix that is applied from the right."""
+    """The S5 of lrnnx: B is real, and D a matrix that is applied from the right."""
     stored, B = layer.f64("A", "P", 2), layer.f64("B", "P", "H")
     A, dt = -np.logaddexp(stored[:, 0], 0) + 1j * stored[:, 1], parts.exp(layer, "log_dt", "P")
     said.required("discretization", why="the stored system is the continuous one")
