@@ -146,7 +146,7 @@ def test_integers_of_the_module_must_be_those_of_the_tensors() -> None:
             families.build(replace(file, tensors={**file.tensors, key: np.array(3)}), config=case.config)
 
 
-ASKED = {
+ASKED: dict[str, dict[str, Any]] = {
     "jax/discretax_s5": {"conj_sym": True, "discretization": "zoh", "step_rescale": 1.0, "kind": "classification"},
     "jax/small/discretax_linoss_imex": {"discretization": "IMEX"},
     "jax/small/discretax_s4d_mlp": {"non_linearity": "gelu"},

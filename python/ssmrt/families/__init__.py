@@ -29,6 +29,7 @@ from .tensors import LeftOver
 FAMILIES = {
     "s4-example": "s4_example",
     "s4-sequence-model": "s4_sequence_model",
+    "lrnnx-s4": "lrnnx_s4",
     "s4-block": "s4_block",
     "lssl": "lssl",
     "torch-lru": "torch_lru",

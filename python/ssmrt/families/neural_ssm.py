@@ -196,8 +196,8 @@ class _Block:
         if kind == "LGLU":
             scale = _softplus(ff.f64("raw_lip", "H")) + _LIP_EPS
             weight = Linear(_spectral_norm(ff.scope("lin.parametrizations.weight.")), name=f"{name}.lin")
-            glu, lip = Glu(name=f"{name}.glu"), Norm("affine", scale, name=f"{name}.lip")
-            return Sequential((weight, glu, lip), name=name), np.inf
+            glu = Glu(name=f"{name}.glu")
+            return Sequential((weight, glu, Norm("affine", scale, name=f"{name}.lip")), name=name), np.inf
         if kind == "LGLU2":
             scale = _softplus(ff.f64("raw_lip", "H")) + _LIP_EPS
             A, B = (_capped(ff.f64(f"{w}.W_raw", "H", "H"), bound) for w, bound in zip("AB", _GLU_BOUNDS))
