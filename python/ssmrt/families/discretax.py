@@ -31,17 +31,20 @@ from .tensors import Tensors
 
 ARCH = "discretax"
 
-_MIXER = facts(
+_LAYER = facts(
     used="conj_sym clip_eigs discretization step_rescale damping",
     checked="state_dim",
     idle="ssm_blocks C_init dt_min dt_max r_min r_max theta_max max_phase transposed key",
 )
-_CHANNELS = facts(used="non_linearity", checked="use_bias", idle="out_features hidden_ratio key")
-_TARGET = facts(checked="target")
+_CHANNELS = facts(used="non_linearity", checked="use_bias", idle="hidden_ratio")
+SEQUENCE_MIXER = _LAYER | facts(checked="target in_features")
+CHANNEL_MIXER = _CHANNELS | facts(checked="target in_features out_features intermediate_dim", idle="key")
+HEAD = facts(used="kind reduce", checked="target in_features out_features", idle="key")
+ENCODER = facts(checked="target in_features out_features num_classes use_bias", idle="key")
 FACTS = (
     TRAINING
     | named(ARCH, "Sequential", "LinOSS", "LRU", "S5", "StandardBlock")
-    | _MIXER
+    | _LAYER
     | _CHANNELS
     | facts(
         used="prenorm",
@@ -49,10 +52,10 @@ FACTS = (
         idle="drop_rate",
         only={"target": ("StandardBlock", None)},
         inner={
-            "sequence_mixer": _MIXER | _TARGET | facts(checked="in_features"),
-            "channel_mixer": _CHANNELS | _TARGET | facts(checked="in_features intermediate_dim"),
-            "head": facts(used="kind reduce", checked="target in_features out_features", idle="key"),
-            "encoder": facts(checked="target in_features out_features num_classes use_bias", idle="key"),
+            "sequence_mixer": SEQUENCE_MIXER,
+            "channel_mixer": CHANNEL_MIXER,
+            "head": HEAD,
+            "encoder": ENCODER,
         },
     )
 )
@@ -117,6 +120,7 @@ def _check(said: Config, model: _Model) -> None:
     said.scope("encoder").agree("out_features", dims["H"], "sequence_mixer")
     for name in ("sequence_mixer", "channel_mixer", "head"):
         said.scope(name).agree("in_features", dims["H"], "sequence_mixer")
+    said.scope("channel_mixer").agree("out_features", dims["H"], "sequence_mixer")
 
 
 class _Model:
