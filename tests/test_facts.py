@@ -18,7 +18,7 @@ from oracle import run
 from ssmrt import families
 from ssmrt.document import Document, to_bytes
 from ssmrt.errors import CheckpointError, ConfigRequired, SsmrtError, UnsupportedError
-from ssmrt.families import mamba, s4_block, s4_decoder, s4_example, s4_sequence_model
+from ssmrt.families import discretax, mamba, s4_block, s4_decoder, s4_example, s4_sequence_model
 from ssmrt.families.facts import HUGGING_FACE, TRAINING, Facts, Fate, Only, facts
 from ssmrt.readers import read
 from ssmrt.readers.checkpoint import Checkpoint
@@ -141,6 +141,54 @@ UPSTREAM: dict[str, tuple[Facts, str]] = {
     "memax 53d9424 ResidualModel, MultiHeadResidualModel": (
         families.family("memax-lru").FACTS,
         "input_size output_size recurrent_size num_heads num_layers activation key",
+    ),
+    "discretax 0.3.0 LinOSS, LRU, S5, StandardBlock": (
+        discretax.FACTS,
+        "key hidden_dim num_blocks state_dim discretization damping r_min theta_max drop_rate prenorm use_bias r_max"
+        " max_phase ssm_blocks C_init conj_sym clip_eigs dt_min dt_max step_rescale in_features sequence_mixer"
+        " channel_mixer",
+    ),
+    "discretax 0.3.0 sequence mixers": (
+        discretax.SEQUENCE_MIXER,
+        "target in_features key state_dim discretization damping r_min theta_max r_max max_phase ssm_blocks C_init"
+        " conj_sym clip_eigs dt_min dt_max step_rescale transposed",
+    ),
+    "discretax 0.3.0 channel mixers": (
+        discretax.CHANNEL_MIXER,
+        "target in_features key out_features use_bias non_linearity intermediate_dim hidden_ratio",
+    ),
+    "discretax 0.3.0 heads": (discretax.HEAD, "target in_features out_features key reduce"),
+    "discretax 0.3.0 encoders": (discretax.ENCODER, "target in_features key out_features use_bias num_classes"),
+    "tk-rusch/linoss 83e6318 LinOSS, experiment_configs": (
+        families.family("linoss").FACTS,
+        "num_blocks N ssm_size H output_dim classification output_step discretization key seeds data_dir"
+        " output_parent_dir lr_scheduler num_steps print_steps batch_size model_name metric dataset_name use_presplit T"
+        " dt0 linoss_discretization scale time lr hidden_dim ssm_dim ssm_blocks",
+    ),
+    "lrnnx 1.0.0 LRU, LRU-pytorch 0.1.3 LRU": (
+        families.family("torch-lru").FACTS,
+        "d_model d_state r_min r_max max_phase in_features out_features state_features rmin rmax",
+    ),
+    "s5-pytorch 0.2.1 S5SSM, S5, S5Block; lrnnx 1.0.0 S5": (
+        families.family("torch-s5").FACTS,
+        "lambdaInit V Vinv h p dt_min dt_max liquid factor_rank discretization bcInit degree bidir width state_width"
+        " block_count dim state_dim ff_mult glu ff_dropout attn_dropout d_model d_state conj_sym",
+    ),
+    "lrnnx 1.0.0 S4, S4D": (
+        families.family("lrnnx-s4").FACTS,
+        "d_model bottleneck gate final_act postact dropout tie_dropout transposed l_max channels d_state dt_min dt_max"
+        " dt_tie dt_transform dt_fast rank n_ssm init deterministic real_transform imag_transform is_real lr wd verbose"
+        " disc swap_channels drop_kernel",
+    ),
+    "neural-ssm 0.44.0 DeepSSM, SSMConfig": (
+        families.family("neural-ssm").FACTS,
+        "d_input d_output d_model d_state n_layers dropout bias rmin rmax max_phase ff scale dim_amp d_hidden nl_layers"
+        " param gamma train_gamma train_ff_lip init l2ru_eye_scale l2ru_rand_scale rho max_phase_b phase_center"
+        " random_phase offdiag_scale defect_block_size defect_max_radius defect_factor_margin tv_init_rho"
+        " tv_init_delta0 tv_init_param_scale tvc_init_rho tvc_init_delta0 tvc_init_param_scale tvc_init_sign tvc_init_b"
+        " tvc_init_c tvc_init_d bcd_nonlinearity learn_x0 select_context_dim select_input use_cuda_graph zak_d_margin"
+        " zak_x2_margin zak_x2_init_scale cert_scale_temperature ssm_residual_init ff_residual_init"
+        " auto_residual_init budget_init_utilization per_channel_gates",
     ),
     "yardenas SequenceBlock": (families.family("equinox-s4").FACTS, "hidden_size hippo_n sequence_length key"),
     "mamba-jax MambaLLM": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..document import Linear
+from ..document import Linear, Norm
 from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
-from .tensors import Tensors, table
+from .tensors import Dim, Tensors, table
 
 NORM_EPS = 1e-5
 
@@ -91,3 +92,57 @@ def linear(tensors: Tensors, name: str, d_in: int | str, d_out: int | str) -> Li
 def integer(tensors: Tensors, name: str) -> int | None:
     """A Python integer of the module, which is in ``.eqx`` files only."""
     return tensors.integer(name) if name in tensors else None
+
+
+def boolean(tensors: Tensors, name: str) -> bool | None:
+    """A Python boolean of the module, which is in ``.eqx`` files only."""
+    return tensors.boolean(name) if name in tensors else None
+
+
+_STATE = re.compile(r"\[1\]\[<flat index (\d{1,9})>\](?:\[\d\])?")
+
+
+class Stateful:
+    """A module and the `eqx.nn.State` beside it, saved as ``(model, state)``.
+
+    The State has no names: its entries stand in the order of the layers that own them, two a batch norm. The first
+    says whether statistics were ever taken, the second is them.
+    """
+
+    def __init__(self, checkpoint: Checkpoint):
+        self._tensors = Tensors(plain_names(checkpoint.tensors), checkpoint.source)
+        self._source = checkpoint.source
+        self._state = sorted({int(m[1]) for name in self._tensors.names if (m := _STATE.fullmatch(name))})
+        paired = any(name.startswith("[0].") for name in self._tensors.names)
+        self.model = self._tensors.scope("[0]." if paired else "")
+        self._met = 0
+
+    def batch_norm(self, name: str, d: Dim) -> Norm:
+        """The model's next ``eqx.nn.BatchNorm`` in evaluation, its running statistics folded into an affine map.
+
+        Raises `CheckpointError` where the file has no statistics for it.
+        """
+        self.model.ignore(f"{name}.inference")
+        first, second = 2 * self._met, 2 * self._met + 1
+        if second >= len(self._state):
+            raise CheckpointError(
+                f"{self._source}: {name}: expected the running statistics of this batch norm, which Equinox keeps in"
+                f" the model's State, found {len(self._state) // 2} before it; save both:"
+                " eqx.tree_serialise_leaves(path, (model, state))"
+            )
+        self._met += 1
+        self._tensors.boolean(f"[1][<flat index {self._state[first]}>]")
+        entry = f"[1][<flat index {self._state[second]}>]"
+        mean, var = self._tensors.f64(f"{entry}[0]", d), self._tensors.f64(f"{entry}[1]", d)
+        if (var < 0).any():
+            raise self._tensors.misfit(f"{entry}[1]", "variances", f"{var.min():.3g}")
+        scale = 1 / np.sqrt(var + NORM_EPS)
+        shift = -mean * scale
+        weight, bias = self.model.optional(f"{name}.weight", d), self.model.optional(f"{name}.bias", d)
+        if weight is not None:
+            scale, shift = scale * weight, shift * weight
+        return Norm("affine", scale, shift if bias is None else shift + bias, name=name)
+
+    def finish(self) -> None:
+        """Raise where a tensor was left over."""
+        self._tensors.finish()

@@ -135,7 +135,7 @@ def block(t: Tensors, config: Config, name: str, source: str, default_dt: str = 
         kernel,
         D,
         name=dot + scope.removesuffix("."),
-        kernel_length=_l_max(config) if version != 2 else None,
+        kernel_length=l_max(config) if version != 2 else None,
         head_major=swap,
         source=source,
     )
@@ -163,11 +163,12 @@ def _agree(config: Config, kernel: Kernel, d_model: int) -> None:
         config.agree("rank", kernel.P.shape[0], "P")
 
 
-def _l_max(config: Config) -> int | None:
-    l_max = config.get("l_max", None, why=WHY_L_MAX)
-    if l_max is not None and (isinstance(l_max, bool) or not isinstance(l_max, int) or l_max < 1):
-        raise config.wrong("l_max", "a positive number or None", l_max)
-    return l_max
+def l_max(config: Config) -> int | None:
+    """After how many samples the kernel ends; None: never."""
+    length = config.get("l_max", None, why=WHY_L_MAX)
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
+        raise config.wrong("l_max", "a positive number or None", length)
+    return length
 
 
 class _Tail:

@@ -110,7 +110,7 @@ def read(t: Tensors, config: Config, default_dt: str = "exp") -> Kernel:
         if length < 0:
             raise t.misfit("l_kernel", "no negative number", str(length))
         kernel = replace(kernel, P=t.complex("P", "R", "S", "n"), length=length)
-    return banded(kernel, config, t, H)
+    return banded(kernel, config, t, H) if config.knows("bandlimit") else kernel
 
 
 def config_agree_untied(config: Config, columns: int, n: int) -> None:

@@ -71,6 +71,13 @@ class Tensors:
             raise self.misfit(name, "an integer", str(array.dtype))
         return int(array)
 
+    def boolean(self, name: str) -> bool:
+        """The tensor ``name``, which must be one boolean."""
+        array = self._fitting(name, ())
+        if array.dtype.kind != "b":
+            raise self.misfit(name, "true or false", str(array.dtype))
+        return bool(array)
+
     def _numbers(self, name: str, shape: tuple[Dim, ...], kinds: str, expected: str) -> Array:
         array = self._fitting(name, shape)
         if array.dtype.kind not in kinds:
