@@ -173,7 +173,7 @@ def test_facts_that_no_file_holds_are_asked_for(name: str, monkeypatch: pytest.M
         """Knows what was told so far and stays silent about the rest."""
 
         def __init__(self, *args: Any) -> None:
-            super().__init__(told, None, found.source)
+            super().__init__(told, replace(found, config=None), *args[2:])
             self.silent = True
 
     module = sys.modules[f"ssmrt.families.{families.FAMILIES[golden(name).arch]}"]
@@ -275,7 +275,7 @@ def test_length_must_be_a_count(l_max: object) -> None:
         families.build(found, config={**config, "layer_args": {"l_max": l_max}})
 
 
-TEMPLATES = ["jax/memax_lru", "jax/equinox_s4_yardenas"]
+TEMPLATES = ["jax/memax_lru", "jax/memax_head_lru", "jax/equinox_s4_yardenas"]
 
 
 def unnamed(name: str) -> tuple[Checkpoint, Case]:
@@ -289,7 +289,7 @@ def unnamed(name: str) -> tuple[Checkpoint, Case]:
 def test_template_gives_the_names_of_leaves_json(name: str, tmp_path: Path) -> None:
     case = golden(name)
     named = without_source(families.build(read(case.folder / "model.eqx"), config=case.config))
-    for file in ("model.eqx", "model_hp.eqx"):
+    for file in case.row["files"]:
         shutil.copy(case.folder / file, tmp_path)
         alone = read(tmp_path / file)
         assert not alone.named
@@ -315,6 +315,47 @@ def test_template_checks_every_record(name: str) -> None:
         with pytest.raises(CheckpointError, match="records"):
             families.build(replace(found, tensors=fewer), arch=case.arch, config=case.config)
     assert without_source(families.build(found, arch=case.arch, config=case.config)) == whole
+
+
+def several_heads(tensors: Mapping[str, Array], count: int) -> dict[str, Array]:
+    """A model of memax' with each layer's mixer in so many heads, which compute the same."""
+    out: dict[str, Array] = {}
+    for name, array in tensors.items():
+        layer, _, what = name.partition("].heads[0].")
+        if what:
+            for j, part in enumerate(np.split(array, count)):
+                out.setdefault(f"{layer}].heads[{j}].{what}", part)
+        elif name.endswith(("].num_heads", "].head_dim")):
+            out[name] = np.array(count if name.endswith("num_heads") else 8 // count)
+        else:
+            out[name] = array
+    return {**out, "num_heads": np.array(count)}
+
+
+def test_heads_side_by_side_are_one_map() -> None:
+    found, config = checkpoint("jax/memax_head_lru")
+    heads = replace(found, tensors=several_heads(found.tensors, 4))
+    one = without_source(families.build(found, config=config))
+    assert without_source(families.build(heads, config=config)) == one
+    # Equinox writes each head's weight and bias together.
+    order = [*(n for n in heads.tensors if ".heads[" not in n)]
+    for i in (1, 0):
+        at = next(j for j, n in enumerate(order) if n.endswith(f"mixers[{i}].out_features")) + 1
+        order[at:at] = [f"mixers[{i}].heads[{j}].{what}" for j in range(4) for what in ("weight", "bias")]
+    records = {f"[{i}]": heads.tensors[name] for i, name in enumerate(order)}
+    unnamed = replace(found, tensors=records, named=False)
+    assert without_source(families.build(unnamed, arch="memax-lru", config=config)) == one
+    with pytest.raises(CheckpointError, match=r"'num_heads'.*expected 4"):
+        families.build(unnamed, arch="memax-lru", config={**config, "num_heads": 1})
+
+
+def test_a_prefix_takes_a_part_of_equinox_names() -> None:
+    found, config = checkpoint("jax/memax_head_lru")
+    both = {f".{who}.{name}": array for name, array in found.tensors.items() for who in ("actor", "critic")}
+    with pytest.raises(CheckpointError, match=r"(?s)prefix='actor\.' .*prefix='critic\.' "):
+        families.build(replace(found, tensors=both), config=config)
+    part = families.build(replace(found, tensors=both), config=config, prefix=".critic.")
+    assert without_source(part) == without_source(families.build(found, config=config))
 
 
 def test_template_takes_a_length_that_was_not_static() -> None:

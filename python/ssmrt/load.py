@@ -27,6 +27,7 @@ def load(
     arch: str | None = None,
     dtype: Dtype = "float32",
     step: int | None = None,
+    prefix: str | None = None,
 ) -> Model:
     """Open a trained model.
 
@@ -45,6 +46,9 @@ def load(
         The engine's precision, "float32" or "float64".
     step
         Which checkpoint of a directory of checkpoints; None: the latest.
+    prefix
+        Takes the part of the file whose tensors' names start so, "model." or "params/encoder/"; the others are
+        left out. None: every tensor of the file has a place in the model.
 
     Raises
     ------
@@ -57,8 +61,11 @@ def load(
     TypeError, ValueError
         An argument is of another kind or out of range.
     """
-    own = _own(path)
-    model = Model(read_document(path, config=config, arch=arch, step=step), dtype) if own is None else _parse(own, dtype)
+    own = None if prefix is not None else _own(path)
+    if own is None:
+        model = Model(read_document(path, config=config, arch=arch, step=step, prefix=prefix), dtype)
+    else:
+        model = _parse(own, dtype)
     model.warn_of_instability()
     return model
 
@@ -91,6 +98,7 @@ def read_document(
     config: Mapping[str, Any] | str | Path | None = None,
     arch: str | None = None,
     step: int | None = None,
+    prefix: str | None = None,
 ) -> Document:
     """As `load`, up to the Document."""
     config = _config(config)
@@ -99,14 +107,16 @@ def read_document(
     if step is not None:
         step = checks.whole("step", step)
     if isinstance(path, Mapping):
-        return families.build(memory.of_mapping(path), config=config, arch=arch)
+        return families.build(memory.of_mapping(path), config=config, arch=arch, prefix=prefix)
     if hasattr(path, "read"):
         with memory.on_disk(path) as copy:
-            return read_document(copy, config=config, arch=arch, step=step)
+            return read_document(copy, config=config, arch=arch, step=step, prefix=prefix)
     if (own := _own(path)) is not None:
+        if prefix is not None:
+            raise CheckpointError(f"{own}: prefix={prefix!r}: ssmrt's own files hold one model, without parts")
         return from_bytes(_read(own), str(own))
     checkpoint = readers.read(checks.path("path", path), step=step)
-    return families.build(checkpoint, config=config, arch=arch)
+    return families.build(checkpoint, config=config, arch=arch, prefix=prefix)
 
 
 def is_own(path: Path) -> bool:

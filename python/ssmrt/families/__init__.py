@@ -1,14 +1,15 @@
 """The families: each makes a Document from the tensors of one published code base's models.
 
 A family is a module with ``ARCH`` (its name), ``matches(tensors) -> bool`` (whether the names and shapes
-are its own) and ``build(checkpoint, config) -> Document``; ``WITHOUT_NAMES = True`` where it knows the order of the
-tensors in a file that has no names. A new one is one line in `FAMILIES`.
+are its own), ``FACTS`` (what becomes of each name of a configuration) and ``build(checkpoint, config) -> Document``;
+``WITHOUT_NAMES = True`` where it knows the order of the tensors in a file that has no names. A new one is one line in
+`FAMILIES`.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -17,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..document import Document
-from ..errors import CheckpointError, UnsupportedError
+from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
 from ..readers.names import as_tree
-from . import equinox
+from . import equinox, strangers, views
+from .facts import Facts
+from .tensors import LeftOver
 
 # The order is that in which they are asked whether a checkpoint is theirs.
 FAMILIES = {
@@ -42,6 +45,7 @@ class Family(Protocol):
     """What each module of `FAMILIES` offers."""
 
     ARCH: str
+    FACTS: Facts
 
     def matches(self, tensors: Mapping[str, NDArray[np.generic]]) -> bool:
         """Whether the names and shapes of ``tensors`` are this family's."""
@@ -50,27 +54,47 @@ class Family(Protocol):
         """The model, every tensor checked. Raises `CheckpointError`, `ConfigRequired`, `UnsupportedError`."""
 
 
-def build(checkpoint: Checkpoint, *, config: Mapping[str, Any] | None = None, arch: str | None = None) -> Document:
+def build(
+    checkpoint: Checkpoint,
+    *,
+    config: Mapping[str, Any] | None = None,
+    arch: str | None = None,
+    prefix: str | None = None,
+) -> Document:
     """The Document of a checkpoint.
 
     ``config`` is what the caller says about the model, ``arch`` the family's name; None: found from the names
-    of the tensors. Raises `CheckpointError` where no family fits, and what the family's ``build`` raises.
+    of the tensors. ``prefix`` takes the part of the file whose names start so. Raises `CheckpointError` where no
+    family fits, or a part of the file only, and what the family's ``build`` raises.
     """
-    if arch is not None:
-        if arch not in FAMILIES:
-            raise CheckpointError(f"arch: expected one of {', '.join(FAMILIES)}; found {arch!r}")
-        family = _family(arch)
-        if not checkpoint.named and not _reads_without_names(arch):
-            raise _no_names(checkpoint)
-        views = _views(checkpoint) if checkpoint.named else iter([checkpoint])
-        return _build(family, next((v for v in views if family.matches(v.tensors)), checkpoint), config)
+    if arch is not None and arch not in FAMILIES:
+        raise CheckpointError(f"arch: expected one of {', '.join(FAMILIES)}; found {arch!r}")
     if not checkpoint.named:
-        raise _no_names(checkpoint)
-    found = identify(checkpoint)
+        if prefix is not None:
+            raise CheckpointError(f"{checkpoint.source}: prefix={prefix!r}: the file has no names")
+        if arch is None or not _reads_without_names(arch):
+            raise _no_names(checkpoint)
+        return _build(family(arch), checkpoint, config)
+    whole = checkpoint
+    if prefix is not None:
+        checkpoint = views.part(checkpoint, prefix)
+    strangers.refuse(checkpoint, config, whole)
+    among = (arch,) if arch is not None else tuple(FAMILIES)
+    found = identify(checkpoint, among)
     if found is not None:
         name, view = found
-        return _build(_family(name), view, config)
-    _refuse_known(checkpoint)
+        try:
+            return _build(family(name), view, config)
+        except LeftOver as error:
+            parts = views.fitting(checkpoint, lambda part: identify(part, among) is not None, numbered=False)
+            raise CheckpointError(f"{error}{views.advice(checkpoint, parts)}") from None
+    parts = views.fitting(checkpoint, lambda part: identify(part, among) is not None, numbered=True)
+    if parts:
+        raise views.only_in_parts(checkpoint, parts)
+    if arch is not None:
+        return _build(family(arch), checkpoint, config)
+    # Where the names are those of no tree, that is what is wrong.
+    as_tree(checkpoint)
     some = ", ".join(list(checkpoint.tensors)[:5]) or "none at all"
     raise CheckpointError(
         f"{checkpoint.source}: expected the tensors of one of {', '.join(FAMILIES)};"
@@ -79,7 +103,7 @@ def build(checkpoint: Checkpoint, *, config: Mapping[str, Any] | None = None, ar
 
 
 def _reads_without_names(arch: str) -> bool:
-    return getattr(_family(arch), "WITHOUT_NAMES", False)
+    return bool(getattr(family(arch), "WITHOUT_NAMES", False))
 
 
 def _no_names(checkpoint: Checkpoint) -> CheckpointError:
@@ -96,47 +120,15 @@ def _build(family: Family, checkpoint: Checkpoint, config: Mapping[str, Any] | N
     return replace(document, meta={**document.meta, "source": Path(checkpoint.source).name})
 
 
-def identify(checkpoint: Checkpoint) -> tuple[str, Checkpoint] | None:
+def identify(checkpoint: Checkpoint, among: Iterable[str] = FAMILIES) -> tuple[str, Checkpoint] | None:
     """The name of the family that a checkpoint is of, and its tensors under that family's names; None: of none."""
-    for view in _views(checkpoint) if checkpoint.named else ():
-        for name in FAMILIES:
-            if _family(name).matches(view.tensors):
+    for view in views.known(checkpoint) if checkpoint.named else ():
+        for name in among:
+            if family(name).matches(view.tensors):
                 return name, view
     return None
 
 
-def _family(arch: str) -> Family:
+def family(arch: str) -> Family:
+    """The module of a family, by the name that `FAMILIES` gives it."""
     return cast(Family, importlib.import_module(f".{FAMILIES[arch]}", __name__))
-
-
-def _views(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
-    """The checkpoint under the names by which families may know it: those of the file, then those of Flax's trees.
-
-    A name with "/" in it is of a tree: the optimiser's copies, which may come first, are to be left out then.
-    """
-    if not any("/" in name for name in checkpoint.tensors):
-        yield from _unwrapped(checkpoint)
-    yield as_tree(checkpoint)
-
-
-def _unwrapped(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
-    """The checkpoint, and what is left of it without the names that wrappers put in front of every tensor.
-
-    ``module.`` is DataParallel's, ``_orig_mod.`` torch.compile's, ``model.`` or ``net.`` a training class's.
-    """
-    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in checkpoint.tensors.items()}
-    while True:
-        yield replace(checkpoint, tensors=tensors)
-        outer = {name.partition(".")[0] if "." in name else None for name in tensors}
-        if len(outer) != 1 or None in outer:
-            return
-        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
-
-
-def _refuse_known(checkpoint: Checkpoint) -> None:
-    """Say what the model is where that is known and ssmrt does not run it."""
-    names = checkpoint.tensors
-    if any(name.endswith("mixer.A_log") for name in names) and not any("x_proj" in name for name in names):
-        raise UnsupportedError(f"{checkpoint.source}: a Mamba-2 or Mamba-3 model; of Mamba only the first is supported")
-    if any(name.startswith(("c_layers.", "model.c_layers.")) for name in names):
-        raise UnsupportedError(f"{checkpoint.source}: a SaShiMi model; its down-sampling backbone is not supported")

@@ -31,9 +31,22 @@ from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
 from . import flax, parts, truncated
 from .config import Config
+from .facts import TRAINING, facts, named
 from .tensors import Tensors
 
 ARCH = "annotated-s4"
+
+_LAYER = facts(used="l_max", checked="N", idle="decode scaling")
+FACTS = (
+    TRAINING
+    | named(ARCH, "StackedModel", "BatchStackedModel")
+    | facts(
+        used="l_max classification prenorm",
+        checked="N d_model d_output n_layers embedding glu",
+        idle="training repeat decode scaling",
+        inner={"layer_args": _LAYER, "layer": _LAYER | facts(checked="_name_")},
+    )
+)
 
 Array = NDArray[Any]
 
@@ -60,12 +73,19 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     ConfigRequired
         ``l_max`` (S4 and DSS), ``classification`` or ``prenorm`` is not known.
     """
-    said = Config(config, checkpoint.config, checkpoint.source)
+    said = Config(config, checkpoint, FACTS, ARCH)
     variables = flax.Variables(checkpoint, _SEQ)
     params = variables.params
     count = parts.layer_count(params, "layers_", "/")
-    kind = said.agree("layer", _layer(params.scope("layers_0/seq/")), "the names in layers_0/seq")
-    layer_args = said if "l_max" in said else said.scope("layer_args")
+    kind = _layer(params.scope("layers_0/seq/"))
+    # Upstream's command line calls the kind of layer so, and its constructor the layer's arguments.
+    said.scope("layer").agree("_name_", kind, "the names in layers_0/seq")
+    places = [said, said.scope("layer_args"), said.scope("layer")]
+    told = [place for place in places if "l_max" in place]
+    layer_args = told[0] if told else places[1]
+    for place in told[1:]:
+        if place.raw("l_max") != layer_args.raw("l_max"):
+            raise place.invalid("l_max", f"{layer_args.raw('l_max')!r}, as it is elsewhere in the config")
     classification = said.get(
         "classification",
         False,
@@ -98,7 +118,9 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
         {"d_model": (dims["H"], "decoder/kernel"), "d_output": (dims["O"], "decoder/kernel")},
     )
     said.agree("n_layers", count, "the number of layers_i")
-    layer_args.agree("N", dims["N"], "layers_0/seq")
+    for place in places:
+        place.agree("N", dims["N"], "layers_0/seq")
+    said.agree("glu", "layers_0/out2/kernel" in params, "layers_0/out2")
     pool = [Pool("mean")] if classification else []
     said.finish()
     root = Sequential((encoder, *blocks, *pool, decoder, parts.log_softmax("log_softmax")))

@@ -13,9 +13,21 @@ from ..document import Document, Embedding, Linear, Node, Norm, Residual, Sequen
 from ..readers.checkpoint import Checkpoint
 from . import equinox, mamba, parts
 from .config import Config
+from .facts import TRAINING, facts, named
 from .tensors import Tensors
 
 ARCH = "equinox-mamba"
+
+
+FACTS = (
+    TRAINING
+    | named(ARCH, "MambaLLM")
+    | facts(
+        used="norm_eps",
+        checked="dim num_layers state_dim kernel_size vocab_size expand dt_rank bias conv_bias",
+        idle="dt_min dt_max dt_init dt_scale dt_init_floor use_kernel layer_idx res_dtype dtype key",
+    )
+)
 
 
 def matches(tensors: Mapping[str, NDArray[np.generic]]) -> bool:
@@ -29,31 +41,24 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
 
     Raises `CheckpointError` where a tensor is missing, left over or misshapen, or contradicts the config.
     """
-    said = Config(config, checkpoint.config, checkpoint.source)
+    said = Config(config, checkpoint, FACTS, ARCH)
     view = Tensors(_model(checkpoint), checkpoint.source)
     model = view.scope("model.")
-    eps = float(said.get("norm_eps", equinox.NORM_EPS))
+    eps = said.number("norm_eps", equinox.NORM_EPS)
     count = parts.layer_count(model, "layers[", "].")
     nodes: list[Node] = [Embedding(model.take("embedding.weight", "padded", "H"), name="model.embedding")]
     for i in range(count):
         name = f"model.layers[{i}]"
         layer = model.scope(f"layers[{i}].")
         mixer = mamba.mixer(layer.scope("mixer."), f"{name}.mixer")
+        mamba.check_mixer(layer.scope("mixer."), said, f"{name}.mixer")
         norm = _rms(layer, "norm", f"{name}.norm", eps)
         nodes.append(Residual(Sequential((norm, *mixer.children), name=mixer.name), name=name))
     nodes.append(_rms(model, "norm_f", "model.norm_f", eps))
     head = Linear(view.take("lm_head.weight", "vocabulary", "H"), name="lm_head")
     view.finish()
-    parts.check_sizes(
-        said,
-        {
-            "dim": (view.dims["H"], "model.embedding.weight"),
-            "num_layers": (count, "the number of model.layers[i]"),
-            "state_dim": (view.dims["N"], "model.layers[0].mixer.A_log"),
-            "kernel_size": (view.dims["K"], "model.layers[0].mixer.conv1d.weight"),
-            "vocab_size": (view.dims["vocabulary"], "lm_head.weight"),
-        },
-    )
+    said.agree("num_layers", count, "the number of model.layers[i]")
+    said.agree("vocab_size", view.dims["vocabulary"], "lm_head.weight")
     said.finish()
     root = Sequential((*nodes, head), name=ARCH)
     return Document(root, 1, view.dims["vocabulary"], {"arch": ARCH})

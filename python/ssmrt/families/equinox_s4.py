@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from ..readers.checkpoint import Checkpoint
 from . import equinox, parts, truncated
 from .config import Config
+from .facts import TRAINING, facts, named
 from .tensors import Tensors
 
 ARCH = "equinox-s4"
@@ -27,6 +28,12 @@ Array = NDArray[Any]
 _BARE = ("Lambda_re", "Lambda_im", "P", "B", "C", "D", "log_step")
 _LENGTHS = ("sequence_size", "sequence_length", "seq_len", "l_max", "L")
 _SIZES = {"H": "H", "hidden_size": "H", "N": "N", "hippo_n": "N", "state_size": "N"}
+FACTS = (
+    TRAINING
+    | named(ARCH, "SequenceBlock", "S4Layer")
+    | facts(used=" ".join(_LENGTHS), checked=" ".join(_SIZES), idle="key training decode mode rnn_mode")
+)
+
 # Tensors that such layers compute from their parameters and keep; training leaves them out of date.
 _DERIVED = re.compile(r"ssm\b.*|.*kernel.*|K|Lambda|step|[ABC]_?b(ar)?|(x_k|hidden|state|cache).*")
 
@@ -50,7 +57,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     ConfigRequired
         The sequence length is not known.
     """
-    said = Config(config, checkpoint.config, checkpoint.source)
+    said = Config(config, checkpoint, FACTS, ARCH)
     tensors = equinox.plain_names(checkpoint.tensors if checkpoint.named else _name_block(checkpoint, said))
     view = Tensors(tensors, checkpoint.source)
     block = "cell.lambda_real" in view
@@ -83,13 +90,14 @@ def _block(tensors: Tensors, checkpoint: Checkpoint, config: Config) -> Document
     real = np.minimum(cell.f64("lambda_real", "H", "N"), parts.CLIP)
     A = real + 1j * cell.f64("lambda_imag", "H", "N")
     H, N = tensors.dims["H"], tensors.dims["N"]
-    config.agree("hidden_size", H, "cell.lambda_real")
-    config.agree("hippo_n", N, "cell.lambda_real")
+    for name, dim in _SIZES.items():
+        config.agree(name, tensors.dims[dim], "cell.lambda_real")
     if (stored := equinox.integer(tensors, "hippo_n")) not in (None, N):
         raise tensors.misfit("hippo_n", str(N), str(stored))
     length = equinox.integer(cell, "sequence_length")
+    name = config.alias("sequence_length", *_LENGTHS)
     l_max = truncated.length(
-        config, "sequence_length", checkpoint, stored=None if length is None else (length, "cell.sequence_length")
+        config, name, checkpoint, stored=None if length is None else (length, "cell.sequence_length")
     )
     ssm = _dplr(
         A,
@@ -130,7 +138,7 @@ def _layer(tensors: Tensors, arrays: Mapping[str, Array], checkpoint: Checkpoint
         config.agree(name, tensors.dims[dim], "Lambda_re")
         if (stored := equinox.integer(tensors, name)) not in (None, tensors.dims[dim]):
             raise tensors.misfit(name, str(tensors.dims[dim]), str(stored))
-    name = next((n for n in _LENGTHS if n in config), _LENGTHS[0])
+    name = config.alias(*_LENGTHS)
     l_max = truncated.length(config, name, checkpoint, stored=_stored_length(tensors, arrays, H))
     ssm = _dplr(
         A,

@@ -16,17 +16,26 @@ from .tensors import Tensors
 LAYER_NORM_EPS = 1e-6
 BATCH_NORM_EPS = 1e-5
 
+_OPTIMISER = re.compile(r"(^|/)opt\w*/")
 _COLLECTIONS = ("params", "batch_stats", "prime", "cache")
 
 
 def holds(names: Iterable[str], pattern: str) -> bool:
     """Whether a name below ``params/``, or below nothing, matches ``pattern`` in full."""
-    return _root(names, pattern) is not None
+    return bool(_roots(names, pattern))
 
 
-def _root(names: Iterable[str], pattern: str) -> str | None:
+def _roots(names: Iterable[str], pattern: str) -> list[str]:
+    """What stands before ``pattern``, once each; an optimiser's copies of the parameters are not the model's."""
     compiled = re.compile(rf"((?:.*/)?params/|)(?:{pattern})")
-    return next((found[1] for name in names if (found := compiled.fullmatch(name))), None)
+    found = dict.fromkeys(match[1] for name in names if (match := compiled.fullmatch(name)))
+    return [root for root in found if not _OPTIMISER.search(root)]
+
+
+def _root_of_parameters(name: str) -> str | None:
+    """What stands before the name of a parameter, which must have a place in the model; None for what is none."""
+    match = re.match(r"(?:.*?/)?params/", name)
+    return match[0] if match and not _OPTIMISER.search(name) else None
 
 
 class Variables:
@@ -36,14 +45,22 @@ class Variables:
     """
 
     def __init__(self, checkpoint: Checkpoint, pattern: str):
-        root = _root(checkpoint.tensors, pattern)
-        if root is None:
+        roots = _roots(checkpoint.tensors, pattern)
+        if not roots:
             raise CheckpointError(f"{checkpoint.source}: expected a tensor named like {pattern!r}, found none")
+        if len(roots) > 1:
+            prefixes = " or ".join(f"prefix={root.removesuffix('params/') or root!r}" for root in roots)
+            raise CheckpointError(f"{checkpoint.source}: the file holds {len(roots)} models; pass {prefixes}")
+        root = roots[0]
         self.bare = root == ""
         base = root.removesuffix("params/")
         kept = checkpoint.tensors
         if not self.bare:
-            kept = {n: a for n, a in kept.items() if n.removeprefix(base).split("/")[0] in _COLLECTIONS}
+            kept = {
+                n: a
+                for n, a in kept.items()
+                if n.removeprefix(base).split("/")[0] in _COLLECTIONS or _root_of_parameters(n) not in (None, root)
+            }
         self._all = Tensors(kept, checkpoint.source)
         self.source = checkpoint.source
         self.params = self._all.scope(root)

@@ -11,9 +11,21 @@ from ..document import Activation, DiagonalMimo, Document, Glu, Node, Pool, Resi
 from ..readers.checkpoint import Checkpoint
 from . import flax, parts
 from .config import Config
+from .facts import TRAINING, facts, named
 from .tensors import Tensors
 
 ARCH = "lru"
+
+FACTS = (
+    TRAINING
+    | named(ARCH, "ClassificationModel", "BatchClassificationModel")
+    | facts(
+        used="prenorm pooling multidim norm",
+        checked="d_model d_hidden n_layers d_output",
+        idle="r_min r_max max_phase training use_wandb wandb_project wandb_entity dir_name cosine_anneal lr_patience"
+        " reduce_factor early_stop_patience",
+    )
+)
 
 _SEQ = r"encoder/layers_0/seq/nu_log"
 
@@ -33,7 +45,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     ConfigRequired
         ``prenorm``, ``pooling``, ``multidim`` or ``norm`` (in a file of parameters alone) is not known.
     """
-    said = Config(config, checkpoint.config, checkpoint.source)
+    said = Config(config, checkpoint, FACTS, ARCH)
     variables = flax.Variables(checkpoint, _SEQ)
     params = variables.params
     encoder = params.scope("encoder/")

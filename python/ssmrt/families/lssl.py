@@ -15,12 +15,24 @@ from numpy.typing import NDArray
 from ..document import Dense, Document, Node, Norm, Sequential
 from ..readers.checkpoint import Checkpoint
 from .config import Config
+from .facts import TRAINING, facts, named
 from .s4_block import WHY_ACTIVATION
 from .s4_kernel import step_size
 from .tensors import Tensors
 from .torch_layers import activation, linear, option
 
 ARCH = "lssl"
+
+FACTS = (
+    TRAINING
+    | named(ARCH, "LSSL", "StateSpace", "Platypus")
+    | facts(
+        used="activation",
+        checked="d d_model order d_state channels bias ff",
+        idle="dt dt_min dt_max measure measure_args learn noise init weight_norm l_max transposed tie_dropout",
+        only={"_name_": ("lssl", None)},
+    )
+)
 
 Real = NDArray[np.float64]
 
@@ -38,12 +50,12 @@ def is_layer(t: Tensors) -> bool:
 def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     """The layer as a model: (L, d) to (L, d)."""
     t = Tensors(checkpoint.tensors, checkpoint.source)
-    facts = Config(config, checkpoint.config, checkpoint.source)
+    said = Config(config, checkpoint, FACTS, ARCH)
     # What a file says of itself is some trainer's; that a fact is missing there says nothing.
-    facts.silent = config is None
-    layer, d_output = lssl(t, facts, "", checkpoint.source)
+    said.silent = config is None
+    layer, d_output = lssl(t, said, "", checkpoint.source)
     t.finish()
-    facts.finish()
+    said.finish()
     return Document(layer, t.dims["H"], d_output, {"arch": ARCH})
 
 
@@ -61,8 +73,14 @@ def lssl(t: Tensors, config: Config, name: str, source: str) -> tuple[Sequential
         dt = step_size(np.exp, t, "log_dt", "H")
         A, B = _transition(t.scope("transition."))
         function = option(config, "activation", "gelu", WHY_ACTIVATION)
-    for fact, actual in (("d", H), ("order", C.shape[2]), ("channels", M)):
-        config.agree(fact, actual, "C")
+    N = C.shape[2]
+    # The repository's listing calls the size of the state d_model.
+    alone = "dt" in t
+    for fact, actual in (("d", H), ("d_model", H if alone else N), ("order", N), ("d_state", N), ("channels", M)):
+        config.agree(fact, actual, "C", also=(-1,) if fact in ("order", "d_model") and N == H else ())
+    mixed = any(n.startswith("output_linear.") for n in t.names)
+    config.agree("bias", "E" in t, "E" if "E" in t else "the missing E")
+    config.agree("ff", mixed, "output_linear.weight" if mixed else "the missing output_linear")
     if A.shape[0] not in (1, H):
         raise t.misfit("transition", f"one system, or one for each of {H} channels", f"{A.shape[0]}")
     ssm = Dense(A=A, B=B, C=C.transpose(1, 0, 2), D=D.T, dt=dt, head_major=True, name=f"{dot}transition")
@@ -70,7 +88,7 @@ def lssl(t: Tensors, config: Config, name: str, source: str) -> tuple[Sequential
     if "E" in t:
         nodes += (Norm("affine", bias=t.take("E", "H", "M").reshape(-1), name=f"{dot}E"),)
     nodes += activation(function, f"{dot}activation", source)
-    if not any(n.startswith("output_linear.") for n in t.names):
+    if not mixed:
         return Sequential(nodes, name=name), H * M
     mix = linear(t, "output_linear", "H", H * M, f"{dot}output_linear")
     return Sequential((*nodes, mix), name=name), H

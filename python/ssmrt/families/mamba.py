@@ -1,10 +1,11 @@
-"""``mamba``: the language model of state-spaces/mamba, first generation (Gu & Dao 2023).
+"""``mamba``: the first generation of state-spaces/mamba (Gu & Dao 2023): language models, backbones, blocks, mixers.
 
-Also under the names of Hugging Face's transformers and of johnma2006/mamba-minimal.
+Also under the names of Hugging Face's transformers, of johnma2006/mamba-minimal and of mambapy.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from ..document import (
     Conv1d,
     Document,
     Embedding,
+    Function,
     Gate,
     Linear,
     Node,
@@ -27,69 +29,210 @@ from ..document import (
 )
 from ..errors import UnsupportedError
 from ..readers.checkpoint import Checkpoint
+from . import parts
 from .config import Config
+from .facts import HUGGING_FACE, TRAINING, facts, named
 from .tensors import Tensors
 from .torch_layers import layer_norm, linear
 
 ARCH = "mamba"
 
+_OWN = facts(
+    checked="d_model d_state d_conv expand dt_rank bias conv_bias",
+    idle="dt_min dt_max dt_init dt_scale dt_init_floor use_fast_path layer_idx device dtype",
+    only={"layer": ("Mamba1", None)},
+)
+FACTS = (
+    TRAINING
+    | HUGGING_FACE
+    | _OWN
+    | named(ARCH, "MambaForCausalLM", "MambaModel", "MambaLMHeadModel", "MixerModel", "Mamba")
+    | facts(
+        used="layer_norm_epsilon norm_epsilon rms_norm_eps hidden_act",
+        checked="hidden_size n_layer n_layers num_hidden_layers state_size conv_kernel expand_factor d_inner"
+        " intermediate_size time_step_rank use_bias use_conv_bias rms_norm vocab_size pad_vocab_size_multiple"
+        " tie_embeddings tie_word_embeddings",
+        idle="attn_cfg initializer_cfg residual_in_fp32 fused_add_norm rescale_prenorm_residual time_step_scale"
+        " time_step_min time_step_max time_step_init_scheme time_step_floor use_mambapy use_associative_scan base_std"
+        " mup_base_width pscan use_cuda",
+        only={
+            "d_intermediate": (0, None),
+            "attn_layer_idx": ([], (), None),
+            "inner_layernorms": (False,),
+            "mup": (False,),
+            "mixer_rms_eps": (None,),
+        },
+        inner={"ssm_cfg": _OWN},
+        own=("model_type", "architectures", "ssm_cfg", "transformers_version"),
+    )
+)
+
 # The second and third generation have neither.
-_MIXER = re.compile(r"(backbone\.)?layers\.\d+\.mixer\.(x_proj|dt_proj)\.weight")
+_LAYER = re.compile(r"((backbone\.|mamba\.)?(layers\.)?\d+\.)?(mixer\.)?(x_proj|dt_proj)\.weight")
+
+_EPSILONS = ("layer_norm_epsilon", "norm_epsilon", "rms_norm_eps")
+
+# What transformers calls the function between the convolution and the S6; the gate's is silu whatever it is.
+_FUNCTIONS: dict[str, Function] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "sqrelu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "linear": "identity",
+}
 
 
 def matches(tensors: Mapping[str, NDArray[np.generic]]) -> bool:
-    """Whether the tensors are those of a Mamba-1 language model."""
-    return any(_MIXER.fullmatch(name) for name in tensors)
+    """Whether the tensors are those of a Mamba-1 model, or of a part of one."""
+    return any(_LAYER.fullmatch(name) for name in tensors)
 
 
 def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
-    """The model: L tokens to (L, vocabulary) logits; the vocabulary as it is padded in the file."""
+    """The model or part.
+
+    A language model makes L tokens (L, vocabulary) logits, the vocabulary as it is padded in the file. One without
+    a head (transformers' MambaModel) answers with the last norm's (L, d_model); a stack of blocks, a block and a
+    mixer take (L, d_model) too.
+
+    Raises `CheckpointError` where a tensor is missing, left over or misshapen, or contradicts the config, and
+    `UnsupportedError`.
+    """
     source = checkpoint.source
     t = Tensors(checkpoint.tensors, source)
-    facts = Config(config, checkpoint.config, source)
+    said = Config(config, checkpoint, FACTS, ARCH)
     root = "backbone." if any(n.startswith("backbone.") for n in t.names) else ""
-    eps = facts.number("layer_norm_epsilon" if "layer_norm_epsilon" in facts else "norm_epsilon", 1e-5)
-    table_name = next((n for n in ("embedding", "embeddings") if f"{root}{n}.weight" in t), "embedding")
-    table = Embedding(t.take(f"{root}{table_name}.weight", "vocabulary", "H"), name=f"{root}{table_name}")
-    numbers = {int(m[1]) for n in t.names if (m := re.match(rf"{re.escape(root)}layers\.(\d+)\.", n))}
-    count = max(numbers, default=-1) + 1
-    for option in ("n_layer", "n_layers", "num_hidden_layers"):
-        facts.agree(option, count, f"{root}layers")
-    biased = facts.scope("ssm_cfg").get("conv_bias", facts.get("use_conv_bias", True)) is not False
-    nodes: list[Node] = [table]
-    for i in range(count):
-        name = f"{root}layers.{i}"
-        block = t.scope(f"{name}.")
-        first = "mixer.x_proj.weight" in block or "mixer.dt_proj.weight" in block
-        if not first or any(n.startswith(("mlp.", "norm2.")) for n in block.names):
-            raise UnsupportedError(f"{source}: {name}: only blocks of a norm and a Mamba mixer are supported")
-        norm = _norm(block, "norm", f"{name}.norm", eps)
-        inner = mixer(block.scope("mixer."), f"{name}.mixer", conv_bias=biased)
-        nodes.append(Residual(Sequential((norm, *inner.children), name=inner.name), name=name))
-    nodes.append(_norm(t, f"{root}norm_f", f"{root}norm_f", eps))
-    # A tied head is the embedding; safetensors files leave it out.
-    head = t.take("lm_head.weight", "vocabulary", "H") if "lm_head.weight" in t else table.weight
-    bias = t.optional("lm_head.bias", "vocabulary")
-    nodes.append(Linear(head, bias, name="lm_head"))
-    for option in ("d_model", "hidden_size"):
-        facts.agree(option, t.dims["H"], table.name)
+    tokens = _embedding(t, root)
+    # mambapy's language model has its blocks in a part; the list of blocks may come without a model around it.
+    stacks = (f"{root}layers.", "mamba.layers.", "")
+    stack = next((s for s in stacks if any(re.match(rf"{re.escape(s)}\d", n) for n in t.names)), stacks[0])
+    count = parts.layer_count(t, stack, ".")
+    blocks = [_block(t.scope(f"{stack}{i}."), f"{stack}{i}", said, source) for i in range(count)]
+    nodes: list[Node] = [] if tokens is None else [tokens]
+    if count:
+        nodes += blocks
+        for option in ("n_layer", "n_layers", "num_hidden_layers"):
+            said.agree(option, count, f"the number of {stack or 'blocks'}")
+    elif "mixer.A_log" in t:
+        nodes.append(_block(t, "block", said, source))
+    else:
+        nodes.append(_mixer(t, "mixer", said))
+    if tokens is not None or f"{root}norm_f.weight" in t:
+        nodes.append(_norm(t, f"{root}norm_f", f"{root}norm_f", said))
+    head = None if tokens is None else _head(t, tokens, root, said)
     t.finish()
-    facts.finish()
-    root_node = Sequential(tuple(nodes), name=ARCH)
-    return Document(root_node, 1, t.dims["vocabulary"], {"arch": ARCH})
+    said.finish()
+    H = t.dims["H"]
+    if head is not None:
+        return Document(Sequential((*nodes, head), name=ARCH), 1, head.weight.shape[0], {"arch": ARCH})
+    return Document(Sequential(tuple(nodes), name=ARCH), H if tokens is None else 1, H, {"arch": ARCH})
 
 
-def _norm(t: Tensors, name: str, node_name: str, eps: float) -> Norm:
+def _embedding(t: Tensors, root: str) -> Embedding | None:
+    """The table of tokens, which only a part of a model does without."""
+    name = root + ("embeddings" if f"{root}embeddings.weight" in t else "embedding")
+    if not root and f"{name}.weight" not in t and "lm_head.weight" not in t:
+        return None
+    return Embedding(t.take(f"{name}.weight", "vocabulary", "H"), name=name)
+
+
+def _head(t: Tensors, tokens: Embedding, root: str, said: Config) -> Linear | None:
+    """The logits' layer: the embedding itself where it is tied, as safetensors files leave a tied one out.
+
+    None where there is no model around a ``backbone``, and so no head.
+    """
+    rows = tokens.weight.shape[0]
+    multiple = said.count("pad_vocab_size_multiple", 8)
+    if "pad_vocab_size_multiple" in said and rows % multiple:
+        said.contradict("pad_vocab_size_multiple", f"expected a divisor of {rows} rows of {tokens.name}")
+    size = said.raw("vocab_size")
+    padded = -(-size // multiple) * multiple if isinstance(size, int) else None
+    said.agree("vocab_size", rows, tokens.name, also=(size,) if padded == rows else ())
+    told = [name for name in ("tie_embeddings", "tie_word_embeddings") if said.raw(name) is not None]
+    if "lm_head.weight" not in t:
+        for name in told if root else ():
+            said.agree(name, True, "the missing lm_head.weight")
+        return Linear(tokens.weight, t.optional("lm_head.bias", "vocabulary"), name="lm_head") if root else None
+    weight = t.take("lm_head.weight", "vocabulary", "H")
+    for name in told:
+        if said.raw(name) and not np.array_equal(weight, tokens.weight):
+            said.contradict(name, f"lm_head.weight is not {tokens.name}.weight")
+    return Linear(weight, t.optional("lm_head.bias", "vocabulary"), name="lm_head")
+
+
+def _block(t: Tensors, name: str, said: Config, source: str) -> Residual:
+    """The residual x + mixer(norm(x))."""
+    first = "mixer.x_proj.weight" in t or "mixer.dt_proj.weight" in t
+    if not first or any(n.startswith(("mlp.", "norm2.")) for n in t.names):
+        raise UnsupportedError(f"{source}: {name}: only blocks of a norm and a Mamba mixer are supported")
+    inner = _mixer(t.scope("mixer."), f"{name}.mixer", said)
+    norm = _norm(t, "norm", f"{name}.norm", said)
+    return Residual(Sequential((norm, *inner.children), name=inner.name), name=name)
+
+
+def _norm(t: Tensors, name: str, node_name: str, said: Config) -> Norm:
     """A layer norm where there is a bias, else one by the root of the mean square."""
-    if f"{name}.bias" in t:
+    biased = f"{name}.bias" in t
+    said.agree("rms_norm", not biased, f"{name}.bias" if biased else f"the missing {name}.bias")
+    eps = said.number(said.alias(*_EPSILONS), 1e-5)
+    if biased:
         return layer_norm(t, name, "H", node_name, eps)
     return Norm("rms", t.take(f"{name}.weight", "H"), eps=eps, name=node_name)
 
 
-def mixer(t: Tensors, name: str, *, conv_bias: bool = False) -> Sequential:
+def _mixer(t: Tensors, name: str, said: Config) -> Sequential:
+    """The mixer, held against every size that the config tells."""
+    own = said.scope("ssm_cfg")
+    places = [(own, "conv_bias"), (said, "conv_bias"), (said, "use_conv_bias")]
+    without = any(place.raw(option) is False for place, option in places)
+    told = said.raw("hidden_act")
+    if told is not None and (not isinstance(told, str) or told not in _FUNCTIONS):
+        raise said.wrong("hidden_act", f"one of {', '.join(map(repr, _FUNCTIONS))}", told)
+    node = mixer(t, name, conv_bias=not without, function=_FUNCTIONS[told or "silu"])
+    check_mixer(t, said, name)
+    check_mixer(t, own, name)
+    return node
+
+
+# What each size of a mixer is called.
+_SIZES = {
+    "H": ("d_model", "hidden_size", "dim"),
+    "N": ("d_state", "state_size", "state_dim"),
+    "K": ("d_conv", "conv_kernel", "kernel_size"),
+    "D": ("d_inner", "intermediate_size"),
+    "R": ("dt_rank", "time_step_rank"),
+    "expand": ("expand", "expand_factor"),
+    "bias": ("bias", "use_bias"),
+    "conv_bias": ("conv_bias", "use_conv_bias"),
+}
+
+
+def check_mixer(t: Tensors, said: Config, name: str) -> None:
+    """Hold what was said of a mixer against its tensors, which were taken."""
+    sizes: dict[str, Any] = {**t.dims, "expand": t.dims["D"] / t.dims["H"]}
+    sizes.update(bias="in_proj.bias" in t, conv_bias="conv1d.bias" in t)
+    automatic: tuple[object, ...] = ("auto",) if t.dims["R"] == math.ceil(t.dims["H"] / 16) else ()
+    for size, options in _SIZES.items():
+        for option in options:
+            if not said.knows(option):
+                continue
+            value = said.raw(option)
+            same = automatic if size == "R" else ()
+            # Upstream rounds down.
+            H, D = t.dims["H"], t.dims["D"]
+            if size == "expand" and isinstance(value, int | float) and 0 < value <= D and int(value * H) == D:
+                same = (value,)
+            said.agree(option, sizes[size], name, also=same)
+
+
+def mixer(t: Tensors, name: str, *, conv_bias: bool = False, function: Function = "silu") -> Sequential:
     """out_proj(S6(silu(conv(x))) * silu(z)) with (x, z) = in_proj(u); Gu & Dao 2023, fig. 3.
 
-    ``conv_bias``: whether the convolution's bias must be there.
+    ``conv_bias``: whether the convolution's bias must be there. ``function`` is the one after the convolution.
     """
     A_log = t.f64("A_log", "D", "N")
     d, N = A_log.shape
@@ -112,7 +255,12 @@ def mixer(t: Tensors, name: str, *, conv_bias: bool = False) -> Sequential:
         name=f"{name}.ssm",
     )
     x = Sequential(
-        (Linear(both.weight[:d], bias[0], name=f"{name}.in_proj.x"), conv, Activation("silu", name=f"{name}.act"), s6),
+        (
+            Linear(both.weight[:d], bias[0], name=f"{name}.in_proj.x"),
+            conv,
+            Activation(function, name=f"{name}.act"),
+            s6,
+        ),
         name=f"{name}.x",
     )
     z = Sequential(

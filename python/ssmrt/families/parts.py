@@ -37,15 +37,14 @@ def exp(tensors: Tensors, name: str, *shape: int | str) -> NDArray[np.float64]:
     return np.asarray(value)
 
 
-def side_by_side(left: Linear, right: Linear) -> Linear:
-    """Both of the same input as one Linear, the outputs of ``left`` first: what a `Glu` splits."""
+def side_by_side(*several: Linear) -> Linear:
+    """Linears of the same input as one, the outputs of the first first: what a `Glu` splits."""
 
     def bias(one: Linear) -> NDArray[Any]:
         return np.zeros(one.weight.shape[0], one.weight.dtype) if one.bias is None else one.bias
 
-    return Linear(
-        np.concatenate([left.weight, right.weight]), np.concatenate([bias(left), bias(right)]), name=left.name
-    )
+    weight = np.concatenate([one.weight for one in several])
+    return Linear(weight, np.concatenate([bias(one) for one in several]), name=several[0].name)
 
 
 def log_softmax(name: str, size: int | None = None) -> Node:
@@ -54,6 +53,6 @@ def log_softmax(name: str, size: int | None = None) -> Node:
 
 
 def check_sizes(config: Config, sizes: Mapping[str, tuple[int, str]]) -> None:
-    """Raise where config contradicts what the tensors say; ``sizes`` has (value, the tensor that says it)."""
+    """Hold what config says against the tensors; ``sizes`` has (value, the tensor that says it)."""
     for name, (value, tensor) in sizes.items():
         config.agree(name, value, tensor)

@@ -16,11 +16,31 @@ from ..errors import ConfigRequired, UnsupportedError
 from ..readers.checkpoint import Checkpoint
 from . import s4_kernel, s4_legacy
 from .config import Config
+from .facts import TRAINING, facts, named
 from .s4_kernel import Kernel
 from .tensors import Tensors
 from .torch_layers import CHOICES, activation, is_glu, linear, option
 
 ARCH = "s4-block"
+
+FACTS = (
+    TRAINING
+    | named(ARCH, "S4Block", "S4", "S4D", "FFTConv")
+    | facts(
+        used="dt_transform real_transform real_type imag_transform disc dt_fast bandlimit l_max activation mult_act"
+        " hyper_act final_act postact swap_channels gate bottleneck resample",
+        checked="d_model d_state channels bidirectional n_ssm rank mode kernel is_real dt_tie version hurwitz",
+        idle="transposed tie_dropout drop_kernel initializer weight_norm verbose deterministic init init_args measure"
+        " measure_args real_random real_scale imag_random imag_scale B_random B_init B_scale P_scale normalize"
+        " dt_min dt_max backend keops real_tolerance trainable tie_state length_correction precision gate_act",
+        only={
+            "_name_": ("s4", "standalone", "fftconv", None),
+            "layer": ("fftconv", "FFTConv", None),
+            "shift": (False,),
+            "linear": (False,),
+        },
+    )
+)
 
 # Where a layer's kernel and its D are: version 4, its inner layer by itself, versions 2 and 3.
 _PLACES = (("layer.kernel.", "layer.D"), ("kernel.kernel.", "D"), ("kernel.", "D"))
@@ -62,12 +82,12 @@ def _version(inner: Tensors, place: str) -> int | None:
 def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     """The layer as a model: (..., d_model) to (..., d_model)."""
     t = Tensors(checkpoint.tensors, checkpoint.source)
-    facts = Config(config, checkpoint.config, checkpoint.source)
+    said = Config(config, checkpoint, FACTS, ARCH)
     # What a file says of itself is some trainer's; that a fact is missing there says nothing.
-    facts.silent = config is None
-    layer, d_output = block(t, facts, "", checkpoint.source)
+    said.silent = config is None
+    layer, d_output = block(t, said, "", checkpoint.source)
     t.finish()
-    facts.finish()
+    said.finish()
     return Document(layer, _channels(layer), d_output, {"arch": ARCH})
 
 
@@ -93,6 +113,9 @@ def block(t: Tensors, config: Config, name: str, source: str, default_dt: str = 
     scope, D_name = place
     inner = t.scope(scope)
     version = _version(inner, scope) or 4
+    # Trainers number their own versions.
+    if str(config.raw("version")).startswith("v"):
+        config.agree("version", f"v{version}", scope)
     if version == 2 and config.raw("resample"):
         raise UnsupportedError(f"{source}: config['resample'] is not supported; give rate= when running instead")
     kernel = s4_kernel.read(inner, config, default_dt) if version == 4 else s4_legacy.read(inner, config)
@@ -130,12 +153,11 @@ def _agree(config: Config, kernel: Kernel, d_model: int) -> None:
         config.agree("d_state", full, "C")
     if config.raw("n_ssm") is not None:
         config.agree("n_ssm", kernel.A.shape[0], "A_real")
-    mode = config.raw("mode") or config.raw("kernel")
-    if mode is not None:
-        name, actual = ("mode", "kernel")[config.raw("mode") is None], _DIAG if kernel.P is None else _DPLR
+    for name in ("mode", "kernel"):
+        mode, actual = config.raw(name), _DIAG if kernel.P is None else _DPLR
         if mode in ("dense", "slow", "real", "conv", "ema"):
             raise UnsupportedError(f"kernel {mode!r} is not supported")
-        if mode not in actual:
+        if mode is not None and mode not in actual:
             config.agree(name, actual[0], "the missing P" if kernel.P is None else "P")
     if kernel.P is not None and config.raw("rank") is not None:
         config.agree("rank", kernel.P.shape[0], "P")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from ..document import Node, Pool
 from ..errors import ConfigRequired, UnsupportedError
 from .config import Config
-from .s4_options import IDENTITY, as_list, details, name_of
+from .facts import as_list, facts
+from .s4_options import IDENTITY, details, name_of
 from .tensors import Tensors
 from .torch_layers import linear
+
+FACTS = facts(used="_name_ mode l_output", checked="d_output", idle="use_lengths d_model")
 
 MODES = ("last", "first", "pool", "sum", "ragged")
 
@@ -36,18 +38,18 @@ _EVERY_STEP += ("qautoaudio", "sc09", "scg", "text8", "wt2", "wt103")
 _SOME_STEPS = ("copying", "ecl", "etth", "ettm", "weather")
 
 
-def decoder(t: Tensors, facts: Config, model: Config, d: int, source: str) -> tuple[tuple[Node, ...], int]:
+def decoder(t: Tensors, said: Config, model: Config, d: int, source: str) -> tuple[tuple[Node, ...], int]:
     """The nodes behind a backbone of ``d`` outputs, and the numbers in one answer.
 
     Raises `ConfigRequired` where the file does not say what becomes of a sequence, and `UnsupportedError`.
     """
-    options = (as_list(model.raw("decoder")) if model is not facts else []) + as_list(facts.raw("decoder"))
+    options = (as_list(model.raw("decoder")) if model is not said else []) + as_list(said.raw("decoder"))
     numbers = sorted({int(m[1]) for name in t.names if (m := re.match(r"decoder\.(\d+)\.", name))})
     if not options:
         options = [_kind(t, n, source) for n in numbers]
     elif all(name_of(option) is None for option in options):
         options = [{**details(option), "_name_": "sequence"} for option in options]
-    if facts.scope("task").raw("_name_") == "lm":
+    if said.scope("task").raw("_name_") == "lm":
         options = [*options, "linear"]
     nodes: tuple[Node, ...] = ()
     for option in options:
@@ -60,7 +62,7 @@ def decoder(t: Tensors, facts: Config, model: Config, d: int, source: str) -> tu
             )
         pooled: tuple[Pool, ...] = ()
         if kind == "sequence":
-            pooled = _pool(option, facts, source)
+            pooled = _pool(option, said, source)
         elif kind == "nd" and details(option).get("mode", "pool") == "pool":
             pooled = (Pool("mean", name="pool"),)
         if pooled and any(isinstance(node, Pool) for node in nodes):
@@ -72,6 +74,7 @@ def decoder(t: Tensors, facts: Config, model: Config, d: int, source: str) -> tu
         if t.scope(f"{name}.").names:
             layer = linear(t, name, f"{name} out", d, name)
             nodes, d = (*nodes, layer), layer.weight.shape[0]
+            said.inner(details(option), FACTS, "decoder").agree("d_output", d, f"{name}.weight")
             numbers.pop(0)
         elif kind == "linear":
             raise t.misfit(f"{name}.weight", f"(d_output, {d})", "nothing")
@@ -87,14 +90,11 @@ def _kind(t: Tensors, number: int, source: str) -> str:
     raise UnsupportedError(f"{source}: decoder.{number} has {', '.join(names)}; supported are sequence, nd and linear")
 
 
-def _pool(option: Any, facts: Config, source: str) -> tuple[Pool, ...]:
+def _pool(option: Any, said: Config, source: str) -> tuple[Pool, ...]:
     """One answer a sequence, or nothing where every step has its own."""
-    scope = facts.scope("decoder")
-    if not isinstance(facts.raw("decoder"), Mapping):
-        scope = Config(None, details(option), source, ("decoder",))
-        scope.silent = facts.silent
+    scope = said.inner(details(option), FACTS, "decoder")
     mode = scope.get("mode", "last", choices=MODES, why=WHY_MODE)
-    length = _l_output(scope, facts, source)
+    length = _l_output(scope, said, source)
     if mode == "ragged":
         return ()
     if length is None:
@@ -108,9 +108,9 @@ def _pool(option: Any, facts: Config, source: str) -> tuple[Pool, ...]:
     return (Pool(cast(Literal["mean", "sum", "last", "first"], modes[mode]), name="pool"),)
 
 
-def _l_output(scope: Config, facts: Config, source: str) -> int | None:
+def _l_output(scope: Config, said: Config, source: str) -> int | None:
     """0 for one answer a sequence, None for one at every step."""
-    dataset = facts.scope("dataset")
+    dataset = said.scope("dataset")
     name = dataset.raw("_name_")
     told = next((c for c in (scope, dataset) if "l_output" in c), None)
     if told is not None:
@@ -125,7 +125,7 @@ def _l_output(scope: Config, facts: Config, source: str) -> int | None:
                 f" upstream takes {length}"
             )
         return 0
-    if name is None and facts.silent:
+    if name is None and said.silent:
         raise ConfigRequired("l_output", why=WHY_LENGTH, choices=(None, 0), default=None, path=("decoder",))
     if name in _SOME_STEPS:
         raise ConfigRequired("l_output", why=f"data set {name!r} says how many steps answer", path=("decoder",))

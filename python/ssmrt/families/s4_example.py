@@ -15,11 +15,52 @@ from ..document import Diagonal, Document, Node, Norm, Pool, Residual, Sequentia
 from ..readers.checkpoint import Checkpoint
 from . import s4_block
 from .config import Config
+from .facts import TRAINING, facts, named
 from .s4_kernel import applied, step_size
 from .tensors import Tensors
 from .torch_layers import activation, layer_norm, linear
 
 ARCH = "s4-example"
+
+# The minimal layer has no other options; what S4Block would call them is fixed.
+S4D = facts(
+    checked="d_model d_state",
+    idle="transposed tie_dropout dt_min dt_max init measure verbose",
+    only={
+        "_name_": ("s4d", None),
+        "activation": ("gelu",),
+        "final_act": ("glu",),
+        "disc": ("zoh",),
+        "mode": ("diag", "s4d"),
+        "dt_transform": ("exp",),
+        "real_transform": ("exp",),
+        "imag_transform": ("none", None),
+        "bidirectional": (False,),
+        "channels": (1,),
+        "l_max": (None,),
+        "bandlimit": (None,),
+        "dt_fast": (False,),
+        "dt_tie": (True,),
+        "is_real": (False,),
+    },
+)
+
+MODEL = (
+    TRAINING
+    | named(ARCH, "S4Model")
+    | facts(
+        used="prenorm",
+        checked="d_input d_output d_model n_layers layer",
+        idle="grayscale resume epochs",
+        only={"norm": ("layer",), "pooling": ("mean",)},
+    )
+)
+
+FACTS = S4D | MODEL
+FACTS_OF_BLOCKS = s4_block.FACTS | MODEL
+
+# What scripts call the layer, where it is the minimal one and where it is not.
+_ALSO = {True: ("s4d", "s4D"), False: ("s4", "S4", "s4block")}
 
 WHY_PRENORM = "whether a layer's norm stands before it or after its residual sum is not in the file"
 
@@ -33,38 +74,38 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     """The model: (L, d_input) to (d_output,), the mean over time; an S4D layer alone keeps the time."""
     source = checkpoint.source
     t = Tensors(checkpoint.tensors, source)
-    facts = Config(config, checkpoint.config, source)
+    first = t if is_s4d(t) else t.scope("s4_layers.0.")
+    said = Config(config, checkpoint, FACTS if is_s4d(first) else FACTS_OF_BLOCKS, ARCH)
     # What a file says of itself is some trainer's; that a fact is missing there says nothing.
-    facts.silent = config is None
+    said.silent = config is None
     meta = {"arch": ARCH}
     if is_s4d(t):
-        alone = s4d(t, facts, "", source)
+        alone = s4d(t, said, "", source)
         t.finish()
-        facts.finish()
+        said.finish()
         return Document(alone, t.dims["H"], t.dims["H"], meta)
-    prenorm = facts.get("prenorm", False, choices=(False, True), why=WHY_PRENORM)
+    prenorm = said.get("prenorm", False, choices=(False, True), why=WHY_PRENORM)
     encoder = linear(t, "encoder", "H", "d_input", "encoder")
     numbers = sorted(
         {int(n.split(".")[1]) for n in t.names if n.startswith("s4_layers.") and n.split(".")[1].isdigit()}
     )
     if numbers != list(range(len(numbers))):
         raise t.misfit("s4_layers", "layers numbered from 0", ", ".join(map(str, numbers)))
-    facts.agree("n_layers", len(numbers), "s4_layers")
+    said.agree("n_layers", len(numbers), "s4_layers")
     nodes: list[Node] = [encoder]
     for i in numbers:
         layer, name = t.scope(f"s4_layers.{i}."), f"s4_layers.{i}"
-        if facts.raw("layer") in ("S4D", "S4Block"):
-            facts.agree("layer", "S4D" if is_s4d(layer) else "S4Block", name)
+        said.agree("layer", "S4D" if is_s4d(layer) else "S4Block", name, also=_ALSO[is_s4d(layer)])
         if is_s4d(layer):
-            inner: Sequential = s4d(layer, facts, name, source)
+            inner: Sequential = s4d(layer, said, name, source)
         else:
-            inner, _ = s4_block.block(layer, facts, name, source)
+            inner, _ = s4_block.block(layer, said, name, source)
         nodes += around(inner, layer_norm(t, f"norms.{i}", "H", f"norms.{i}"), prenorm, f"{name}.residual")
     decoder = linear(t, "decoder", "d_output", "H", "decoder")
     for name, dim in (("d_model", "H"), ("d_input", "d_input"), ("d_output", "d_output")):
-        facts.agree(name, t.dims[dim], "encoder.weight" if name != "d_output" else "decoder.weight")
+        said.agree(name, t.dims[dim], "encoder.weight" if name != "d_output" else "decoder.weight")
     t.finish()
-    facts.finish()
+    said.finish()
     root = Sequential((*nodes, Pool("mean", name="pool"), decoder), name="model")
     return Document(root, t.dims["d_input"], t.dims["d_output"], meta)
 

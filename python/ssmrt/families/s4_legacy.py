@@ -30,6 +30,7 @@ def read(t: Tensors, config: Config) -> Kernel:
     """The kernel, with version 4's meaning of every parameter."""
     config.agree("dt_transform", "exp", "log_dt")
     if version(t) == 2:
+        config.agree("hurwitz", "w" not in t, "kernel.kernel.w" if "w" in t else "log_w_real")
         return _read_2(t)
     diagonal = "inv_A_real" in t or "A_imag" in t
     return _read_3_diag(t, config) if diagonal else _read_3_nplr(t, config)

@@ -8,13 +8,6 @@ from typing import Any
 IDENTITY = (None, "id", "identity", "stop", "none")
 
 
-def as_list(value: Any) -> list[Any]:
-    """What upstream makes a list of: a list as it is, nothing as an empty one, the rest as its only item."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
 def name_of(option: Any) -> Any:
     """The ``_name_`` of an option that is a name or a mapping."""
     return option.get("_name_") if isinstance(option, Mapping) else option

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from ..document import Document, Embedding, Glu, Linear, Node, Norm, Residual, Sequential
 from ..errors import CheckpointError, ConfigRequired, UnsupportedError
 from ..readers.checkpoint import Checkpoint
-from . import lssl, s4_block
+from . import lssl, s4_block, s4_decoder, s4_example
 from .config import Config
+from .facts import TRAINING, Facts, Only, as_list, facts, named
 from .s4_decoder import decoder
 from .s4_example import is_s4d, s4d
-from .s4_options import IDENTITY, as_list, name_of
+from .s4_options import IDENTITY, name_of
 from .tensors import Tensors
 from .torch_layers import activation, batch_norm, embedding, is_glu, layer_norm, linear, option, transposed_layer_norm
 
@@ -29,7 +30,43 @@ ARCH = "s4-sequence-model"
 _BLOCK = re.compile(r"(?:model\.)?layers\.(\d+)\.(?:layer|norm|residual)\.")
 # Kernel facts that may stand at the top of a config, where all layers share them.
 _SHARED = ("dt_transform", "disc", "real_transform", "imag_transform", "dt_fast", "bandlimit", "activation", "l_max")
-_S4 = ("s4", "standalone", "fftconv")
+
+FFN = TRAINING | facts(used="activation _name_", checked="expand d_output", idle="transposed initializer tie_dropout")
+# What a layer may be told, by its kind.
+LAYERS = {"s4": s4_block.FACTS, "s4d": s4_example.S4D | TRAINING, "lssl": lssl.FACTS, "ffn": FFN}
+
+_ENCODER = facts(used="_name_ scale", checked="n_tokens")
+_POOL = facts(used="_name_ stride expand", idle="transposed causal weight_norm initializer activation")
+_NORM = facts(used="_name_ eps elementwise_affine", idle="scalar affine momentum track_running_stats transposed")
+_RESIDUAL = facts(
+    used="_name_ alpha beta power l2 scaling_correction", idle="scalar gamma elemwise i_layer d_input d_model"
+)
+# The backbone's constructor; beside a layer's options it is a configuration of the repository's.
+MODEL = facts(
+    used="layer prenorm transposed n_repeat decoder",
+    checked="d_model n_layers bidirectional",
+    idle="dropout tie_dropout track_norms dropinp drop_path",
+    only={"_name_": ("model", None)},
+    inner={"encoder": _ENCODER, "pool": _POOL, "norm": _NORM, "residual": _RESIDUAL},
+    own=("_name_", "layer"),
+)
+_AROUND = (
+    TRAINING
+    | named(ARCH, "SequenceModel")
+    | facts(
+        used=" ".join(_SHARED),
+        idle="loader trainer train callbacks wandb tolerance hydra",
+        inner={
+            "encoder": _ENCODER,
+            "decoder": s4_decoder.FACTS,
+            "task": facts(used="_name_ rescale norm", open=True),
+            "dataset": facts(used="_name_ l_output __l_max", open=True),
+        },
+    )
+)
+# The repository's configuration has the backbone's arguments in ``model``; they are taken without it too.
+WHOLE = _AROUND | facts(inner={"model": MODEL})
+FACTS = Facts({**MODEL.names, **_AROUND.names})
 
 # Blocks without tensors are few.
 _MOST = 4096
@@ -48,22 +85,22 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     """The model: (L, d_input), or L tokens, to (d_output,) or (L, d_output) as its decoder says."""
     source = checkpoint.source
     t = Tensors(checkpoint.tensors, source)
-    facts = Config(config, checkpoint.config, source)
+    whole = any("model" in (mapping or {}) for mapping in (config, checkpoint.config))
+    said = Config(config, checkpoint, WHOLE if whole else FACTS, ARCH)
     # A configuration of the repository's is whole: what is missing there has the constructor's default.
-    facts.silent = config is None and not isinstance((checkpoint.config or {}).get("model"), Mapping)
+    said.silent = config is None and not isinstance((checkpoint.config or {}).get("model"), Mapping)
     root = "model." if any(name.startswith("model.layers.") for name in t.names) else ""
-    model = facts.scope("model") if "model" in facts else facts
-    backbone = _Backbone(t, root, facts, model, source)
+    model = said.scope("model") if whole else said
+    backbone = _Backbone(t, root, said, model, source)
     body, d_model, d_out = backbone.nodes()
-    before, d_input = _encoder(t, facts, model, d_model, source)
-    after, d_output = decoder(t, facts, model, d_out, source)
+    before, d_input = _encoder(t, said, model, d_model, source)
+    after, d_output = decoder(t, said, model, d_out, source)
     # Loss functions and tasks that are modules keep copies of what is theirs.
     for name in t.names:
         if name.startswith(("task.", "loss.", "loss_val.")):
             t.ignore(name)
     t.finish()
-    for said in (facts, model, *backbone.layers):
-        said.finish()
+    said.finish()
     nodes = Sequential((*before, *body, *after), name=ARCH)
     return Document(nodes, d_input, d_output, {"arch": ARCH})
 
@@ -71,17 +108,19 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
 class _Backbone:
     """Blocks of a norm, a layer and a residual sum."""
 
-    def __init__(self, t: Tensors, root: str, facts: Config, model: Config, source: str):
-        self.t, self.root, self.facts, self.model, self.source = t, root, facts, model, source
+    def __init__(self, t: Tensors, root: str, said: Config, model: Config, source: str):
+        self.t, self.root, self.said, self.model, self.source = t, root, said, model, source
         self.transposed = bool(model.get("transposed", False, choices=(False, True)))
         scope = t.scope(root)
         self.found = {int(m[1]) for name in scope.names if (m := re.match(r"layers\.(\d+)\.", name))}
-        self.layers = self._layer_configs()
+        self.layers = self._layer_options()
         self.final_norm = any(name.startswith("norm.") for name in scope.names)
 
-    def _layer_configs(self) -> list[Config]:
-        """The configuration of each block, in order: upstream repeats its list of layers."""
-        options = as_list(self.model.raw("layer"))
+    def _layer_options(self) -> list[Mapping[str, Any]]:
+        """What was said of each block's layer, in order: upstream repeats its list of layers."""
+        shared = {name: self.said.raw(name) for name in _SHARED if name in self.said}
+        self.shared, self.unheard = set(shared), set(shared)
+        options = [{"_name_": item} if isinstance(item, str) else item for item in as_list(self.model.raw("layer"))]
         highest = max(self.found) + 1
         repeat = self.model.count("n_repeat", 1)
         if not options or not all(isinstance(item, Mapping) for item in options):
@@ -90,16 +129,15 @@ class _Backbone:
                 raise self.t.misfit(f"{self.root}layers.{missing}", f"layers 0 to {highest - 1}", "nothing")
             if not options and self.model.count("n_layers", highest // repeat) * repeat != highest:
                 self.model.agree("n_layers", highest // repeat, f"{self.root}layers")
-            shared = {name: self.facts.raw(name) for name in _SHARED if name in self.facts}
-            plain = Config(None, shared, self.source)
-            plain.silent = self.facts.silent
-            return [plain] * highest
+            return [shared] * highest
+        for name, told in ((name, item[name]) for name in shared for item in options if name in item):
+            if told != shared[name]:
+                raise self.said.wrong(name, f"{told!r}, as the options of a layer say", shared[name])
         each = len(options) * repeat
         layers = self.model.count("n_layers", max(highest // each, 1)) * each
         if layers < highest or layers > _MOST:
             raise self.model.wrong("n_layers", f"{highest} blocks, as {self.root}layers has", f"{layers} in all")
-        path = ("model", "layer")
-        return [Config(None, options[i % len(options)], self.source, path) for i in range(layers)]
+        return [{**shared, **options[i % len(options)]} for i in range(layers)]
 
     def nodes(self) -> tuple[tuple[Node, ...], int, int]:
         """The blocks, the channels that go in and those that come out."""
@@ -114,6 +152,8 @@ class _Backbone:
                 nodes += pooled
         if self.prenorm:
             nodes += self._norm(f"{self.root}norm", d)
+        for name in sorted(self.unheard):
+            self.said.contradict(name, f"expected a layer that has it, found none in {self.root}layers")
         return nodes, first, d
 
     def _d_model(self) -> int:
@@ -207,23 +247,20 @@ class _Backbone:
 
     def _layer(self, i: int, which: str, d: int) -> tuple[Sequential, int]:
         """The block's layer, or its second one, and the channels that come out."""
-        config, name = self.layers[i], f"{self.root}layers.{i}.{which}"
+        name = f"{self.root}layers.{i}.{which}"
         scope = self.t.scope(f"{name}.")
-        kind = config.raw("_name_")
+        kind = self.layers[i].get("_name_")
         if s4_block.is_layer(scope):
-            self._kind(config, name, _S4)
             default = "exp" if self.model.raw("layer") else "softplus"
-            return s4_block.block(scope, config, name, self.source, default)
+            return s4_block.block(scope, self._told(i, name, "s4"), name, self.source, default)
         if is_s4d(scope):
-            self._kind(config, name, ("s4d",))
             inner = scope.scope("", dims=True)
-            return s4d(inner, config, name, self.source), inner.dims["H"]
+            return s4d(inner, self._told(i, name, "s4d"), name, self.source), inner.dims["H"]
         if lssl.is_layer(scope):
-            self._kind(config, name, ("lssl",))
-            return lssl.lssl(scope.scope("", dims=True), config, name, self.source)
+            told = self._told(i, name, "lssl")
+            return lssl.lssl(scope.scope("", dims=True), told, name, self.source)
         if any(n.startswith("ff.") for n in scope.names):
-            self._kind(config, name, ("ffn", "ff"))
-            return self._feed_forward(scope, config, name, d)
+            return self._feed_forward(scope, self._told(i, name, "ffn"), name, d)
         if kind in IDENTITY and not scope.names:
             return Sequential((), name=name), d
         if not scope.names:
@@ -234,11 +271,19 @@ class _Backbone:
             " are s4, standalone, s4d, fftconv, lssl, ffn and id"
         )
 
-    def _kind(self, config: Config, name: str, kinds: tuple[str, ...]) -> None:
-        if (kind := config.raw("_name_")) is not None and kind not in kinds:
+    def _told(self, i: int, name: str, kind: str) -> Config:
+        """What was said of a layer whose tensors are of ``kind``."""
+        said, known = self.layers[i], LAYERS[kind].names["_name_"]
+        if isinstance(known, Only) and said.get("_name_") not in known.values:
+            kinds = " or ".join(repr(value) for value in known.values if value is not None)
             raise CheckpointError(
-                f"{self.source}: {name}: config says {kind!r}, its tensors are those of {' or '.join(map(repr, kinds))}"
+                f"{self.source}: {name}: config says {said['_name_']!r}, its tensors are those of {kinds}"
             )
+        # What all layers share is told to those that know it.
+        table = LAYERS[kind]
+        told = {fact: value for fact, value in said.items() if fact in table.names or fact not in self.shared}
+        self.unheard -= set(told)
+        return self.model.inner(told, table, "layer")
 
     def _feed_forward(self, t: Tensors, config: Config, name: str, d: int) -> tuple[Sequential, int]:
         """Linear, activation, Linear; without an activation the first Linear has another name."""
@@ -252,7 +297,10 @@ class _Backbone:
         if "activation" not in config and t.shape("ff.2.weight")[-1:] == (rows // 2,):
             function = "glu"
         between = activation(function, f"{name}.ff.0.1", self.source)
-        narrow = linear(t, "ff.2", f"{name} out", rows // 2 if is_glu(function) else rows, f"{name}.ff.2")
+        width = rows // 2 if is_glu(function) else rows
+        narrow = linear(t, "ff.2", f"{name} out", width, f"{name}.ff.2")
+        config.agree("expand", width / d, f"{name}.ff.2.weight")
+        config.agree("d_output", narrow.weight.shape[0], f"{name}.ff.2.weight")
         return Sequential((wide, *between, narrow), name=name), narrow.weight.shape[0]
 
     def _residual(self, i: int, inside: Sequential, d: int, d_out: int) -> tuple[tuple[Node, ...], int]:
@@ -318,21 +366,26 @@ class _Backbone:
     def _pool(self, i: int, d: int) -> tuple[tuple[Node, ...], int]:
         """Upstream's pooling between blocks, as far as it keeps the sampling rate."""
         name = f"{self.root}layers.{i}.pool"
-        chosen, options = self.model.raw("pool"), self.model.scope("pool")
+        options = self.model.scope("pool")
+        kind = options.get("_name_", None, choices=(None, "pool", "avg", "sample", "spectral", "linear"))
         if options.count("stride", 1) != 1:
-            raise UnsupportedError(f"{self.source}: {name}: pooling by a stride is not supported")
+            raise UnsupportedError(f"{self.source}: {name}: config['pool']['stride']: pooling is not supported")
         if any(n.startswith("linear.") for n in self.t.scope(f"{name}.").names):
             layer = linear(self.t, f"{name}.linear", f"{name} out", d, name)
+            options.agree("expand", layer.weight.shape[0] / d, f"{name}.linear.weight")
             return (layer,), layer.weight.shape[0]
-        if name_of(chosen) in ("sample", "spectral") and options.count("expand", 1) != 1:
-            raise UnsupportedError(f"{self.source}: {name}: expansion of {name_of(chosen)!r} is not supported")
+        if kind == "linear" or options.raw("expand") is not None:
+            if kind in ("sample", "spectral") and options.count("expand", 1) != 1:
+                raise UnsupportedError(f"{self.source}: {name}: config['pool']['expand'] of {kind!r} is not supported")
+            if kind not in ("sample", "spectral"):
+                raise self.t.misfit(f"{name}.linear.weight", "the Linear of a pool that expands", "nothing")
         return (), d
 
 
-def _encoder(t: Tensors, facts: Config, model: Config, d_model: int, source: str) -> tuple[tuple[Node, ...], int]:
+def _encoder(t: Tensors, said: Config, model: Config, d_model: int, source: str) -> tuple[tuple[Node, ...], int]:
     """What makes channels of the input, and how many numbers a sample has."""
-    options = as_list(facts.raw("encoder")) + (as_list(model.raw("encoder")) if model is not facts else [])
-    task = facts.scope("task")
+    options = as_list(said.raw("encoder")) + (as_list(model.raw("encoder")) if model is not said else [])
+    task = said.scope("task")
     numbers = sorted({int(m[1]) for n in t.names if (m := re.match(r"encoder\.(\d+)\.", n))})
     if task.raw("_name_") == "lm":
         options.insert(0, {"_name_": "embedding", "scale": bool(task.get("rescale", True))})
@@ -345,6 +398,8 @@ def _encoder(t: Tensors, facts: Config, model: Config, d_model: int, source: str
     nodes: tuple[Node, ...] = ()
     for item in options:
         kind = name_of(item)
+        if kind is None and isinstance(item, Mapping):
+            raise said.wrong("encoder", "a mapping with a _name_", item)
         if kind in IDENTITY:
             continue
         if kind == "onehot":
@@ -355,12 +410,17 @@ def _encoder(t: Tensors, facts: Config, model: Config, d_model: int, source: str
         if not numbers:
             raise t.misfit("encoder.0.weight", f"the tensors of encoder {kind!r}", "nothing")
         name = f"encoder.{numbers.pop(0)}"
+        told = said.inner(item, _ENCODER, "encoder")
         if kind == "embedding":
             table = embedding(t, name, d_model, name)
-            if isinstance(item, Mapping) and item.get("scale"):
+            told.agree("n_tokens", table.weight.shape[0], f"{name}.weight")
+            if told.raw("scale"):
                 table = Embedding(table.weight * np.float64(np.sqrt(d_model)), name=name)
             nodes += (table,)
         else:
+            for fact in ("n_tokens", "scale"):
+                if told.raw(fact):
+                    told.contradict(fact, f"expected a table of tokens, found {name} of a linear encoder")
             nodes += (linear(t, name, d_model, "d_input", name),)
     if any(isinstance(node, Embedding) for node in nodes[1:]):
         raise UnsupportedError(f"{source}: an encoder of tokens stands behind another encoder")

@@ -13,9 +13,24 @@ from ..errors import CheckpointError, UnsupportedError
 from ..readers.checkpoint import Checkpoint
 from . import flax, parts
 from .config import Config
+from .facts import TRAINING, facts, named
 from .tensors import Tensors
 
 ARCH = "s5"
+
+FACTS = (
+    TRAINING
+    | named(ARCH, "ClassificationModel", "BatchClassificationModel")
+    | facts(
+        used="conj_sym discretization prenorm mode activation activation_fn clip_eigs batchnorm step_rescale",
+        checked="d_model d_output n_layers bidirectional ssm_size_base blocks H P",
+        # Of step_rescale_eval another evaluation speaks, not this one.
+        idle="step_rescale_eval C_init dt_min dt_max dt_global bn_momentum padded training use_integration_timestep"
+        " USE_WANDB wandb_project wandb_entity dir_name early_stop_patience ssm_lr_base cosine_anneal lr_patience"
+        " reduce_factor opt_config",
+        only={"liquid": (False,), "append_integration_timestep": (False,), "retrieval": (False,)},
+    )
+)
 
 _SEQ = r"encoder/layers_0/seq/Lambda_re"
 
@@ -40,7 +55,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     UnsupportedError
         The model compares two documents (upstream's RetrievalModel).
     """
-    said = Config(config, checkpoint.config, checkpoint.source)
+    said = Config(config, checkpoint, FACTS, ARCH)
     variables = flax.Variables(checkpoint, _SEQ)
     params = variables.params
     if "decoder/layer1/kernel" in params:
@@ -73,7 +88,9 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     variables.finish()
 
     dims = params.dims
-    parts.check_sizes(said, {"d_model": (dims["H"], "decoder/kernel"), "d_output": (dims["O"], "decoder/kernel")})
+    at = "encoder/layers_0/seq"
+    sizes = {"d_model": (dims["H"], "decoder/kernel"), "d_output": (dims["O"], "decoder/kernel"), "H": (dims["H"], at)}
+    parts.check_sizes(said, {**sizes, "P": (dims["P"], at)})
     said.agree("n_layers", count, "the number of encoder/layers_i")
     pool = Pool("mean" if mode == "pool" else "last")
     said.finish()

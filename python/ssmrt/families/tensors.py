@@ -14,6 +14,10 @@ Array = NDArray[Any]
 Dim = int | str
 
 
+class LeftOver(CheckpointError):
+    """Tensors that have no place in the model."""
+
+
 def table(source: str, rows: Iterable[tuple[str, str, str]]) -> CheckpointError:
     """The error for tensors that do not fit: a table of key, expected, found."""
     lines = [("key", "expected", "found"), *rows]
@@ -114,7 +118,7 @@ class Tensors:
         """Raise where a tensor was left over: then the model is not what it was taken for."""
         rows = [(n, "nothing", str(a.shape)) for n, a in self._tensors.items() if n not in self._taken]
         if rows:
-            raise table(self._source, rows)
+            raise LeftOver(str(table(self._source, rows)))
 
     def _get(self, name: str, shape: tuple[Dim, ...]) -> Array:
         array = self._tensors.get(self._prefix + name)
