@@ -159,6 +159,7 @@ impl System {
             Node::Diagonal(_)
             | Node::DiagonalMimo(_)
             | Node::Selective(_)
+            | Node::Ssd(_)
             | Node::Linear(_)
             | Node::Embedding(_)
             | Node::Norm(_)
