@@ -208,14 +208,21 @@ def selectives(draw: Draw, h: int | None = None) -> Selective:
     if normed == "none":
         return Selective(A, x_proj, dt_proj, dt_bias, D, name="layer")
     # Of few numbers an RMS norm of small eps is next to a step function.
-    weights = [1 + 0.1 * g.standard_normal(size) if normed == "weighted" else None for size in (r, n, n)]
-    return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, *weights, name="layer")
+    if normed == "plain":
+        return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, name="layer")
+    r_weight, B_weight, C_weight = (np.asarray(1 + 0.1 * g.standard_normal(size)) for size in (r, n, n))
+    return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, r_weight, B_weight, C_weight, name="layer")
 
 
 @st.composite
 def ssds(draw: Draw, h: int | None = None) -> Ssd:
     h = h or draw(WIDTHS)
-    groups, each, p, n = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 5, 16])), draw(MODES)
+    groups, each, p, n = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from([1, 2, 5, 16])),
+        draw(MODES),
+    )
     heads = groups * each
     d = heads * p
     g = np.random.default_rng(draw(SEEDS))
@@ -297,13 +304,13 @@ def blocks(draw: Draw, h: int, causal: bool | None, stepped: bool, cut: bool, ov
         right = Sequential((linear(g, h, h, bias=False), Activation("silu")))
         return Residual(Sequential((Gate(left, right), linear(g, h, h))))
     if kind == "mamba2":
-        inner = draw(ssds(h))
-        d = len(inner.D)
-        assert isinstance(inner.xBC, Linear)
-        taps = Conv1d(g.standard_normal((len(inner.xBC.weight), draw(st.integers(1, 5)))))
-        inner = replace(inner, xBC=Sequential((inner.xBC, taps, Activation("silu"))))
-        gated = Gate(inner, Sequential((linear(g, h, d), Activation("silu"))))
-        size = d // inner.groups
+        ssd = draw(ssds(h))
+        d = len(ssd.D)
+        assert isinstance(ssd.xBC, Linear)
+        conv = Conv1d(g.standard_normal((len(ssd.xBC.weight), draw(st.integers(1, 5)))))
+        ssd = replace(ssd, xBC=Sequential((ssd.xBC, conv, Activation("silu"))))
+        gated = Gate(ssd, Sequential((linear(g, h, d), Activation("silu"))))
+        size = d // ssd.groups
         runs = (Norm("rms", 1 + 0.1 * g.standard_normal(d), eps=0.1, size=size),) if size >= 5 else ()
         return Residual(Sequential((gated, *runs, linear(g, d, h))))
     if kind == "gate":

@@ -40,8 +40,8 @@ from strategies import (
     mimos,
     models,
     selectives,
-    ssds,
     spectrum,
+    ssds,
     step_sizes,
     uncut,
 )
@@ -339,7 +339,13 @@ def instruction_set(name: str) -> Iterator[None]:
 
 @DTYPES
 @pytest.mark.parametrize("isa", instruction_sets())
-@given(case=cases(st.one_of(layers(causal=None), dss().map(alone), models(causal=None), st.one_of(selectives(), ssds()).map(alone))))
+@given(
+    case=cases(
+        st.one_of(
+            layers(causal=None), dss().map(alone), models(causal=None), st.one_of(selectives(), ssds()).map(alone)
+        )
+    )
+)
 def test_every_instruction_set_computes_the_same(isa: str, dtype: Any, case: Case) -> None:
     conditioned(case)
     with instruction_set(isa):

@@ -32,9 +32,9 @@ from strategies import (
     mimos,
     models,
     selectives,
-    ssds,
     siso,
     spectrum,
+    ssds,
     step_sizes,
     uncut,
 )

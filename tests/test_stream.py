@@ -172,7 +172,10 @@ def spoilt(case: Case, bad: int) -> Array:
 
 @DTYPES
 @given(
-    cases(st.one_of(layers(causal=None), models(causal=None, tokens=False), st.one_of(selectives(), ssds()).map(alone)), batches=MANY),
+    cases(
+        st.one_of(layers(causal=None), models(causal=None, tokens=False), st.one_of(selectives(), ssds()).map(alone)),
+        batches=MANY,
+    ),
     st.sampled_from(["auto", "scan", "chunk", "fft"]),
 )
 def test_a_bad_sequence_spoils_no_other(dtype: Any, case: Case, method: Any) -> None:
@@ -187,7 +190,9 @@ def test_a_bad_sequence_spoils_no_other(dtype: Any, case: Case, method: Any) -> 
 
 
 @DTYPES
-@given(cases(st.one_of(layers(), models(tokens=False), st.one_of(selectives(), ssds()).map(alone)), batches=st.just(20)))
+@given(
+    cases(st.one_of(layers(), models(tokens=False), st.one_of(selectives(), ssds()).map(alone)), batches=st.just(20))
+)
 def test_a_bad_stream_spoils_no_other_and_heals_by_a_reset(dtype: Any, case: Case) -> None:
     model = Model(case.document, dtype)
     bad = int(case.g.integers(0, 20))

@@ -235,8 +235,9 @@ class Ssd(Node):
     """Mamba-2's state-space duality (Dao & Gu 2024): the input chooses dt, B and C; one dt and one A a head.
 
     (x, B, C) = split(xBC(u)), of d, G N and G N channels for G ``groups`` and N = ``d_state``;
-    dt = softplus(dt(u) + dt_bias), kept within ``dt_min`` and ``dt_max`` (None: unbounded). Of each head, whose d / heads
-    channels are neighbours: h = exp(dt A) h + dt x B^T; y = h C + D x. Neighbouring heads share a group's B and C.
+    dt = softplus(dt(u) + dt_bias), kept within ``dt_min`` and ``dt_max`` (None: unbounded). Of each head, whose
+    d / heads channels are neighbours: h = exp(dt A) h + dt x B^T; y = h C + D x. Neighbouring heads
+    share a group's B and C.
     """
 
     xBC: Node

@@ -108,7 +108,7 @@ def read_document(
         step = checks.whole("step", step)
     if isinstance(path, Mapping):
         return families.build(memory.of_mapping(path), config=config, arch=arch, prefix=prefix)
-    if hasattr(path, "read"):
+    if not isinstance(path, str | os.PathLike) and hasattr(path, "read"):
         with memory.on_disk(path) as copy:
             return read_document(copy, config=config, arch=arch, step=step, prefix=prefix)
     if (own := _own(path)) is not None:

@@ -32,6 +32,7 @@ FAMILIES = {
     "s4-block": "s4_block",
     "lssl": "lssl",
     "mamba": "mamba",
+    "mamba2": "mamba2",
     "annotated-s4": "annotated_s4",
     "s5": "s5",
     "lru": "lru",
