@@ -116,7 +116,7 @@ pub enum SequenceOp<E> {
         y: Buffer,
     },
     Ssd {
-        layer: Ssd<E>,
+        layer: Box<Ssd<E>>,
         state: StateSlice,
         xbc: Buffer,
         steps: Buffer,
@@ -433,7 +433,7 @@ fn run_ssd<E: Elem>(c: &Context<'_, E>, layer: &Ssd<E>, state: StateSlice, [xbc,
         // SAFETY: the item has these tiles' channels of stream `s`, and their states, to itself.
         unsafe {
             let (xbc, steps) = (&xbc[s * i..][..i], &steps[s * j..][..j]);
-            layer.run(c.isa, c.rows, tiles, xbc, steps, c.state(s, slice), answers.at(s * o));
+            layer.run(c.isa, c.position(s), c.rows, tiles, xbc, steps, c.state(s, slice), answers.at(s * o));
         }
     };
     let tiles = layer.tiles();

@@ -98,7 +98,9 @@ impl<E: Elem> Norm<E> {
                     (self.d..padded(self.d)).for_each(|i| *y.add(row + i) = E::ZERO);
                 }
             } else {
-                (0..self.d).step_by(self.size).for_each(|run| self.run_of_rows(lanes, rows, run, x.add(run), y.add(run)));
+                (0..self.d)
+                    .step_by(self.size)
+                    .for_each(|run| self.run_of_rows(lanes, rows, run, x.add(run), y.add(run)));
             }
         }
     }

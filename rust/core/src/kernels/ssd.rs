@@ -8,7 +8,8 @@ use super::pointwise::{self, Function};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 use std::ops::Range;
 
-/// Samples for which a state is read and written once.
+/// Samples for which a state is read and written once: those of a stream from a multiple of it on, after which what has
+/// decayed to nothing becomes zero.
 const SAMPLES: usize = 4;
 
 /// What a layer's sizes are.
@@ -145,7 +146,7 @@ impl<E: Elem> Ssd<E> {
     }
 
     /// Runs some tiles over `rows` rows: `xbc` of padded(input_width), `steps` as [`Steps`] makes them; `state` has these
-    /// tiles' states.
+    /// tiles' states after `position` samples.
     ///
     /// # Safety
     /// `y` addresses `rows` rows of padded(channels) elements, of which no one else touches the tiles' channels.
@@ -153,6 +154,7 @@ impl<E: Elem> Ssd<E> {
     pub unsafe fn run(
         &self,
         isa: Isa,
+        position: u64,
         rows: usize,
         tiles: Range<usize>,
         xbc: &[E],
@@ -163,12 +165,15 @@ impl<E: Elem> Ssd<E> {
         assert!(tiles.end <= self.tiles() && state.len() == tiles.len() * self.tile_state_len());
         assert!(holds(xbc.len(), rows, padded(self.input_width())));
         assert!(holds(steps.len(), rows, 2 * padded(self.sizes.heads)));
-        isa.run(Run { layer: self, rows, tiles, xbc: xbc.as_ptr(), steps: steps.as_ptr(), state, y });
+        let first = (position % SAMPLES as u64) as usize;
+        isa.run(Run { layer: self, first, rows, tiles, xbc: xbc.as_ptr(), steps: steps.as_ptr(), state, y });
     }
 }
 
 struct Run<'a, E> {
     layer: &'a Ssd<E>,
+    /// The first row's place among [`SAMPLES`].
+    first: usize,
     rows: usize,
     tiles: Range<usize>,
     xbc: *const E,
@@ -186,14 +191,17 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let whole = self.rows / SAMPLES * SAMPLES;
+        // Rows up to the first whole SAMPLES, and up to the end of the last.
+        let from = ((SAMPLES - self.first) % SAMPLES).min(self.rows);
+        let to = from + (self.rows - from) / SAMPLES * SAMPLES;
         for (i, tile) in self.tiles.clone().enumerate() {
             // SAFETY: `Ssd::run` checked that the state has so many tiles.
             let state = unsafe { self.state.as_ptr().cast_mut().add(i * self.layer.tile_state_len()) };
             // SAFETY: these rows are below `rows`.
             unsafe {
-                (0..whole).step_by(SAMPLES).for_each(|row| self.samples::<L, SAMPLES>(lanes, tile, row, state));
-                (whole..self.rows).for_each(|row| self.samples::<L, 1>(lanes, tile, row, state));
+                (0..from).for_each(|row| self.samples::<L, 1>(lanes, tile, row, state));
+                (from..to).step_by(SAMPLES).for_each(|row| self.samples::<L, SAMPLES>(lanes, tile, row, state));
+                (to..self.rows).for_each(|row| self.samples::<L, 1>(lanes, tile, row, state));
             }
         }
     }
@@ -210,6 +218,8 @@ impl<E: Elem> Run<'_, E> {
         let Sizes { channels, heads, groups, modes, .. } = *sizes;
         let (own, x_stride, heads) = (self.layer.channels(tile), padded(self.layer.input_width()), padded(heads));
         let group = own.start / self.layer.own();
+        let last = (self.first + row + T) % SAMPLES == 0;
+        let (tiny, zero) = (lanes.splat(if last { E::TINY } else { E::ZERO }), lanes.splat(E::ZERO));
         let zeros = || ByLane([[E::ZERO; GROUP]; T]);
         let (mut decay, mut driven, mut y) = (zeros(), zeros(), zeros());
         // SAFETY: the rows are the caller's; channels and their heads are within them, and so are B and C of the group. A
@@ -236,7 +246,10 @@ impl<E: Elem> Run<'_, E> {
                     let mut h = lanes.load(p);
                     for t in 0..T {
                         let (b, c) = (*b[t].add(i), *b[t].add(groups * modes + i));
-                        h = lanes.flush(lanes.fma(decay[t], h, lanes.mul(driven[t], lanes.splat(b))));
+                        h = lanes.fma(decay[t], h, lanes.mul(driven[t], lanes.splat(b)));
+                        if t + 1 == T {
+                            h = lanes.select_gt(tiny, lanes.abs(h), zero, h);
+                        }
                         sums[t] = lanes.fma(lanes.splat(c), h, sums[t]);
                     }
                     lanes.store(p, h);
@@ -312,8 +325,8 @@ mod tests {
                     let y = y[from * padded(channels)..].as_mut_ptr();
                     // SAFETY: y has so many rows.
                     unsafe {
-                        layer.run(isa, n, 0..at, x, made, first, y);
-                        layer.run(isa, n, at..layer.tiles(), x, made, second, y);
+                        layer.run(isa, from as u64, n, 0..at, x, made, first, y);
+                        layer.run(isa, from as u64, n, at..layer.tiles(), x, made, second, y);
                     }
                 }
                 (y, state)

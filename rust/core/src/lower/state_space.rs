@@ -223,7 +223,7 @@ impl<E: Elem> Lowering<'_, E> {
         self.rows(RowOp::Steps { layer, x: dt, y: steps });
         let layer = Ssd::new(Sizes { channels, heads, groups: s.groups, modes: s.d_state }, &s.d.data);
         let (state, y) = (self.state(layer.tiles() * layer.tile_state_len()), self.buffer(channels));
-        self.sequence(SequenceOp::Ssd { layer, state, xbc, steps, y });
+        self.sequence(SequenceOp::Ssd { layer: Box::new(layer), state, xbc, steps, y });
         self.free.push(steps);
         self.free.extend([xbc, dt].into_iter().filter(|buffer| buffer.id != x.id));
         Ok(y)
