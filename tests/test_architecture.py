@@ -127,7 +127,7 @@ def crate_uses(path: Path) -> set[str]:
         depth, name = 1, ""
         for letter in product[start.end() :]:
             depth += {"{": 1, "}": -1}.get(letter, 0)
-            if depth == 1 and letter == "," or depth == 0:
+            if (depth == 1 and letter == ",") or depth == 0:
                 names |= set(re.findall(r"^\s*(\w+)", name))
                 name = ""
             else:
@@ -167,7 +167,11 @@ def test_files_of_the_kernels_make_no_circle() -> None:
         for file in path.rglob("*.rs") if path.is_dir() else [path]:
             text = rust_code(file).partition("#[cfg(test)]")[0]
             # `super` is the folder of the kernels from a file in it, and `super::super` from a file one folder deeper.
-            up = r"(?:super::){2}|crate::kernels::" if path.is_dir() and file.stem != "mod" else r"super::|crate::kernels::"
+            up = (
+                r"(?:super::){2}|crate::kernels::"
+                if path.is_dir() and file.stem != "mod"
+                else r"super::|crate::kernels::"
+            )
             found |= set(re.findall(rf"\b(?:{up})(\w+)", text))
             for group in re.findall(rf"\b(?:{up})\{{([^;]*)\}}", text):
                 found |= set(re.findall(r"(?:^|[,{])\s*(\w+)", group))
@@ -175,7 +179,7 @@ def test_files_of_the_kernels_make_no_circle() -> None:
     done: set[str] = set()
     while rest := {name for name in uses if name not in done}:
         free = {name for name in rest if uses[name] <= done}
-        assert free, f"these files import one another: {({name: uses[name] - done for name in rest})}"
+        assert free, f"these files import one another: { ({name: uses[name] - done for name in rest}) }"
         done |= free
 
 

@@ -729,5 +729,5 @@ def test_a_kernel_is_cut_at_a_length_that_can_be() -> None:
 
 @pytest.mark.parametrize("path", [3, None, 1.5, ["model.pt"]])
 def test_what_is_no_path_no_mapping_and_no_file_is_refused(path: Any) -> None:
-    with pytest.raises(TypeError, match="path: expected a path"):
+    with pytest.raises(TypeError, match="path: expected a path, a mapping"):
         ssmrt.load(path)

@@ -129,6 +129,8 @@ def install(command: str) -> bool:
     return True
 
 
+# One of the checkpoints that the pages load is, of which ssmrt warns.
+@pytest.mark.filterwarnings("ignore:layer .* is unstable:UserWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Callable[[str], None]

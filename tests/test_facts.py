@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from oracle import run
 from ssmrt import families
 from ssmrt.document import Document, to_bytes
-from ssmrt.errors import CheckpointError, SsmrtError, UnsupportedError
+from ssmrt.errors import CheckpointError, ConfigRequired, SsmrtError, UnsupportedError
 from ssmrt.families import discretax, mamba, s4_block, s4_decoder, s4_example, s4_sequence_model
 from ssmrt.families.facts import HUGGING_FACE, TRAINING, Facts, Fate, Only, facts
 from ssmrt.readers import read
@@ -535,3 +535,11 @@ def test_the_page_of_names_is_that_of_the_tables() -> None:
     tool = runpy.run_path(str(ROOT / "tools" / "config_tables.py"))
     written = tool["PAGE"].read_text(encoding="utf-8").partition(tool["MARK"])[2]
     assert written.strip() == tool["page"]().strip()
+
+
+@pytest.mark.parametrize("noted", [{}, {"lr": 1e-3}, {"lr": 1e-3, "epochs": 20, "callbacks": "Timer"}])
+def test_what_a_trainer_notes_of_the_training_says_nothing_of_the_model(noted: dict[str, Any]) -> None:
+    checkpoint = replace(read(GOLDEN / "kws" / "kws_s4d.pth"), config=noted)
+    with pytest.raises(ConfigRequired):
+        families.build(checkpoint, config=None, arch=None)
+    families.build(replace(checkpoint, config={**noted, "prenorm": False}), config=None, arch=None)

@@ -23,7 +23,7 @@ class Document:
         """The tree as JSON, and of every tensor that it refers to its name, shape and dtype."""
 
     def to_bytes(self) -> bytes:
-        """ssmrt's own format: every number exactly as it was."""
+        """Ssmrt's own format: every number exactly as it was."""
 
     def layers(self, rate: float) -> list[dict[str, Any]]:
         """The state-space layers at a rate, a dict each."""

@@ -338,30 +338,12 @@ def encode(document: Document) -> tuple[str, dict[str, Array]]:
     Complex arrays become float64 with a last axis (re, im). Arrays that are stored as they stand are not copied.
     """
     tensors: dict[str, Array] = {}
-
-    def pack(value: Any, path: str) -> Any:
-        if isinstance(value, Node):
-            inner = {f.name: pack(getattr(value, f.name), f"{path}.{f.name}") for f in fields(value)}
-            return {_KIND_KEY: KIND_OF[type(value)], **inner}
-        if isinstance(value, tuple):
-            return [pack(item, f"{path}.{i}") for i, item in enumerate(value)]
-        if isinstance(value, np.ndarray):
-            is_complex = np.iscomplexobj(value)
-            if is_complex:
-                value = np.stack([value.real, value.imag], -1).astype(np.float64)
-            if value.dtype.name not in _SAFE_DTYPE:
-                value = value.astype(np.float64)
-            # Of an array without axes this would make one with one.
-            tensors[path] = np.ascontiguousarray(value).reshape(value.shape)
-            return {"complex" if is_complex else "real": path}
-        return value
-
     tree = {
         "version": VERSION,
         "d_input": document.d_input,
         "d_output": document.d_output,
         "meta": dict(document.meta),
-        "root": pack(document.root, "root"),
+        "root": _pack(document.root, "root", tensors),
     }
     if document.sample_rate is not None:
         tree["sample_rate"] = document.sample_rate
@@ -370,38 +352,39 @@ def encode(document: Document) -> tuple[str, dict[str, Array]]:
     return json.dumps(tree), tensors
 
 
+# Not inside of `encode`: a function that calls itself from inside of another keeps that one's variables, all arrays,
+# until garbage is collected.
+def _pack(value: Any, path: str, tensors: dict[str, Array]) -> Any:
+    if isinstance(value, Node):
+        inner = {f.name: _pack(getattr(value, f.name), f"{path}.{f.name}", tensors) for f in fields(value)}
+        return {_KIND_KEY: KIND_OF[type(value)], **inner}
+    if isinstance(value, tuple):
+        return [_pack(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
+    if isinstance(value, np.ndarray):
+        is_complex = np.iscomplexobj(value)
+        if is_complex:
+            value = np.stack([value.real, value.imag], -1).astype(np.float64)
+        if value.dtype.name not in _SAFE_DTYPE:
+            value = value.astype(np.float64)
+        # Of an array without axes this would make one with one.
+        tensors[path] = np.ascontiguousarray(value).reshape(value.shape)
+        return {"complex" if is_complex else "real": path}
+    return value
+
+
 def decode(tree: str, real: Callable[[str], Array], complex_: Callable[[str], Array], source: str) -> Document:
     """The Document of a tree as JSON; ``real`` and ``complex_`` give the tensors by name.
 
     ``source`` names it in errors. Raises `CheckpointError` where the tree is damaged. What the numbers mean is checked
     by the engine, which refuses a Document that cannot run.
     """
-
-    def unpack(value: Any, depth: int) -> Any:
-        if depth > 100:
-            raise CheckpointError(f"{source}: the model's tree is nested more than 100 deep")
-        if isinstance(value, list):
-            return tuple(unpack(item, depth + 1) for item in value)
-        if not isinstance(value, dict):
-            return value
-        if _KIND_KEY in value:
-            kind = KINDS.get(value[_KIND_KEY])
-            if kind is None:
-                raise CheckpointError(f"{source}: unknown node kind {value[_KIND_KEY]!r}; known are {', '.join(KINDS)}")
-            inner = {k: unpack(v, depth + 1) for k, v in value.items() if k != _KIND_KEY}
-            try:
-                return kind(**inner)
-            except TypeError as error:
-                raise CheckpointError(f"{source}: node {value[_KIND_KEY]!r}: {error}") from None
-        return complex_(value["complex"]) if "complex" in value else real(value["real"])
-
     try:
         parsed = json.loads(tree)
         if parsed["version"] != VERSION:
             raise CheckpointError(
                 f"{source}: expected format version {VERSION}, found {parsed['version']!r}; install a newer ssmrt"
             )
-        root = unpack(parsed["root"], 0)
+        root = _unpack(parsed["root"], 0, real, complex_, source)
         labels = parsed.get("labels")
         document = Document(
             root,
@@ -416,6 +399,25 @@ def decode(tree: str, real: Callable[[str], Array], complex_: Callable[[str], Ar
     if not isinstance(root, Node):
         raise CheckpointError(f"{source}: the model's tree has no root node")
     return document
+
+
+def _unpack(value: Any, depth: int, real: Callable[[str], Array], complex_: Callable[[str], Array], source: str) -> Any:
+    if depth > 100:
+        raise CheckpointError(f"{source}: the model's tree is nested more than 100 deep")
+    if isinstance(value, list):
+        return tuple(_unpack(item, depth + 1, real, complex_, source) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if _KIND_KEY in value:
+        kind = KINDS.get(value[_KIND_KEY])
+        if kind is None:
+            raise CheckpointError(f"{source}: unknown node kind {value[_KIND_KEY]!r}; known are {', '.join(KINDS)}")
+        inner = {k: _unpack(v, depth + 1, real, complex_, source) for k, v in value.items() if k != _KIND_KEY}
+        try:
+            return kind(**inner)
+        except TypeError as error:
+            raise CheckpointError(f"{source}: node {value[_KIND_KEY]!r}: {error}") from None
+    return complex_(value["complex"]) if "complex" in value else real(value["real"])
 
 
 def to_bytes(document: Document) -> bytes:

@@ -61,21 +61,27 @@ def load(
     TypeError, ValueError
         An argument is of another kind or out of range.
     """
-    own = _own(path)
-    if own is not None and prefix is None:
-        model = _parse(own, dtype)
-    else:
+    own = _own(path, prefix)
+    if own is None:
         model = Model(read_document(path, config=config, arch=arch, step=step, prefix=prefix), dtype)
+    else:
+        model = _parse(own, dtype)
     model.warn_of_instability()
     return model
 
 
-def _own(path: Source) -> Path | None:
+def _own(path: Source, prefix: str | None) -> Path | None:
     """The path of a file of ssmrt's own format."""
     if isinstance(path, Mapping) or hasattr(path, "read"):
         return None
-    located = readers.located(checks.path("path", path))
-    return located if located.name.endswith(OWN_SUFFIX) or is_own(located) else None
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected a path, a mapping of arrays or an open file, found {checks.found(path)}")
+    located = readers.located(path)
+    if not (located.name.endswith(OWN_SUFFIX) or is_own(located)):
+        return None
+    if prefix is not None:
+        raise CheckpointError(f"{located}: prefix={prefix!r}: ssmrt's own files hold one model, without parts")
+    return located
 
 
 def _parse(path: Path, dtype: Dtype) -> Model:
@@ -104,18 +110,16 @@ def read_document(
     config = _config(config)
     if arch is not None:
         arch = checks.text("arch", arch)
-    if prefix is not None:
-        prefix = checks.text("prefix", prefix)
     if step is not None:
         step = checks.whole("step", step)
+    if prefix is not None:
+        prefix = checks.text("prefix", prefix)
     if isinstance(path, Mapping):
         return families.build(memory.of_mapping(path), config=config, arch=arch, prefix=prefix)
-    if hasattr(path, "read"):
+    if not isinstance(path, str | Path) and hasattr(path, "read"):
         with memory.on_disk(path) as copy:
             return read_document(copy, config=config, arch=arch, step=step, prefix=prefix)
-    if (own := _own(path)) is not None:
-        if prefix is not None:
-            raise CheckpointError(f"{own}: prefix={prefix!r}: ssmrt's own files hold one model, without parts")
+    if (own := _own(path, prefix)) is not None:
         return from_bytes(_read(own), str(own))
     checkpoint = readers.read(checks.path("path", path), step=step)
     return families.build(checkpoint, config=config, arch=arch, prefix=prefix)

@@ -322,9 +322,9 @@ class Model:
         """What each state-space layer is at a rate, in the order in which `kernel`, `poles` and `discrete` number them.
 
         A dict each: ``kind`` and ``name``; ``always_stable``, whether its parameters show that it is stable at every
-        rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, whose that is,
-        and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``, the samples after which its kernel
-        ends, or None; ``bidirectional``.
+        rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, the channel
+        or mode that has it, and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``, the samples
+        after which its kernel ends, or None; ``bidirectional``.
         """
         return self._held.layers(checks.positive("rate", rate))
 

@@ -23,9 +23,9 @@ _SYSTEMS_SHOWN = 64
 def figure(model: Model, length: int = 1024, *, layer: int | None = None) -> Figure:
     """Draw each state-space layer: its kernels, one line a channel, and its discrete poles in the unit circle.
 
-    ``layer`` draws one of them alone, numbered as in `Model.kernel`. Raises `UnsupportedError` where the model has none with fixed poles,
-    ValueError where ``layer`` is none of its, TypeError where an argument is of another kind, ImportError where
-    matplotlib is missing.
+    ``layer`` draws one of them alone, numbered as in `Model.kernel`. Raises `UnsupportedError` where the model has none
+    with fixed poles, ValueError where ``layer`` is none of its, TypeError where an argument is of another kind,
+    ImportError where matplotlib is missing.
     """
     checks.instance("model", model, Model, "a model")
     length = checks.whole("length", length, 1)

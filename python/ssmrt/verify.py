@@ -123,7 +123,13 @@ def verify(
     compared = list(_checks(model, u))
     if onnx is not None:
         compared.append(_onnx(model, onnx, u))
-    return Verification(tuple(compared), tuple(_layers(model, u)) if layers else ())
+    return Verification(tuple(compared), tuple(_layers(model, u)) if layers else (), tuple(_stability(model)))
+
+
+def _stability(model: Model) -> Iterator[Stability]:
+    for layer in model.layers():
+        if layer["radius"] is not None:
+            yield Stability(layer["name"] or layer["kind"], layer["place"], layer["radius"], layer["unstable"])
 
 
 def _checks(model: Model, u: Array) -> Iterator[Check]:

@@ -22,6 +22,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         " '{}' means upstream's defaults",
     )
     parser.add_argument("--arch", metavar="NAME", help=f"the model's family: {', '.join(FAMILIES)}")
+    parser.add_argument("--prefix", metavar="TEXT", help="the part of the file whose tensors' names start so")
     parser.add_argument("--step", type=int, metavar="N", help="which checkpoint of a directory; default: the latest")
 
 
@@ -53,7 +54,14 @@ def config_of(arguments: argparse.Namespace) -> Mapping[str, Any] | str | None:
 def model_of(arguments: argparse.Namespace) -> Model:
     """The model that the arguments name."""
     dtype: Dtype = getattr(arguments, "dtype", "float32")
-    return load(arguments.model, config=config_of(arguments), arch=arguments.arch, dtype=dtype, step=arguments.step)
+    return load(
+        arguments.model,
+        config=config_of(arguments),
+        arch=arguments.arch,
+        dtype=dtype,
+        step=arguments.step,
+        prefix=arguments.prefix,
+    )
 
 
 def positive(text: str) -> int:

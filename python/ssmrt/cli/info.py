@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is known, and the question where one is open."""
-    path = Path(arguments.model)
+    path = readers.located(arguments.model)
     checkpoint = None if is_own(path) else readers.read(path, step=arguments.step)
     facts: dict[str, Any] = {"path": str(path), **_content(checkpoint)}
     questions: list[ConfigRequired] = []
@@ -58,7 +57,9 @@ def _model(arguments: argparse.Namespace, questions: list[ConfigRequired]) -> Mo
     """The model, with upstream's defaults for what is missing; None where something missing has no default."""
     for config in (config_of(arguments), {}):
         try:
-            return load(arguments.model, config=config, arch=arguments.arch, step=arguments.step)
+            return load(
+                arguments.model, config=config, arch=arguments.arch, step=arguments.step, prefix=arguments.prefix
+            )
         except ConfigRequired as question:
             if question.name not in [asked.name for asked in questions]:
                 questions.append(question)

@@ -15,8 +15,8 @@ from .facts import Facts, refuse_unknown, refuse_unsupported
 class Config:
     """What was said about the model: ``given`` by the caller over what the file says of itself.
 
-    Whoever says anything at all (``{}`` too) takes upstream's default for the rest; where nothing was said,
-    a fact that the tensors do not decide raises `ConfigRequired`. What may be said is in the table ``facts``;
+    Whoever says anything of the model (the caller also by ``{}``) takes upstream's default for the rest; where nothing
+    was said, a fact that the tensors do not decide raises `ConfigRequired`. What may be said is in the table ``facts``;
     what contradicts the tensors is kept for `finish`, so that a config of another model is one error.
 
     Raises
@@ -29,7 +29,8 @@ class Config:
 
     def __init__(self, given: Mapping[str, Any] | None, checkpoint: Checkpoint, facts: Facts, arch: str):
         found = checkpoint.config
-        self.silent = given is None and found is None
+        # What a trainer notes of the training says nothing of the model.
+        self.silent = given is None and not any(facts.may_be_asked(name) for name in found or {})
         self._source = checkpoint.source
         self._arch = arch
         self._facts = facts

@@ -30,28 +30,34 @@ pub fn convolution_kernel(
             let source = |node| Source::Dss(node, rate);
             siso(node, &d.ssm, length, rate, isa, team, [source(d.clone()), source(d.reversed())])
         }
-        node @ Node::Diagonal(d) => of_system(node, &d.ssm, length, rate, isa, team),
-        node @ Node::Dplr(d) => of_system(node, &d.ssm, length, rate, isa, team),
-        node @ Node::Dense(d) => of_system(node, &d.ssm, length, rate, isa, team),
+        node @ Node::Diagonal(d) => {
+            siso(node, &d.ssm, length, rate, isa, team, both(System::diagonal(d, rate), length))
+        }
+        node @ Node::Dplr(d) => siso(node, &d.ssm, length, rate, isa, team, both(System::dplr(d, rate), length)),
+        node @ Node::Dense(d) => siso(node, &d.ssm, length, rate, isa, team, both(System::dense(d, rate), length)),
         Node::DiagonalMimo(m) => {
             fits::<f64>("length", length, m.d_input() * m.d_output())?;
             Ok(mimo(m, length, rate, isa))
         }
-        other => Err(Error::Unsupported(format!("{}: its kernel depends on the input", other.label()))),
+        node @ Node::Selective(_) => {
+            Err(Error::Unsupported(format!("{}: its kernel depends on the input", node.label())))
+        }
+        Node::Linear(_)
+        | Node::Embedding(_)
+        | Node::Norm(_)
+        | Node::Activation(_)
+        | Node::Glu(_)
+        | Node::Conv1d(_)
+        | Node::Pool(_)
+        | Node::Sequential(_)
+        | Node::Residual(_)
+        | Node::Gate(_) => unreachable!("no state-space layer"),
     }
 }
 
-fn of_system<T>(
-    node: &Node,
-    ssm: &StateSpace<T>,
-    length: usize,
-    rate: f64,
-    isa: Isa,
-    team: &Team,
-) -> Result<([usize; 3], Vec<f64>)> {
-    let system = || System::of(node, rate).expect("a layer of independent channels");
-    let sources = [Source::System(system(), length), Source::System(system().reversed(), length)];
-    siso(node, ssm, length, rate, isa, team, sources)
+/// Where the kernels of both directions come from.
+fn both(system: System, length: usize) -> [Source; 2] {
+    [Source::System(system.clone(), length), Source::System(system.reversed(), length)]
 }
 
 /// The kernels of a layer of independent channels: forward, and backward where it has such.

@@ -6,6 +6,7 @@ mod interrupt;
 mod model;
 mod ops;
 mod plan;
+mod precision;
 mod stream;
 
 use pyo3::prelude::*;

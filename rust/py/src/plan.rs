@@ -3,40 +3,13 @@
 use crate::arrays::{Number, Samples, contiguous, expect_shape, flags, output, per_sample, sizes};
 use crate::errors::raise;
 use crate::interrupt::{interruptible, is_long, sample};
+use crate::precision::{Any, on};
 use crate::stream::Stream;
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use ssmrt_core::{Method, Plan as Core, Sequences, Team, Timing};
 use std::sync::Arc;
-
-/// A plan of either precision.
-pub enum Any {
-    F32(Arc<Core<f32>>),
-    F64(Arc<Core<f64>>),
-}
-
-impl From<Arc<Core<f32>>> for Any {
-    fn from(plan: Arc<Core<f32>>) -> Self {
-        Any::F32(plan)
-    }
-}
-
-impl From<Arc<Core<f64>>> for Any {
-    fn from(plan: Arc<Core<f64>>) -> Self {
-        Any::F64(plan)
-    }
-}
-
-/// Calls the same code on a plan of either precision.
-macro_rules! on {
-    ($any:expr, $plan:ident => $body:expr) => {
-        match &$any {
-            $crate::plan::Any::F32($plan) => $body,
-            $crate::plan::Any::F64($plan) => $body,
-        }
-    };
-}
 
 /// A model at one rate.
 #[pyclass(frozen, module = "ssmrt._native")]

@@ -3,7 +3,7 @@
 use crate::arrays::{Number, Samples, contiguous, flags, output, per_sample, sizes, writable};
 use crate::errors::raise;
 use crate::interrupt::{interruptible, is_long, sample};
-use crate::plan::Any;
+use crate::precision::Any;
 use numpy::PyArray1;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;

@@ -1,8 +1,8 @@
 //! The systems of a layer in float64, and the recurrences made from them for lanes and step sizes.
 
 use super::delay;
-use crate::discretize::{Disc, DplrBar, ModeBar};
-use crate::document::{Dense, Diagonal, Dplr, Node, StateSpace};
+use crate::discretize::{DplrBar, ModeBar};
+use crate::document::{Dense, Diagonal, Dplr, StateSpace};
 use crate::error::Result;
 use crate::kernels::chunk::{ChunkMatrices, Shape, Transition};
 use crate::kernels::dense::Triangular;
@@ -150,27 +150,23 @@ enum Kind {
 }
 
 impl System {
-    /// The systems of a layer whose channels are independent of one another; `None` for all others.
-    pub fn of(node: &Node, rate: f64) -> Option<Self> {
-        let kind = match node {
-            Node::Diagonal(node) if node.disc != Disc::Dss => Kind::Diagonal(node.clone()),
-            Node::Dplr(node) => Kind::Dplr(node.clone()),
-            Node::Dense(node) => Kind::Dense(node.clone()),
-            Node::Diagonal(_)
-            | Node::DiagonalMimo(_)
-            | Node::Selective(_)
-            | Node::Linear(_)
-            | Node::Embedding(_)
-            | Node::Norm(_)
-            | Node::Activation(_)
-            | Node::Glu(_)
-            | Node::Conv1d(_)
-            | Node::Pool(_)
-            | Node::Sequential(_)
-            | Node::Residual(_)
-            | Node::Gate(_) => return None,
-        };
-        Some(Self { kind, rate, delay: 0, reverse: false, window: None })
+    /// Those of S4D and its like.
+    pub fn diagonal(node: &Diagonal, rate: f64) -> Self {
+        Self::new(Kind::Diagonal(node.clone()), rate)
+    }
+
+    /// Those of S4.
+    pub fn dplr(node: &Dplr, rate: f64) -> Self {
+        Self::new(Kind::Dplr(node.clone()), rate)
+    }
+
+    /// Those of LSSL.
+    pub fn dense(node: &Dense, rate: f64) -> Self {
+        Self::new(Kind::Dense(node.clone()), rate)
+    }
+
+    fn new(kind: Kind, rate: f64) -> Self {
+        Self { kind, rate, delay: 0, reverse: false, window: None }
     }
 
     /// The same read by C_reverse.

@@ -2,12 +2,14 @@
 
 mod state_space;
 
+use crate::discretize::Disc;
 use crate::document::{Activation, ActivationFunction, Array, Document, Factor, Node, Norm as NormNode, Systems};
 use crate::error::{Error, Result};
 use crate::kernels::linear::Epilogue;
 use crate::kernels::norm::{Norm, Residual};
 use crate::kernels::pointwise::Function;
 use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
+use crate::layers::system::System;
 use crate::memory::{Buffer, HEAD, StateSlice};
 use crate::ops::{RowOp, SequenceOp, Stage};
 use crate::packed::Packed;
@@ -260,9 +262,10 @@ impl<'a, E: Elem> Lowering<'a, E> {
                 self.sequence(SequenceOp::Conv1d { weight, bias, taps, state, x, y });
                 Ok((y, 1))
             }
-            Node::Diagonal(d) => self.siso(node, &d.ssm, nodes.get(1), x),
-            Node::Dplr(d) => self.siso(node, &d.ssm, nodes.get(1), x),
-            Node::Dense(d) => self.siso(node, &d.ssm, nodes.get(1), x),
+            Node::Diagonal(d) if d.disc == Disc::Dss => Ok((self.dss(node, d, x)?, 1)),
+            Node::Diagonal(d) => self.siso(node, &d.ssm, System::diagonal(d, self.rate), nodes.get(1), x),
+            Node::Dplr(d) => self.siso(node, &d.ssm, System::dplr(d, self.rate), nodes.get(1), x),
+            Node::Dense(d) => self.siso(node, &d.ssm, System::dense(d, self.rate), nodes.get(1), x),
             Node::DiagonalMimo(m) => Ok((self.mimo(node, m, x)?, 1)),
             Node::Selective(s) => Ok((self.selective(s, x), 1)),
             Node::Sequential(_) => {

@@ -1,8 +1,7 @@
 //! State-space layers as operations.
 
 use super::{Lowering, elementwise};
-use crate::discretize::Disc;
-use crate::document::{ComplexArray, DiagonalMimo, Node, Selective as SelectiveNode, StateSpace, Systems};
+use crate::document::{ComplexArray, Diagonal, DiagonalMimo, Node, Selective as SelectiveNode, StateSpace, Systems};
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Epilogue, Linear};
 use crate::kernels::norm::Residual;
@@ -39,24 +38,25 @@ impl<E: Elem> Lowering<'_, E> {
         Ok(())
     }
 
+    /// DSS: a convolution, for its kernel depends on the length of the sequence.
+    pub(super) fn dss(&mut self, node: &Node, d: &Diagonal, x: Buffer) -> Result<Buffer> {
+        self.needs_all(node, "has a kernel that is normalised by the length of the sequence");
+        let source = |node| Source::Dss(node, self.rate);
+        let backward = d.ssm.c_reverse.is_some().then(|| source(d.reversed()));
+        self.convolution(&d.ssm, source(d.clone()), backward, x)
+    }
+
     /// A layer of independent channels, whatever its system, and how many nodes it takes: with an element-wise function
     /// that comes next, two.
     pub(super) fn siso<T>(
         &mut self,
         node: &Node,
         ssm: &StateSpace<T>,
+        system: System,
         next: Option<&&Node>,
         x: Buffer,
     ) -> Result<(Buffer, usize)> {
-        if let Node::Diagonal(d) = node
-            && d.disc == Disc::Dss
-        {
-            self.needs_all(node, "has a kernel that is normalised by the length of the sequence");
-            let source = |node| Source::Dss(node, self.rate);
-            let backward = ssm.c_reverse.is_some().then(|| source(d.reversed()));
-            return Ok((self.convolution(ssm, source(d.clone()), backward, x)?, 1));
-        }
-        let system = || System::of(node, self.rate).expect("a layer of independent channels");
+        let system = || system.clone();
         let cut = ssm.cut(self.rate).map_err(|error| Error::Value(format!("{}: {error}", node.label())))?;
         let bidirectional = ssm.c_reverse.is_some();
         if let (Some(cut), true) = (cut, bidirectional) {

@@ -144,9 +144,7 @@ impl Systems for Diagonal {
 
     fn discrete(&self, rate: f64) -> Result<Discrete> {
         if self.disc == Disc::Dss {
-            return Err(Error::Unsupported(
-                "its kernel depends on the whole sequence, and is no recurrence".into(),
-            ));
+            return Err(Error::Unsupported("its kernel depends on the whole sequence, and is no recurrence".into()));
         }
         let (h, n) = (self.ssm.channels(), self.ssm.modes());
         let modes: Vec<_> = self.places().map(|(h, n)| self.mode(h, n, rate)).collect();

@@ -1,4 +1,4 @@
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use num_complex::Complex64;
 use serde_json::Value;
@@ -30,13 +30,19 @@ pub struct StateSpace<T = Complex64> {
     pub allow_unstable: bool,
 }
 
-/// What is computed of a layer's parameters once, when it is first wanted, and kept with them.
-#[derive(Debug, Clone)]
-pub struct Cache<T>(OnceLock<std::sync::Arc<Result<T, String>>>);
+/// What is computed of a layer's parameters once, when it is first wanted, and kept with them. Clones share it.
+#[derive(Debug)]
+pub struct Cache<T>(Arc<OnceLock<Result<T, String>>>);
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {
-        Self(OnceLock::new())
+        Self(Arc::new(OnceLock::new()))
+    }
+}
+
+impl<T> Clone for Cache<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -46,8 +52,8 @@ impl<T> Cache<T> {
     /// # Errors
     /// [`Error::Value`] with what it failed with.
     pub fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<&T> {
-        let made = self.0.get_or_init(|| std::sync::Arc::new(make().map_err(|error| error.to_string())));
-        (**made).as_ref().map_err(|error| Error::Value(error.clone()))
+        let made = self.0.get_or_init(|| make().map_err(|error| error.to_string()));
+        made.as_ref().map_err(|error| Error::Value(error.clone()))
     }
 }
 
@@ -157,5 +163,23 @@ impl<T, F: Field<Array<T>>> Field<StateSpace<T>> for Siso<F> {
             Flag(false).describe("allow_unstable"),
         ]
         .concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_compute_once() {
+        let (cache, mut made) = (Cache::default(), 0);
+        for clone in [cache.clone(), cache.clone(), cache] {
+            let value = clone.get(|| {
+                made += 1;
+                Ok(7)
+            });
+            assert_eq!(*value.unwrap(), 7);
+        }
+        assert_eq!(made, 1);
     }
 }
