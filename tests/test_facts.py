@@ -216,6 +216,15 @@ UPSTREAM: dict[str, tuple[Facts, str]] = {
         " zak_x2_margin zak_x2_init_scale cert_scale_temperature ssm_residual_init ff_residual_init"
         " auto_residual_init budget_init_utilization per_channel_gates",
     ),
+    "memax 0.1.1 linen ResidualModel, get_residual_memory_models": (
+        families.family("memax-linen").FACTS,
+        "hidden output num_layers models layer_kwargs model_kwargs output_size recurrent_size activation",
+    ),
+    "memorax 1.0.1 LRUCell, S5Cell": (
+        families.family("memorax").FACTS,
+        "features hidden_dim r_min r_max max_phase dtype param_dtype state_size c_init discretization dt_min dt_max"
+        " clip_eigens step_rescale",
+    ),
     "yardenas SequenceBlock": (families.family("equinox-s4").FACTS, "hidden_size hippo_n sequence_length key"),
     "mamba-jax MambaLLM": (
         families.family("equinox-mamba").FACTS,

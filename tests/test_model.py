@@ -267,3 +267,20 @@ def test_squaring_cuts_where_sample_by_sample_does() -> None:
     kernel = model.kernel(0, cut + 500)[0]
     expected = np.stack([np.convolve(u[0, :, i], kernel[i])[: cut + 500] for i in range(h)], 1)
     assert relative_error(model(u)[0], expected) < 1e-9
+
+
+def test_modes_are_the_frequencies_and_time_constants_of_the_continuous_system() -> None:
+    A, dt = np.array([[-0.5 + 3j, -0.1 - 20j, 4j, 0.2 + 0j]]), np.array([0.05])
+    one = np.ones((1, 4))
+    for sample_rate, rate in ((None, 1.0), (1000.0, 1.0), (1000.0, 0.5)):
+        layer = nn.diagonal(A, one, one, [0.0], dt, allow_unstable=True)
+        model = nn.model(layer, sample_rate=sample_rate)
+        modes = model.modes(0, rate=rate)
+        # Whatever the rate, a second is a second; a sample is one of the rate.
+        second = 0.05 * (sample_rate or rate)
+        np.testing.assert_array_equal(modes.poles, model.poles(0, rate=rate))
+        np.testing.assert_allclose(modes.frequencies, np.abs(A[0].imag) / (2 * np.pi) * second, atol=1e-15)
+        with np.errstate(divide="ignore"):
+            expected = -1 / (A[0].real * second)
+        np.testing.assert_allclose(modes.time_constants[[0, 1, 3]], expected[[0, 1, 3]], rtol=1e-10)
+        assert abs(modes.time_constants[2]) > 1e12

@@ -18,6 +18,7 @@ from .layers import dplr as dplr
 from .layers import selective as selective
 from .load import load as load
 from .model import Model as Model
+from .model import Modes as Modes
 from .ops import discretize as discretize
 from .ops import hippo as hippo
 from .verify import verify as verify

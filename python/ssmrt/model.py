@@ -7,7 +7,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,18 @@ from .errors import NotStreamable
 Dtype = Literal["float32", "float64"]
 Method = Literal["auto", "scan", "chunk", "fft"]
 State = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """The modes of a state-space layer. Arrays (n,)."""
+
+    poles: NDArray[np.complex128]
+    """Discrete eigenvalues."""
+    frequencies: NDArray[np.float64]
+    """In turns a second, or a sample; not negative."""
+    time_constants: NDArray[np.float64]
+    """Seconds, or samples, in which a mode falls to 1/e; infinite where it stays, negative where it grows."""
 
 
 class Model:
@@ -354,6 +366,23 @@ class Model:
         Of conjugate pairs that are stored as one mode S4D, S5 and LRU give one, S4 and LSSL both. Raises as `discrete`.
         """
         return self._held.eigenvalues(checks.whole("layer", layer), checks.positive("rate", rate))
+
+    def modes(self, layer: int, *, rate: float = 1.0) -> Modes:
+        """How state-space layer number ``layer`` oscillates and how long it remembers, in the order of `poles`.
+
+        In seconds where the model knows the sampling rate of its training (`sample_rate`), else in samples. Raises as
+        `discrete`.
+
+        >>> model = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
+        >>> model.modes(0).time_constants
+        array([40.])
+        """
+        poles = self.poles(layer, rate=rate)
+        sample = 1.0 if self.sample_rate is None else rate / self.sample_rate
+        with np.errstate(divide="ignore"):
+            # A pole on the unit circle never decays: 1 / -0.0 would be of the other sign.
+            decay = np.abs(np.log(np.abs(poles))) * np.where(np.abs(poles) > 1, -1.0, 1.0)
+            return Modes(poles, np.abs(np.angle(poles)) / (2 * np.pi * sample), sample / decay)
 
     def widths(self) -> list[int]:
         """The widths of the signal after each node of the outermost sequence."""

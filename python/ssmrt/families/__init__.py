@@ -41,6 +41,8 @@ FAMILIES = {
     "s5": "s5",
     "lru": "lru",
     "memax-lru": "memax",
+    "memax-linen": "memax_linen",
+    "memorax": "memorax",
     "discretax": "discretax",
     "linoss": "linoss",
     "equinox-s4": "equinox_s4",

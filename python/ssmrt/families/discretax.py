@@ -226,10 +226,11 @@ class _Model:
         if (stored := equinox.integer(mixer, "in_features")) not in (None, mixer.dims["H"]):
             raise mixer.misfit("in_features", str(mixer.dims["H"]), str(stored))
         if kind in ("LRU", "LinOSS"):
-            self._size("LRU" if kind == "LRU" else "LinOSS", (mixer.dims["P"],), name)
+            self._size((mixer.dims["P"],), name)
         return (layer,)
 
-    def _size(self, kind: str, sizes: tuple[int, ...], name: str) -> None:
+    def _size(self, sizes: tuple[int, ...], name: str) -> None:
+        """Hold ``state_dim`` against the tensors, which allow one of ``sizes``."""
         self._fact("state_dim").agree("state_dim", sizes[0], name, also=sizes[1:])
 
     def _s4d(self, mixer: Tensors, name: str) -> Diagonal:
@@ -241,7 +242,7 @@ class _Model:
         if (stored := equinox.integer(mixer, "state_dim")) is not None and stored // 2 != modes:
             raise mixer.misfit("state_dim", str(2 * modes), str(stored))
         mixer.ignore("transposed")
-        self._size("S4D", (2 * modes, 2 * modes + 1), name)
+        self._size((2 * modes, 2 * modes + 1), name)
         return Diagonal(
             A=A,
             B=np.ones_like(A),
@@ -264,7 +265,7 @@ class _Model:
             why="with conjugate symmetry the output is twice the real part over half of the states",
         )
         # Half of an odd number of states is rounded down.
-        self._size("S5", (2 * P, 2 * P + 1) if conj_sym else (P,), name)
+        self._size((2 * P, 2 * P + 1) if conj_sym else (P,), name)
         clipped = np.minimum(real, parts.CLIP)
         clip = False
         if (clipped != real).any():

@@ -32,6 +32,9 @@ FACTS = (
 
 Array = NDArray[Any]
 
+# Those of JAX that ssmrt has.
+ACTIVATIONS = ("leaky_relu", "relu", "tanh", "silu", "elu")
+
 _CELL = re.compile(r"layers\[0\]\.(gamma_log|A_log)")
 # Python integers of the modules repeat what the shapes say.
 _CELL_INTEGERS = {
@@ -61,14 +64,14 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     """
     said = Config(config, checkpoint, FACTS, ARCH)
     if said.raw("model_name") == "S6":
-        raise _s6(checkpoint.source)
+        raise s6(checkpoint.source)
     tensors = checkpoint.tensors if checkpoint.named else equinox.named(checkpoint, _template(checkpoint, said))
     view = Tensors(equinox.plain_names(tensors), checkpoint.source)
     if "layers[0].A_log" in view:
-        raise _s6(checkpoint.source)
+        raise s6(checkpoint.source)
     said.agree("model_name", "LRU", "layers[0].gamma_log")
     count = parts.layer_count(view, "layers[", "].")
-    activation = said.get("activation", "leaky_relu", choices=("leaky_relu", "relu", "tanh", "silu", "elu"))
+    activation = said.get("activation", "leaky_relu", choices=ACTIVATIONS)
 
     children: list[Node] = [equinox.linear(view, "map_in", "I", "H")]
     heads = 1
@@ -177,8 +180,9 @@ def _mixer_records(i: int, H: int, heads: int) -> list[Record]:
     return rows
 
 
-def _s6(source: str) -> UnsupportedError:
+def s6(source: str, found: str = "layers[0].A_log") -> UnsupportedError:
+    """The error that the cells are memax's S6, as ``found`` says."""
     return UnsupportedError(
-        f"{source}: layers[0].A_log: memax's S6, in which every channel has its own B and C computed from the input"
+        f"{source}: {found}: memax's S6, in which every channel has its own B and C computed from the input"
         " and a zero-order hold; ssmrt's selective layer is Mamba's, where the channels share them"
     )

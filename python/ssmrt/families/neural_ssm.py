@@ -251,7 +251,7 @@ def _l2_bounded(cell: Tensors, name: str) -> tuple[DiagonalMimo, Array, float]:
     K11 is blocks r (cos, -sin; sin, cos): each a complex number's product with r exp(i theta).
     """
     rho, theta = _sigmoid(cell.f64("rho_raw", "pairs")) * (1 - _RADIUS_EPS), cell.f64("theta", "pairs")
-    N, H = 2 * len(rho), cell.shape("K12_raw")[-1]
+    N = 2 * len(rho)
     K12, K21 = cell.f64("K12_raw", N, "H"), cell.f64("K21_raw", "H", N)
     K22, gain = cell.f64("K22_raw", "H", "H"), float(parts.exp(cell, "log_gamma"))
     eigenvalues = rho * np.exp(1j * theta)
@@ -270,7 +270,6 @@ def _l2_bounded(cell: Tensors, name: str) -> tuple[DiagonalMimo, Array, float]:
         conjugate_pairs=False,
         name=name,
     )
-    assert system.B.shape[1] == H
     return system, gain * K22 / norm, gain
 
 
