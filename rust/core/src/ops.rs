@@ -98,7 +98,7 @@ pub enum SequenceOp<E> {
         y: Buffer,
     },
     Mimo {
-        layer: Mimo<E>,
+        layer: Box<Mimo<E>>,
         state: StateSlice,
         x: Buffer,
     },
@@ -108,7 +108,7 @@ pub enum SequenceOp<E> {
         y: Buffer,
     },
     Selective {
-        layer: Selective<E>,
+        layer: Box<Selective<E>>,
         state: StateSlice,
         x: Buffer,
         dt: Buffer,

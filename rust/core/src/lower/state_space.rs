@@ -176,7 +176,7 @@ impl<E: Elem> Lowering<'_, E> {
         self.rows(RowOp::Linear { layer: linear(d_in, 2 * half, &b), x, y: v });
         let layer = Mimo::new(m, self.rate, reverse);
         let state = self.state(layer.state_len());
-        self.sequence(SequenceOp::Mimo { layer, state, x: v });
+        self.sequence(SequenceOp::Mimo { layer: Box::new(layer), state, x: v });
         self.rows(RowOp::Linear { layer: linear(2 * half, d_out, &weight), x: v, y });
         self.free.push(v);
     }
@@ -199,7 +199,7 @@ impl<E: Elem> Lowering<'_, E> {
         self.rows(RowOp::Linear { layer, x: low, y: dt });
         let layer = Selective::new(&s.a.data, &s.d.data, self.rate);
         let (state, y) = (self.state(layer.state_len()), self.buffer(d));
-        self.sequence(SequenceOp::Selective { layer, state, x, dt, bc, y });
+        self.sequence(SequenceOp::Selective { layer: Box::new(layer), state, x, dt, bc, y });
         self.free.extend([low, bc, dt]);
         y
     }
