@@ -1,8 +1,8 @@
 """The real checkpoints that tests run: a row is a model, its files, and what float64 says it answers.
 
 The rows are those of ``../shared/checkpoints/cases.json`` and ``cases_more.json`` where that folder stands beside the
-checkout, and those of ``tests/golden/cases.json``, which has small copies of some of them in the same format and more small
-ones of its own. ``SSMRT_CASES=golden`` leaves it at the latter.
+checkout, and those of ``tests/golden/cases.json``, which has small copies of some of them in the same format and more
+small ones of its own. ``SSMRT_CASES=golden`` leaves it at the latter.
 """
 
 from __future__ import annotations

@@ -267,7 +267,9 @@ def test_norms_within_a_mixer_have_their_weights(letters: str, eps: float) -> No
     n, rank = plain.A.shape[1], plain.dt_proj.shape[1]
     sizes = dict(zip(("dt", *letters), (rank, n, n)))
     g = np.random.default_rng(0)
-    weights: Tensors = {f"mixer.{name}_layernorm.weight": np.asarray(g.normal(size=size)) for name, size in sizes.items()}
+    weights: Tensors = {
+        f"mixer.{name}_layernorm.weight": np.asarray(g.normal(size=size)) for name, size in sizes.items()
+    }
     node = selective(document({**tensors, **weights}, {"inner_layernorms": True}))
     assert node.norm_eps == eps
     for found, expected in zip((node.dt_norm, node.B_norm, node.C_norm), weights.values()):
