@@ -1,8 +1,8 @@
 """The real checkpoints that tests run: a row is a model, its files, and what float64 says it answers.
 
-The rows are those of ``../shared/checkpoints/cases.json`` where that folder stands beside the checkout, and
-those of ``tests/golden/cases.json``, which has small copies of some of them in the same format and more small
-ones of its own. ``SSMRT_CASES=golden`` leaves it at the latter.
+The rows are those of ``../shared/checkpoints/cases.json`` and ``cases_more.json`` where that folder stands beside the
+checkout, and those of ``tests/golden/cases.json``, which has small copies of some of them in the same format and more
+small ones of its own. ``SSMRT_CASES=golden`` leaves it at the latter.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Case:
 def _rows() -> Iterator[tuple[Path, Mapping[str, Any]]]:
     seen: set[str] = set()
     for folder in [GOLDEN] if os.environ.get("SSMRT_CASES") == "golden" else [SHARED, GOLDEN]:
-        if (folder / "cases.json").is_file():
-            rows = json.loads((folder / "cases.json").read_text())
+        for path in sorted(folder.glob("cases*.json")):
+            rows = json.loads(path.read_text())
             yield from ((folder, row) for row in rows if row["name"] not in seen)
             seen |= {row["name"] for row in rows}
 

@@ -25,6 +25,7 @@ from ssmrt.document import (
     Residual,
     Selective,
     Sequential,
+    Ssd,
 )
 
 Array = NDArray[Any]
@@ -107,6 +108,13 @@ def selective(d: int = H, n: int = N, r: int = 2, seed: int = 0) -> Selective:
     return Selective(A, x_proj, dt_proj, dt_bias, g.standard_normal(d), name="ssm")
 
 
+def ssd(d_in: int = H, heads: int = 4, p: int = 3, n: int = N, groups: int = 1, **kw: Any) -> Ssd:
+    g = rng(0)
+    xbc, dt = linear(d_in, heads * p + 2 * groups * n, 1, "xBC"), linear(d_in, heads, 2, "dt", bias=False)
+    dt_bias = np.log(np.expm1(steps(g, heads)))
+    return Ssd(xbc, dt, -g.uniform(1, 9, heads), dt_bias, g.standard_normal(heads * p), n, groups, name="ssm", **kw)
+
+
 def norm(d: int = H, kind: Any = "layer", seed: int = 0, **kw: Any) -> Norm:
     g = rng(seed)
     return Norm(kind, 1 + 0.1 * g.standard_normal(d), 0.1 * g.standard_normal(d), **{"name": "norm", **kw})
@@ -181,6 +189,12 @@ def state_spaces() -> dict[str, Document]:
         "mimo_lru": document(mimo(discrete=True, conjugate_pairs=False)),
         "mimo_rectangular": document(mimo(d_out=4), d_output=4),
         "selective": document(selective()),
+        "selective_normed": document(replace(selective(), norm_eps=1e-3)),
+        "selective_weighted": document(
+            replace(selective(), norm_eps=1e-3, dt_norm=np.array([1.0, 0.5]), B_norm=rng(4).uniform(0.5, 2, N))
+        ),
+        "ssd": document(ssd(), d_output=12),
+        "ssd_groups": document(ssd(groups=2, dt_min=0.004, dt_max=0.05), d_output=12),
     }
 
 
@@ -203,6 +217,7 @@ def others() -> dict[str, Document]:
         "norm_layer_shift": document(norm(shift=0.3)),
         "norm_layer_plain": document(Norm("layer")),
         "norm_rms": document(norm(kind="rms", eps=1e-3)),
+        "norm_rms_runs": document(norm(kind="rms", size=2)),
         "norm_affine": document(norm(kind="affine")),
         "glu": document(Glu(), d_output=H // 2),
         "glu_silu": document(Glu("silu"), d_output=H // 2),

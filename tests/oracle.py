@@ -34,6 +34,7 @@ from ssmrt.document import (
     Residual,
     Selective,
     Sequential,
+    Ssd,
 )
 
 Array = NDArray[Any]
@@ -109,6 +110,10 @@ def apply(node: Node, x: Array, call: Call) -> Array:
             return in_segments(lambda v, _: conv1d(node, v), x, call)
         case Selective():
             return in_segments(lambda v, scale: selective(node, v, scale), x, call)
+        case Ssd():
+            width = len(node.D) + 2 * node.groups * node.d_state
+            both = np.concatenate([apply(node.xBC, x, call), apply(node.dt, x, call)], -1)
+            return in_segments(lambda v, scale: ssd(node, v[..., :width], v[..., width:], scale), both, call)
         case DiagonalMimo():
             ends = node.C_reverse is not None and not node.reverse_over_padding
             return in_segments(lambda v, scale: mimo(node, v, scale), x, call, at_lengths=ends)
@@ -139,7 +144,10 @@ def in_segments(f: Callable[[Array, float | Array], Array], x: Array, call: Call
 
 
 def norm(node: Norm, x: Array) -> Array:
-    if node.kind == "layer":
+    if node.size is not None:
+        runs = x.reshape(*x.shape[:-1], -1, node.size)
+        x = norm(Norm(node.kind, eps=node.eps, shift=node.shift), runs).reshape(x.shape)
+    elif node.kind == "layer":
         mean = x.mean(-1, keepdims=True)
         var = ((x - mean) ** 2).mean(-1, keepdims=True)
         x = (x - mean + node.shift) / np.sqrt(var + node.eps)
@@ -215,6 +223,9 @@ def selective(node: Selective, x: Array, scale: float | Array) -> Array:
     n, rank = node.A.shape[1], node.dt_proj.shape[1]
     projected = x @ node.x_proj.astype(np.float64).T
     r, B, C = np.split(projected, [rank, rank + n], -1)
+    if node.norm_eps is not None:
+        weights = (node.dt_norm, node.B_norm, node.C_norm)
+        r, B, C = (norm(Norm("rms", weight, eps=node.norm_eps), v) for v, weight in zip((r, B, C), weights))
     dt = activate("softplus", r @ node.dt_proj.astype(np.float64).T + node.dt_bias)
     dt = dt * (scale[..., None] if isinstance(scale, np.ndarray) else scale)
     h = np.zeros((x.shape[0], *node.A.shape))
@@ -223,6 +234,27 @@ def selective(node: Selective, x: Array, scale: float | Array) -> Array:
         h = np.exp(dt[:, t, :, None] * node.A) * h + (dt[:, t] * x[:, t])[..., None] * B[:, t, None, :]
         y[:, t] = np.einsum("bdn,bn->bd", h, C[:, t]) + node.D * x[:, t]
     return y
+
+
+def ssd(node: Ssd, xbc: Array, dt: Array, scale: float | Array) -> Array:
+    """Dao & Gu 2024, eq. 16 and listing 1, as the recurrence of each head by itself."""
+    heads, d, n, groups = len(node.A), len(node.D), node.d_state, node.groups
+    batch, length, _ = xbc.shape
+    dt = np.maximum(activate("softplus", dt + node.dt_bias), node.dt_min)
+    dt = dt if node.dt_max is None else np.minimum(dt, node.dt_max)
+    dt = dt * (scale[..., None] if isinstance(scale, np.ndarray) else scale)
+    x = xbc[..., :d].reshape(batch, length, heads, d // heads)
+    B, C = (part.reshape(batch, length, groups, n) for part in np.split(xbc[..., d:], 2, -1))
+    y = np.empty_like(x)
+    for head in range(heads):
+        group = head // (heads // groups)
+        h = np.zeros((batch, d // heads, n))
+        for t in range(length):
+            step = dt[:, t, head, None, None]
+            h = np.exp(step * node.A[head]) * h + step * x[:, t, head, :, None] * B[:, t, group, None, :]
+            y[:, t, head] = np.einsum("bpn,bn->bp", h, C[:, t, group])
+    flat: Array = y.reshape(batch, length, d) + node.D * xbc[..., :d]
+    return flat
 
 
 def discretize(A: Array, B: Array, dt: Array, disc: str, alpha: float) -> tuple[Array, Array]:

@@ -37,6 +37,7 @@ from ssmrt.document import (
     Residual,
     Selective,
     Sequential,
+    Ssd,
 )
 
 Array = NDArray[Any]
@@ -202,7 +203,41 @@ def selectives(draw: Draw, h: int | None = None) -> Selective:
     g = np.random.default_rng(draw(SEEDS))
     x_proj, dt_proj = g.standard_normal((r + 2 * n, h)) / np.sqrt(h), 0.5 * g.standard_normal((h, r))
     dt_bias = np.log(np.expm1(step_sizes(g, h)))
-    return Selective(-g.uniform(0.2, 10, (h, n)), x_proj, dt_proj, dt_bias, g.standard_normal(h), name="layer")
+    A, D = -g.uniform(0.2, 10, (h, n)), g.standard_normal(h)
+    normed = draw(st.sampled_from(["none", "plain", "weighted"]))
+    if normed == "none":
+        return Selective(A, x_proj, dt_proj, dt_bias, D, name="layer")
+    # Of few numbers an RMS norm of small eps is next to a step function.
+    if normed == "plain":
+        return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, name="layer")
+    r_weight, B_weight, C_weight = (np.asarray(1 + 0.1 * g.standard_normal(size)) for size in (r, n, n))
+    return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, r_weight, B_weight, C_weight, name="layer")
+
+
+@st.composite
+def ssds(draw: Draw, h: int | None = None) -> Ssd:
+    h = h or draw(WIDTHS)
+    groups, each, p, n = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from([1, 2, 5, 16])),
+        draw(MODES),
+    )
+    heads = groups * each
+    d = heads * p
+    g = np.random.default_rng(draw(SEEDS))
+    limits = draw(st.sampled_from([(0.0, None), (0.004, 0.05)]))
+    return Ssd(
+        linear(g, h, d + 2 * groups * n),
+        linear(g, h, heads, bias=False),
+        -g.uniform(0.2, 10, heads),
+        np.log(np.expm1(step_sizes(g, heads))),
+        g.standard_normal(d),
+        n,
+        groups,
+        *limits,
+        name="layer",
+    )
 
 
 def siso(h: int | None = None, causal: bool | None = True, stepped: bool = False) -> st.SearchStrategy[Any]:
@@ -225,6 +260,9 @@ def alone(node: Node) -> Document:
             return Document(node, h, m * h)
         case Selective():
             return Document(node, node.A.shape[0], node.A.shape[0])
+        case Ssd():
+            assert isinstance(node.dt, Linear)
+            return Document(node, node.dt.weight.shape[1], len(node.D))
     raise TypeError(type(node).__name__)
 
 
@@ -251,7 +289,7 @@ def mixed(g: np.random.Generator, node: Any, h: int) -> Sequential:
 
 @st.composite
 def blocks(draw: Draw, h: int, causal: bool | None, stepped: bool, cut: bool, over: bool) -> Node:
-    kind = draw(st.sampled_from(["residual", "residual", "gate", "mamba", "plain", "skip"]))
+    kind = draw(st.sampled_from(["residual", "residual", "gate", "mamba", "mamba2", "plain", "skip"]))
     g = np.random.default_rng(draw(SEEDS))
     if over:
         ssm = draw(mimos(h, causal, stepped, over=True))
@@ -265,6 +303,16 @@ def blocks(draw: Draw, h: int, causal: bool | None, stepped: bool, cut: bool, ov
         left = Sequential((linear(g, h, h), conv, Activation("silu"), draw(selectives(h))))
         right = Sequential((linear(g, h, h, bias=False), Activation("silu")))
         return Residual(Sequential((Gate(left, right), linear(g, h, h))))
+    if kind == "mamba2":
+        ssd = draw(ssds(h))
+        d = len(ssd.D)
+        assert isinstance(ssd.xBC, Linear)
+        conv = Conv1d(g.standard_normal((len(ssd.xBC.weight), draw(st.integers(1, 5)))))
+        ssd = replace(ssd, xBC=Sequential((ssd.xBC, conv, Activation("silu"))))
+        gated = Gate(ssd, Sequential((linear(g, h, d), Activation("silu"))))
+        size = d // ssd.groups
+        runs = (Norm("rms", 1 + 0.1 * g.standard_normal(d), eps=0.1, size=size),) if size >= 5 else ()
+        return Residual(Sequential((gated, *runs, linear(g, d, h))))
     if kind == "gate":
         return Gate(mixed(g, ssm, h), Sequential((linear(g, h, h), Activation(function))))
     if kind == "plain":

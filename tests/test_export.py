@@ -35,7 +35,7 @@ from ssmrt.errors import ExportError
 from ssmrt.export import ExportReport, OnnxStream, export_onnx
 
 DOCUMENTS = {**state_spaces(), **others()}
-CHUNKED = [name for name in DOCUMENTS if name not in ("selective", "mamba_block")]
+CHUNKED = [name for name in DOCUMENTS if not name.startswith(("selective", "ssd", "mamba"))]
 FORBIDDEN = {"Scan", "Loop", "If", "Einsum", "DFT", "STFT", "Gelu", "LayerNormalization", "CumSum"}
 LAYOUTS = ("planes", "blocks")
 

@@ -18,7 +18,7 @@ from oracle import run
 from ssmrt import families
 from ssmrt.document import Document, to_bytes
 from ssmrt.errors import CheckpointError, ConfigRequired, SsmrtError, UnsupportedError
-from ssmrt.families import discretax, mamba, s4_block, s4_decoder, s4_example, s4_sequence_model
+from ssmrt.families import discretax, mamba, mamba2, s4_block, s4_decoder, s4_example, s4_sequence_model
 from ssmrt.families.facts import HUGGING_FACE, TRAINING, Facts, Fate, Only, facts
 from ssmrt.readers import read
 from ssmrt.readers.checkpoint import Checkpoint
@@ -109,6 +109,32 @@ UPSTREAM: dict[str, tuple[Facts, str]] = {
         " use_mambapy use_associative_scan tie_word_embeddings intermediate_size output_attentions _name_or_path",
     ),
     "transformers 5.24.0 FalconMambaConfig": (mamba.FACTS, "mixer_rms_eps"),
+    "mamba_ssm 2.3.2 Mamba2": (
+        mamba2.FACTS,
+        "d_model d_state d_conv conv_init expand headdim d_ssm ngroups A_init_range D_has_hdim rmsnorm norm_before_gate"
+        " dt_min dt_max dt_init_floor dt_limit bias conv_bias chunk_size use_mem_eff_path layer_idx process_group"
+        " sequence_parallel device dtype",
+    ),
+    "mamba_ssm 2.3.2 MambaConfig of a Mamba-2": (
+        mamba2.FACTS,
+        "d_model d_intermediate n_layer vocab_size ssm_cfg attn_layer_idx attn_cfg rms_norm residual_in_fp32"
+        " fused_add_norm pad_vocab_size_multiple tie_embeddings",
+    ),
+    "transformers 5.24.0 Mamba2Config": (
+        mamba2.FACTS,
+        "transformers_version architectures model_type dtype num_heads head_dim vocab_size hidden_size state_size"
+        " num_hidden_layers layer_norm_epsilon pad_token_id bos_token_id eos_token_id expand conv_kernel n_groups"
+        " use_bias use_conv_bias hidden_act initializer_range residual_in_fp32 time_step_rank time_step_min"
+        " time_step_max time_step_floor time_step_limit rescale_prenorm_residual use_cache chunk_size"
+        " tie_word_embeddings",
+    ),
+    "mamba2-jax 1.1.2 Mamba2Config": (
+        mamba2.FACTS,
+        "vocab_size pad_token_id bos_token_id eos_token_id hidden_size state_size head_dim chunk_size expand"
+        " conv_kernel num_hidden_layers layer_norm_epsilon use_bias use_conv_bias hidden_act emb_initializer_range"
+        " A_initializer_range time_step_min time_step_max time_step_floor time_step_limit residual_in_fp32"
+        " tie_word_embeddings",
+    ),
     "mambapy 1.2.0 MambaConfig": (
         mamba.FACTS,
         "d_model n_layers dt_rank d_state expand_factor d_conv dt_min dt_max dt_init dt_scale dt_init_floor"
@@ -416,9 +442,7 @@ def mamba_row(name: str = "torch/mamba/mamba_dstate8") -> tuple[Case, Checkpoint
 
 
 SILENT_BEFORE: dict[str, Config] = {
-    "falcon_mamba": {"model_type": "falcon_mamba"},
     "mamba2": {"model_type": "mamba2"},
-    "mixer_rms_eps": {"mixer_rms_eps": 1e-6},
     "Mamba2": {"ssm_cfg": {"layer": "Mamba2"}},
     "hidden_act": {"hidden_act": "quick_gelu"},
     "rms_norm": {"rms_norm": False},

@@ -407,14 +407,9 @@ def test_another_model_is_refused_with_what_was_found() -> None:
         build(Checkpoint({}, "x.eqx", "eqx", named=False))
 
 
-@pytest.mark.parametrize(
-    "names",
-    [["backbone.layers.0.mixer.A_log", "backbone.layers.0.mixer.in_proj.weight"], ["c_layers.0.norm.weight"]],
-    ids=["Mamba-2", "SaShiMi"],
-)
-def test_a_known_model_that_does_not_run_is_named(names: list[str]) -> None:
-    with pytest.raises(UnsupportedError, match=r"Mamba-2|SaShiMi"):
-        build(Checkpoint({name: np.zeros(2) for name in names}, "x.pt", "torch"))
+def test_a_known_model_that_does_not_run_is_named() -> None:
+    with pytest.raises(UnsupportedError, match="SaShiMi"):
+        build(Checkpoint({"c_layers.0.norm.weight": np.zeros(2)}, "x.pt", "torch"))
 
 
 def test_a_file_with_hyperparameters_of_its_own_is_asked_what_they_lack() -> None:

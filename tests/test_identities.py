@@ -41,6 +41,7 @@ from strategies import (
     models,
     selectives,
     spectrum,
+    ssds,
     step_sizes,
     uncut,
 )
@@ -112,7 +113,7 @@ def test_models_that_look_ahead_are_what_their_nodes_say(dtype: Any, case: Case)
 
 
 @DTYPES
-@given(cases(selectives().map(alone)))
+@given(cases(st.one_of(selectives(), ssds()).map(alone)))
 def test_selective_layers_are_the_recurrence(dtype: Any, case: Case) -> None:
     model = Model(case.document, dtype)
     near(model(case.u), run(case.document, case.u), dtype)
@@ -338,7 +339,13 @@ def instruction_set(name: str) -> Iterator[None]:
 
 @DTYPES
 @pytest.mark.parametrize("isa", instruction_sets())
-@given(case=cases(st.one_of(layers(causal=None), dss().map(alone), models(causal=None), selectives().map(alone))))
+@given(
+    case=cases(
+        st.one_of(
+            layers(causal=None), dss().map(alone), models(causal=None), st.one_of(selectives(), ssds()).map(alone)
+        )
+    )
+)
 def test_every_instruction_set_computes_the_same(isa: str, dtype: Any, case: Case) -> None:
     conditioned(case)
     with instruction_set(isa):

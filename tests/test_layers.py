@@ -34,6 +34,7 @@ from strategies import (
     selectives,
     siso,
     spectrum,
+    ssds,
     step_sizes,
     uncut,
 )
@@ -365,7 +366,7 @@ def test_functions_take_integers_and_lists() -> None:
     assert ssmrt.ops.causal_conv(np.zeros((2, 0)), [1.0]).shape == (2, 0)
 
 
-@given(st.one_of(layers(causal=None), models(causal=None), selectives().map(alone)))
+@given(st.one_of(layers(causal=None), models(causal=None), st.one_of(selectives(), ssds()).map(alone)))
 def test_a_model_knows_its_sizes(document: Document) -> None:
     model = Model(document)
     assert (model.d_input, model.d_output) == (document.d_input, document.d_output)

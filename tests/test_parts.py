@@ -15,7 +15,7 @@ from cases import Case, cases, relative_error
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from oracle import run
-from ssmrt.document import Document, Linear, Norm, Residual, Sequential, to_bytes
+from ssmrt.document import Document, Linear, Norm, Residual, Selective, Sequential, to_bytes, walk
 from ssmrt.errors import CheckpointError, ConfigRequired, UnsupportedError
 from ssmrt.families import build
 from ssmrt.readers import read
@@ -239,13 +239,44 @@ FALCON: dict[str, Mapping[str, Any]] = {
 }
 
 
+def selective(document: Document) -> Selective:
+    return next(node for node in walk(document.root) if isinstance(node, Selective))
+
+
 @pytest.mark.parametrize("fact", FALCON)
 @pytest.mark.parametrize("prefix", [None, "backbone.", "backbone.layers.0."])
-def test_falcon_mamba_is_refused_by_name(fact: str, prefix: str | None) -> None:
-    with pytest.raises(UnsupportedError, match="FalconMamba"):
-        document(transformers(), FALCON[fact], prefix=prefix)
-    with pytest.raises(UnsupportedError, match="FalconMamba"):
-        build(Checkpoint(transformers(), "x", "safetensors", dict(FALCON[fact])), prefix=prefix)
+def test_falcon_mamba_is_told_by_its_config(fact: str, prefix: str | None) -> None:
+    told = document(transformers(), FALCON[fact], prefix=prefix)
+    assert same(told, build(Checkpoint(transformers(), "x", "safetensors", dict(FALCON[fact])), prefix=prefix))
+    node = selective(told)
+    assert (node.norm_eps, node.dt_norm, node.B_norm, node.C_norm) == (1e-6, None, None, None)
+    assert selective(document(transformers(), {**FALCON[fact], "mixer_rms_eps": 0.5}, prefix=prefix)).norm_eps == 0.5
+    assert selective(document(transformers(), {"model_type": "mamba"}, prefix=prefix)).norm_eps is None
+
+
+@pytest.mark.parametrize("fact", [{"mixer_rms_eps": 1e-6}, {"architectures": ["FalconMambaForCausalLM"]}])
+def test_a_mamba_is_no_falcon_mamba(fact: Mapping[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"FalconMamba, as model_type says 'mamba'"):
+        document(transformers(), {"model_type": "mamba", **fact})
+
+
+@pytest.mark.parametrize(("letters", "eps"), [("BC", 1e-5), ("bc", 1e-6)], ids=["mambapy", "Jamba"])
+def test_norms_within_a_mixer_have_their_weights(letters: str, eps: float) -> None:
+    tensors = below("backbone.layers.0.", tensors_of(MAMBA))
+    plain = selective(document(tensors))
+    n, rank = plain.A.shape[1], plain.dt_proj.shape[1]
+    sizes = dict(zip(("dt", *letters), (rank, n, n)))
+    g = np.random.default_rng(0)
+    weights: Tensors = {
+        f"mixer.{name}_layernorm.weight": np.asarray(g.normal(size=size)) for name, size in sizes.items()
+    }
+    node = selective(document({**tensors, **weights}, {"inner_layernorms": True}))
+    assert node.norm_eps == eps
+    for found, expected in zip((node.dt_norm, node.B_norm, node.C_norm), weights.values()):
+        assert_array_equal(found, expected)
+    assert selective(document({**tensors, **weights}, {"rms_norm_eps": 0.25})).norm_eps == 0.25
+    with pytest.raises(CheckpointError, match="inner_layernorms"):
+        document({**tensors, **weights}, {"inner_layernorms": False})
 
 
 @pytest.mark.parametrize("prefix", [None, "backbone.", "backbone.layers.0.mixer."])
@@ -261,7 +292,6 @@ def test_who_says_nothing_is_asked_whether_it_is_falcon_mamba(prefix: str | None
 
 HYBRID: tuple[str, ...] = ("model.layers.0.mamba.A_log", "model.layers.0.mamba.in_proj.weight")
 STRANGERS: dict[str, tuple[str, ...]] = {
-    "Mamba-2": ("backbone.layers.0.mixer.A_log", "backbone.layers.0.mixer.dt_bias"),
     "Mamba-3": ("backbone.layers.0.mixer.B_bias", "backbone.layers.0.mixer.C_bias", "backbone.layers.0.mixer.dt_bias"),
     "Bamba": (*HYBRID, "model.layers.0.pre_ff_layernorm.weight", "model.layers.1.self_attn.q_proj.weight"),
     "Jamba": (*HYBRID, "model.layers.0.mamba.dt_layernorm.weight", "model.layers.4.self_attn.q_proj.weight"),
@@ -276,7 +306,6 @@ STRANGERS: dict[str, tuple[str, ...]] = {
     "RecurrentGemma": ("model.layers.0.temporal_block.rg_lru.recurrent_param",),
     "Caduceus": ("caduceus.backbone.layers.0.mixer.submodule.mamba_fwd.A_log",),
     "bidirectional Mamba": ("layers.0.mixer.A_b_log", "layers.0.mixer.x_proj.weight"),
-    "Mamba with inner norms": ("layers.0.mixer.dt_layernorm.weight", "layers.0.mixer.x_proj.weight"),
     "LoRA adapter.*merge it first": (
         "base_model.model.backbone.layers.0.mixer.in_proj.lora_A.weight",
         "base_model.model.backbone.layers.0.mixer.in_proj.lora_B.weight",
@@ -301,7 +330,6 @@ def test_known_strangers_are_named(name: str, wrap: str) -> None:
 
 
 SAID: dict[str, Mapping[str, Any]] = {
-    "Mamba-2": {"ssm_cfg": {"layer": "Mamba2"}},
     "Mamba-3": {"ssm_cfg": {"layer": "Mamba3"}},
     "Bamba": {"model_type": "bamba"},
     "Jamba": {"architectures": ["JambaForCausalLM"]},
@@ -324,5 +352,5 @@ def test_strangers_are_named_by_their_config(name: str, within: bool) -> None:
 
 
 def test_a_stranger_beside_a_part_does_not_matter() -> None:
-    tensors = {**under("s4.", tensors_of(EXAMPLE)), **under("lm.", dict.fromkeys(STRANGERS["Mamba-2"], ONE))}
+    tensors = {**under("s4.", tensors_of(EXAMPLE)), **under("lm.", dict.fromkeys(STRANGERS["Mamba-3"], ONE))}
     assert same(document(tensors, config_of(EXAMPLE), prefix="s4."), document(tensors_of(EXAMPLE), config_of(EXAMPLE)))

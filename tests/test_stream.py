@@ -25,13 +25,13 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from ssmrt import Document, Model
 from ssmrt.document import Activation, Diagonal, Linear, Node, Norm, Residual, Sequential
-from strategies import Case, alone, answered, cases, layers, models, selectives
+from strategies import Case, alone, answered, cases, layers, models, selectives, ssds
 
 Array = NDArray[Any]
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
-EVERY = st.one_of(layers(causal=None), models(causal=None), selectives().map(alone))
-CAUSAL = st.one_of(layers(), models(), selectives().map(alone))
+EVERY = st.one_of(layers(causal=None), models(causal=None), st.one_of(selectives(), ssds()).map(alone))
+CAUSAL = st.one_of(layers(), models(), st.one_of(selectives(), ssds()).map(alone))
 MANY = st.sampled_from([2, 3, 5, 20])
 
 
@@ -172,7 +172,10 @@ def spoilt(case: Case, bad: int) -> Array:
 
 @DTYPES
 @given(
-    cases(st.one_of(layers(causal=None), models(causal=None, tokens=False), selectives().map(alone)), batches=MANY),
+    cases(
+        st.one_of(layers(causal=None), models(causal=None, tokens=False), st.one_of(selectives(), ssds()).map(alone)),
+        batches=MANY,
+    ),
     st.sampled_from(["auto", "scan", "chunk", "fft"]),
 )
 def test_a_bad_sequence_spoils_no_other(dtype: Any, case: Case, method: Any) -> None:
@@ -187,7 +190,9 @@ def test_a_bad_sequence_spoils_no_other(dtype: Any, case: Case, method: Any) -> 
 
 
 @DTYPES
-@given(cases(st.one_of(layers(), models(tokens=False), selectives().map(alone)), batches=st.just(20)))
+@given(
+    cases(st.one_of(layers(), models(tokens=False), st.one_of(selectives(), ssds()).map(alone)), batches=st.just(20))
+)
 def test_a_bad_stream_spoils_no_other_and_heals_by_a_reset(dtype: Any, case: Case) -> None:
     model = Model(case.document, dtype)
     bad = int(case.g.integers(0, 20))
@@ -216,7 +221,7 @@ def test_padding_may_be_anything(dtype: Any, case: Case) -> None:
 
 
 @DTYPES
-@given(cases(st.one_of(layers(), models(tokens=False, pooled=False), selectives().map(alone))))
+@given(cases(st.one_of(layers(), models(tokens=False, pooled=False), st.one_of(selectives(), ssds()).map(alone))))
 def test_a_bad_sample_spoils_nothing_before_it(dtype: Any, case: Case) -> None:
     model = Model(case.document, dtype)
     at = int(case.g.integers(0, case.u.shape[1]))

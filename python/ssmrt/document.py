@@ -71,7 +71,7 @@ class Embedding(Node):
 
 @dataclass(frozen=True, eq=False)
 class Norm(Node):
-    """Over the channels of one sample.
+    """Over the channels of one sample, or over each run of ``size`` of them (None: all; not for affine).
 
     layer:  (x - mean + shift) / sqrt(var + eps) * weight + bias, var biased
     rms:    x / sqrt(mean(x^2) + eps) * weight + bias
@@ -83,6 +83,7 @@ class Norm(Node):
     bias: Array | None = None  # float (d,)
     eps: float = 1e-5
     shift: float = 0.0
+    size: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +214,9 @@ class Selective(Node):
 
     (r, B, C) = split(x_proj x); dt = softplus(dt_proj r + dt_bias);
     h = exp(dt A) h + dt B x; y = C h + D x.
+
+    With ``norm_eps`` r, B and C go each through an RMS norm of that eps (FalconMamba, Jamba) before they are used;
+    ``dt_norm``, ``B_norm`` and ``C_norm`` are the norms' weights, None being 1.
     """
 
     A: Array  # float64 (d, N), negative
@@ -220,6 +224,31 @@ class Selective(Node):
     dt_proj: Array  # float (d, R)
     dt_bias: Array  # float (d,)
     D: Array  # float64 (d,)
+    norm_eps: float | None = None
+    dt_norm: Array | None = None  # float (R,)
+    B_norm: Array | None = None  # float (N,)
+    C_norm: Array | None = None  # float (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class Ssd(Node):
+    """Mamba-2's state-space duality (Dao & Gu 2024): the input chooses dt, B and C; one dt and one A a head.
+
+    (x, B, C) = split(xBC(u)), of d, G N and G N channels for G ``groups`` and N = ``d_state``;
+    dt = softplus(dt(u) + dt_bias), kept within ``dt_min`` and ``dt_max`` (None: unbounded). Of each head, whose
+    d / heads channels are neighbours: h = exp(dt A) h + dt x B^T; y = h C + D x. Neighbouring heads
+    share a group's B and C.
+    """
+
+    xBC: Node
+    dt: Node
+    A: Array  # float64 (heads,), never positive
+    dt_bias: Array  # float (heads,)
+    D: Array  # float64 (d,)
+    d_state: int
+    groups: int
+    dt_min: float = 0.0
+    dt_max: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +325,7 @@ KINDS: dict[str, type[Node]] = {
     "dense": Dense,
     "diagonal_mimo": DiagonalMimo,
     "selective": Selective,
+    "ssd": Ssd,
     "sequential": Sequential,
     "residual": Residual,
     "gate": Gate,

@@ -39,8 +39,8 @@ def figure(model: Model, length: int = 1024, *, layer: int | None = None) -> Fig
     layers = model.layers()
     if layer is not None and layer >= len(layers):
         raise ValueError(f"layer: expected 0 to {len(layers) - 1}, found {layer}")
-    # A selective layer has no kernel: its input chooses its poles.
-    chosen = [i for i, known in enumerate(layers) if known["kind"] != "selective" and layer in (None, i)]
+    # A selective layer and an SSD have no kernel: their input chooses their poles.
+    chosen = [i for i, known in enumerate(layers) if known["kind"] not in ("selective", "ssd") and layer in (None, i)]
     if not chosen:
         raise UnsupportedError("the model has no state-space layer with fixed poles to draw")
     made = Figure(figsize=(10, 3 * len(chosen)), layout="constrained")

@@ -16,6 +16,7 @@ from ..document import (
     Residual,
     Selective,
     Sequential,
+    Ssd,
     StateSpace,
 )
 from ..errors import ExportError
@@ -47,7 +48,7 @@ def _lower(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
     if isinstance(node, Linear):
         return c.linear(x, node.weight, node.bias), len(node.weight)
     if isinstance(node, Norm):
-        return _norm(c, x, node), width
+        return _norm(c, x, width, node), width
     if isinstance(node, Activation):
         return function(c.b, x, node.function, c.signal(width), node.size), width
     if isinstance(node, Glu):
@@ -69,7 +70,15 @@ def _recurrent(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
         return run_mimo(c, x, node), len(node.C)
     if isinstance(node, Selective):
         return state_space.selective(c, x, node), width
+    if isinstance(node, Ssd):
+        return _ssd(c, x, width, node)
     raise ExportError(f"layer {c.b.layer!r}: {type(node).__name__} has no operators")
+
+
+def _ssd(c: Context, x: str, width: int, node: Ssd) -> tuple[str, int]:
+    xbc, _ = lower(c, x, width, node.xBC)
+    dt, _ = lower(c, x, width, node.dt)
+    return state_space.ssd(c, xbc, dt, node), len(node.D)
 
 
 def _residual(c: Context, x: str, width: int, node: Residual) -> tuple[str, int]:
@@ -91,9 +100,11 @@ def _glu(c: Context, x: str, width: int, node: Glu) -> str:
     return c.b.op("Mul", value, function(c.b, gate, node.gate, c.signal(half)), what="y")
 
 
-def _norm(c: Context, x: str, node: Norm) -> str:
+def _norm(c: Context, x: str, width: int, node: Norm) -> str:
     b = c.b
     if node.kind != "affine":
+        if node.size is not None:
+            x = b.reshape(x, [*c.signal(width)[:-1], width // node.size, node.size], "runs")
         centred = x
         if node.kind == "layer":
             centred = b.op("Sub", x, b.mean(x, "mean"), what="centred")
@@ -103,6 +114,8 @@ def _norm(c: Context, x: str, node: Norm) -> str:
         if node.kind == "layer" and node.shift != 0.0:
             centred = b.op("Add", centred, b.scalar(node.shift), what="shifted")
         x = b.op("Div", centred, deviation, what="normalised")
+        if node.size is not None:
+            x = b.reshape(x, c.signal(width), "row")
     if node.weight is not None:
         x = b.op("Mul", x, b.weight(node.weight, "weight"), what="weighted")
     if node.bias is not None:

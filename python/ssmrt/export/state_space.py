@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..document import DiagonalMimo, Selective, StateSpace
+from ..document import DiagonalMimo, Selective, Ssd, StateSpace
 from ..errors import ExportError
 from .context import Context
 from .functions import softplus
@@ -106,18 +106,34 @@ def mimo(c: Context, x: str, node: DiagonalMimo) -> str:
     return skip(c, y, x, node.D[None], head_major=False)
 
 
-def selective(c: Context, x: str, node: Selective) -> str:
-    """`Selective`: dt, B and C come from the sample itself."""
+def _refuse_chunks(c: Context, node: Selective | Ssd) -> None:
     if c.chunk is not None:
         raise ExportError(
             f"layer {node.name!r} chooses its dynamics from every sample, so it has no precomputed chunk products;"
             ' export with mode="step"'
         )
+
+
+def _rms(c: Context, x: str, weight: Array | None, eps: float, what: str) -> str:
+    b = c.b
+    power = b.mean(b.op("Mul", x, x, what=f"{what}_squares"), f"{what}_power")
+    root = b.op("Sqrt", b.op("Add", power, b.scalar(eps), what=f"{what}_power_eps"), what=f"{what}_root")
+    x = b.op("Div", x, root, what=f"{what}_normalised")
+    return x if weight is None else b.op("Mul", x, b.weight(weight, f"{what}_norm"), what=f"{what}_weighted")
+
+
+def selective(c: Context, x: str, node: Selective) -> str:
+    """`Selective`: dt, B and C come from the sample itself."""
+    _refuse_chunks(c, node)
     b = c.b
     channels, n = node.A.shape
     rank = node.dt_proj.shape[1]
     projected = b.op("Gemm", x, b.weight(node.x_proj, "x_proj"), what="dt_B_C", transB=1)
     r, columns, rows = b.split(projected, [rank, n, n], ["r", "B", "C"])
+    if node.norm_eps is not None:
+        r = _rms(c, r, node.dt_norm, node.norm_eps, "dt")
+        columns = _rms(c, columns, node.B_norm, node.norm_eps, "B")
+        rows = _rms(c, rows, node.C_norm, node.norm_eps, "C")
     dt = b.op("Gemm", r, b.weight(node.dt_proj, "dt_proj"), b.weight(node.dt_bias, "dt_bias"), what="dt_in", transB=1)
     dt = softplus(b, dt)
     if c.rate != 1.0:
@@ -132,3 +148,37 @@ def selective(c: Context, x: str, node: Selective) -> str:
     y = b.op("MatMul", new, b.reshape(rows, [c.batch, n, 1], "C_column"), what="C_x")
     y = b.reshape(y, [c.batch, channels], "row")
     return skip(c, y, x, np.asarray(node.D)[None], head_major=False)
+
+
+def ssd(c: Context, xbc: str, dt: str, node: Ssd) -> str:
+    """`Ssd` of x|B|C (batch, d + 2 G N) and dt (batch, heads): both come from the sample itself."""
+    _refuse_chunks(c, node)
+    b = c.b
+    heads, channels, n = len(node.A), len(node.D), node.d_state
+    shared = node.groups * n
+    x, columns, rows = b.split(xbc, [channels, shared, shared], ["x", "B", "C"])
+    dt = softplus(b, b.op("Add", dt, b.weight(node.dt_bias, "dt_bias"), what="dt_in"))
+    if node.dt_min > 0:
+        dt = b.op("Max", dt, b.scalar(node.dt_min), what="dt_least")
+    if node.dt_max is not None:
+        dt = b.op("Min", dt, b.scalar(node.dt_max), what="dt_most")
+    if c.rate != 1.0:
+        dt = b.op("Mul", dt, b.scalar(c.rate), what="dt_rate")
+    decay = b.op("Exp", b.op("Mul", dt, b.weight(node.A, "A"), what="A_dt"), what="A_bar")
+
+    def by_head(shared: str, shape: list[int], what: str) -> str:
+        if node.groups > 1:
+            each = b.reshape(shared, [c.batch, node.groups, n], f"{what}_groups")
+            groups = b.ints([head * node.groups // heads for head in range(heads)], "groups")
+            shared = b.op("Gather", each, groups, what=f"{what}_heads", axis=1)
+        return b.reshape(shared, shape, f"{what}_by_head")
+
+    one = 1 if node.groups == 1 else heads
+    state = b.state((c.batch, heads, channels // heads, n))
+    by_channel = b.reshape(x, [c.batch, heads, channels // heads, 1], "x_column")
+    driven = b.op("Mul", by_channel, b.reshape(dt, [c.batch, heads, 1, 1], "dt_by_head"), what="dt_x")
+    driven = b.op("Mul", driven, by_head(columns, [c.batch, one, 1, n], "B"), what="B_u")
+    kept = b.op("Mul", b.reshape(decay, [c.batch, heads, 1, 1], "A_bar_by_head"), state.input, what="A_x")
+    new = b.op("Add", kept, driven, out=state.output)
+    y = b.op("MatMul", new, by_head(rows, [c.batch, one, n, 1], "C"), what="C_x")
+    return skip(c, b.reshape(y, [c.batch, channels], "row"), x, np.asarray(node.D)[None], head_major=False)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native
-from ..document import Dense, DiagonalMimo, Document, Node, Selective, StateSpace, encode, walk
+from ..document import Dense, DiagonalMimo, Document, Node, Selective, Ssd, StateSpace, encode, walk
 from ..errors import CheckpointError, ExportError, UnsupportedError
 
 Array = NDArray[Any]
@@ -63,7 +63,7 @@ class Systems:
         except (ValueError, CheckpointError) as error:
             raise ExportError(str(error)) from None
         self._rate = rate
-        nodes = (n for n in walk(document.root) if isinstance(n, StateSpace | DiagonalMimo | Selective))
+        nodes = (n for n in walk(document.root) if isinstance(n, StateSpace | DiagonalMimo | Selective | Ssd))
         self._numbers = {id(node): number for number, node in enumerate(nodes)}
 
     def of(self, node: StateSpace) -> Modes | Matrices:

@@ -36,6 +36,7 @@ FAMILIES = {
     "torch-s5": "torch_s5",
     "neural-ssm": "neural_ssm",
     "mamba": "mamba",
+    "mamba2": "mamba2",
     "annotated-s4": "annotated_s4",
     "s5": "s5",
     "lru": "lru",

@@ -11,13 +11,11 @@ from ..readers.checkpoint import Checkpoint
 from .facts import as_list
 
 _HYBRID = "it has attention layers, which need the whole past"
-_SECOND = "of Mamba only the first generation is supported"
+_THIRD = "of Mamba the first two generations are supported"
 
 # By the model_type of transformers' configurations; architectures begin with the same word.
 _TYPES = {
-    "falcon_mamba": ("FalconMamba", "its norms of dt, B and C within each mixer are not supported"),
-    "mamba2": ("Mamba-2", _SECOND),
-    "mamba3": ("Mamba-3", _SECOND),
+    "mamba3": ("Mamba-3", _THIRD),
     "jamba": ("Jamba", _HYBRID),
     "bamba": ("Bamba", _HYBRID),
     "granitemoehybrid": ("GraniteMoeHybrid", _HYBRID),
@@ -48,7 +46,6 @@ _TENSORS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     # Both in one layer, where Bamba has them in turns.
     ((r"\.0\.mamba\.A_log$", r"\.0\.self_attn\.", r"\bpre_ff_layernorm\."), *_TYPES["falcon_h1"]),
     ((r"\bmamba\.A_log$", r"\bpre_ff_layernorm\."), *_TYPES["bamba"]),
-    ((r"\bmixer\.dt_layernorm\.",), "Mamba with inner norms", "its norms of dt, B and C are not supported"),
     ((r"\bmixer\.A_log$", r"\bmixer\.(q_proj|up_proj)\."), *_TYPES["nemotron_h"]),
     ((r"\bmixer\.(Wqkv|q_proj)\.", r"\bmixer\.A_log$"), "Mamba hybrid", _HYBRID),
     ((r"\bmixer\.B_bias$", r"\bmixer\.C_bias$", r"\bmixer\.dt_bias$"), *_TYPES["mamba3"]),
@@ -77,9 +74,7 @@ def refuse(checkpoint: Checkpoint, config: Mapping[str, Any] | None, whole: Chec
         examples = [_first(pattern, names) for pattern in patterns]
         if all(examples):
             raise UnsupportedError(f"{checkpoint.source}: {_kind(name)}, as {examples[0]} says: {why}")
-    if _first(r"\bmixer\.A_log$", names) and not _first(r"x_proj", names):
-        raise UnsupportedError(f"{checkpoint.source}: a Mamba-2 or Mamba-3 model, as it has no x_proj: {_SECOND}")
-    told = config is not None or said.get("model_type") is not None or said.get("architectures") is not None
+    told = config is not None or any(said.get(n) is not None for n in ("model_type", "architectures", "mixer_rms_eps"))
     if not told and _first(r"\bx_proj\.weight$", names) and _first(_TRANSFORMERS, whole.tensors):
         raise ConfigRequired(
             "model_type",
@@ -106,8 +101,6 @@ def _by_config(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             # "MambaForCausalLM" is "mamba" and a head's name, "Mamba2ForCausalLM" is not.
             if re.fullmatch(rf"{kind.replace('_', '')}((for|model|lmhead|pretrained).*)?", plain):
                 yield f"config{fact} = {word!r}", name, why
-    if said.get("mixer_rms_eps") is not None:
-        yield f"config['mixer_rms_eps'] = {said['mixer_rms_eps']!r}", *_TYPES["falcon_mamba"]
     quantised = said.get("quantization_config")
     if isinstance(quantised, Mapping):
         yield "config['quantization_config']", f"quantised ({quantised.get('quant_method')})", _FOUR_BITS

@@ -39,7 +39,7 @@ pub fn convolution_kernel(
             fits::<f64>("length", length, m.d_input() * m.d_output())?;
             Ok(mimo(m, length, rate, isa))
         }
-        node @ Node::Selective(_) => {
+        node @ (Node::Selective(_) | Node::Ssd(_)) => {
             Err(Error::Unsupported(format!("{}: its kernel depends on the input", node.label())))
         }
         Node::Linear(_)

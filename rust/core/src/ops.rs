@@ -7,6 +7,7 @@ use crate::kernels::norm::{self, Norm, Residual};
 use crate::kernels::pointwise::{self, Function};
 use crate::kernels::selective::Selective;
 use crate::kernels::softmax::softmax;
+use crate::kernels::ssd::{Ssd, Steps};
 use crate::kernels::step::Streams;
 use crate::kernels::{Aligned, Elem, GROUP, padded};
 use crate::layers::convolution::Convolution;
@@ -62,6 +63,12 @@ pub enum RowOp<E> {
         x: Buffer,
         y: Buffer,
     },
+    /// y = (dt, exp(dt A)) of each head of an [`Ssd`]
+    Steps {
+        layer: Steps<E>,
+        x: Buffer,
+        y: Buffer,
+    },
     /// y = x y
     Multiply {
         x: Buffer,
@@ -91,7 +98,7 @@ pub enum SequenceOp<E> {
         y: Buffer,
     },
     Mimo {
-        layer: Mimo<E>,
+        layer: Box<Mimo<E>>,
         state: StateSlice,
         x: Buffer,
     },
@@ -101,11 +108,18 @@ pub enum SequenceOp<E> {
         y: Buffer,
     },
     Selective {
-        layer: Selective<E>,
+        layer: Box<Selective<E>>,
         state: StateSlice,
         x: Buffer,
         dt: Buffer,
         bc: Buffer,
+        y: Buffer,
+    },
+    Ssd {
+        layer: Box<Ssd<E>>,
+        state: StateSlice,
+        xbc: Buffer,
+        steps: Buffer,
         y: Buffer,
     },
     /// y = x as it was `len` samples ago, zero before that.
@@ -180,6 +194,7 @@ impl<E: Elem> Stage<E> {
     pub fn pieces(&self) -> Option<usize> {
         match self {
             Stage::Sequence { op: SequenceOp::Lti { layer, .. }, .. } => Some(layer.groups()),
+            Stage::Sequence { op: SequenceOp::Ssd { layer, .. }, .. } => Some(layer.tiles()),
             Stage::Sequence { .. } => Some(1),
             Stage::Rows { .. } => None,
         }
@@ -215,7 +230,7 @@ impl<E: Elem> RowOp<E> {
             | RowOp::Residual { x, .. }
             | RowOp::Add { x, .. }
             | RowOp::Softmax { x, .. } => 16 * x.width,
-            RowOp::Glu { y, .. } => 16 * y.width,
+            RowOp::Glu { y, .. } | RowOp::Steps { y, .. } => 16 * y.width,
             RowOp::Embed { y, .. } | RowOp::Multiply { y, .. } | RowOp::Copy { y, .. } => y.width,
         }
     }
@@ -229,6 +244,7 @@ impl<E: Elem> RowOp<E> {
             | RowOp::Glu { x, y, .. }
             | RowOp::Residual { x, y, .. }
             | RowOp::Add { x, y, .. }
+            | RowOp::Steps { x, y, .. }
             | RowOp::Multiply { x, y }
             | RowOp::Copy { x, y } => (Some(*x), *y),
             RowOp::Pointwise { x, .. } | RowOp::Softmax { x, .. } => (None, *x),
@@ -259,6 +275,7 @@ impl<E: Elem> RowOp<E> {
             RowOp::Glu { gate, x, y } => pointwise::glu(c.isa, *gate, n, y.width, read(*x), write(*y)),
             RowOp::Residual { layer, x, y } => layer.run_on_branch(c.isa, n, read(*x), write(*y)),
             RowOp::Add { layer, x, y } => layer.run_on_skip(c.isa, n, write(*y), read(*x)),
+            RowOp::Steps { layer, x, y } => layer.run(c.isa, n, c.dt, read(*x), write(*y)),
             RowOp::Multiply { x, y } => norm::mul_in_place(c.isa, n, x.width, read(*x), write(*y)),
             RowOp::Copy { x, y } => write(*y).copy_from_slice(read(*x)),
         }
@@ -275,6 +292,7 @@ impl<E: Elem> SequenceOp<E> {
             | SequenceOp::Delay { x, y, .. } => ([Some(*x), None, None], *y),
             SequenceOp::Mimo { x, .. } => ([None; 3], *x),
             SequenceOp::Selective { x, dt, bc, y, .. } => ([Some(*x), Some(*dt), Some(*bc)], *y),
+            SequenceOp::Ssd { xbc, steps, y, .. } => ([Some(*xbc), Some(*steps), None], *y),
         }
     }
 
@@ -327,6 +345,7 @@ impl<E: Elem> SequenceOp<E> {
                     );
                 }
             }
+            SequenceOp::Ssd { layer, state, xbc, steps, y } => run_ssd(c, layer, *state, [*xbc, *steps], *y),
             SequenceOp::Delay { len, state, x, y } => {
                 let stride = padded(x.width);
                 let (x, y) = (read(*x), write(*y));
@@ -401,6 +420,28 @@ fn run_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: Bu
     }
     // SAFETY: all items are done.
     (0..c.streams).for_each(|s| unsafe { *counts.at(s * c.state_len) = E::ZERO });
+}
+
+fn run_ssd<E: Elem>(c: &Context<'_, E>, layer: &Ssd<E>, state: StateSlice, [xbc, steps]: [Buffer; 2], y: Buffer) {
+    // SAFETY: the block is this operation's alone, and y is another buffer than those that are read. The items below
+    // write different channels or streams of y, through its pointer.
+    let (xbc, steps, answers) = unsafe { (c.read(xbc), c.read(steps), Shared::new(c.write(y).as_mut_ptr())) };
+    let (i, j, o) = (xbc.len() / c.streams, steps.len() / c.streams, c.rows * padded(y.width));
+    let len = layer.tile_state_len();
+    let item = |s: usize, tiles: Range<usize>| {
+        let slice = StateSlice { from: state.from + tiles.start * len, len: tiles.len() * len };
+        // SAFETY: the item has these tiles' channels of stream `s`, and their states, to itself.
+        unsafe {
+            let (xbc, steps) = (&xbc[s * i..][..i], &steps[s * j..][..j]);
+            layer.run(c.isa, c.position(s), c.rows, tiles, xbc, steps, c.state(s, slice), answers.at(s * o));
+        }
+    };
+    let tiles = layer.tiles();
+    if c.team.size() == 1 || c.streams * c.rows * tiles * len < 2 * GRAIN {
+        (0..c.streams).for_each(|s| item(s, 0..tiles));
+    } else {
+        c.team.each(tiles * c.streams, |_, at| item(at % c.streams, at / c.streams..at / c.streams + 1));
+    }
 }
 
 /// One sample of each stream, group by group, so that its coefficients are read once for all streams.

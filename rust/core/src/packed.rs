@@ -20,9 +20,12 @@ struct Table<E> {
     rows: Arc<Aligned<E>>,
 }
 
-/// What was packed so far: for each matrix, by its first row.
+/// The parts of a matrix, by their first rows.
+type Parts<E> = BTreeMap<usize, Part<E>>;
+
+/// What was packed so far, by the matrix' id, which is its own as long as the matrix is kept.
 #[derive(Debug)]
-pub struct Packed<E>(Mutex<HashMap<usize, (Matrix, BTreeMap<usize, Part<E>>)>>);
+pub struct Packed<E>(Mutex<HashMap<usize, (Matrix, Parts<E>)>>);
 
 impl<E> Default for Packed<E> {
     fn default() -> Self {

@@ -225,8 +225,8 @@ impl<E: Elem> Plan<E> {
         answers: usize,
     ) -> Result<()> {
         for (name, found, expected) in [
-            ("input", input.len(), samples * self.d_input()),
-            ("output", output.len(), answers * self.d_output()),
+            ("input", input.len(), samples.saturating_mul(self.d_input())),
+            ("output", output.len(), answers.saturating_mul(self.d_output())),
             ("dt", dt.map_or(samples, <[f64]>::len), samples),
         ] {
             if found != expected {

@@ -118,7 +118,7 @@ impl<E: Elem> Plan<E> {
         if call.length == 0 {
             return Err(Error::Value("u: expected at least one sample, found length 0".into()));
         }
-        let samples = call.streams.checked_mul(call.length).unwrap_or(usize::MAX);
+        let samples = call.streams.saturating_mul(call.length);
         self.check_sizes(call.input, samples, dt, output, if self.pooled() { call.streams } else { samples })?;
         for (name, found, expected) in [
             ("resets", resets.map_or(samples, <[bool]>::len), samples),

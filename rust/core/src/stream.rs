@@ -183,7 +183,7 @@ impl<E: Elem> Stream<E> {
         stop: &AtomicBool,
     ) -> Result<()> {
         self.plan.check_input(input)?;
-        let samples = self.streams.checked_mul(rows).unwrap_or(usize::MAX);
+        let samples = self.streams.saturating_mul(rows);
         self.plan.check_sizes(input, samples, dt, output, samples)?;
         let (d_in, d_out) = (self.plan.d_input(), self.plan.d_output());
         let (method, answers) = (Method::Auto, Answers::Each);

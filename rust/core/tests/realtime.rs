@@ -69,6 +69,7 @@ fn layers() -> Vec<(&'static str, Document)> {
                 ("dense", systems::dense(3, s, 0.5)),
                 ("mimo", systems::mimo(4, s, Disc::Zoh)),
                 ("selective", systems::selective(5, h, 6)),
+                ("ssd", systems::ssd(6, h, 6)),
             ] {
                 all.push((name, systems::alone(node, s)));
             }
@@ -201,6 +202,7 @@ fn states_decay_past_the_denormals() {
         ("dense", systems::dense(3, s, 0.5)),
         ("mimo", systems::mimo(4, s, Disc::Zoh)),
         ("selective", systems::selective(5, 2, 3)),
+        ("ssd", systems::ssd(5, 2, 3)),
     ] {
         let document = systems::alone(node, s);
         decays::<f32>(name, &document, steps);

@@ -11,6 +11,9 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use ssmrt_core::{Array, Buffer, Discrete, Document as Core, Isa, Layer, Model as CoreModel, Stored, Team};
 
+/// A tensor's name, shape and dtype.
+type TensorOutline = (String, Vec<usize>, &'static str);
+
 /// A model of either precision.
 enum Any {
     F32(CoreModel<f32>),
@@ -92,7 +95,7 @@ impl Document {
     }
 
     /// The tree as JSON, and of every tensor that it refers to its name, shape and dtype.
-    fn outline(&self) -> (String, Vec<(String, Vec<usize>, &'static str)>) {
+    fn outline(&self) -> (String, Vec<TensorOutline>) {
         let (tree, tensors) = self.core.outline();
         let dtype = |stored| if stored == Stored::F32 { "float32" } else { "float64" };
         (tree, tensors.into_iter().map(|(name, shape, stored)| (name, shape, dtype(stored))).collect())

@@ -165,6 +165,8 @@ pub(crate) struct Number {
 pub(crate) struct Flag(pub bool);
 /// A whole number from 1 to the one given, or null.
 pub(crate) struct Count(pub usize);
+/// A whole number from 1 to the one given.
+pub(crate) struct Size(pub usize);
 /// The name of a value, with its default.
 pub(crate) struct Choice<T>(pub Option<T>);
 /// A node.
@@ -327,6 +329,21 @@ impl Field<Option<usize>> for Count {
 
     fn describe(&self, key: &'static str) -> Vec<(&'static str, Value)> {
         vec![(key, json!({"type": "count", "default": null}))]
+    }
+}
+
+impl Field<usize> for Size {
+    fn read(&self, fields: &mut Fields<'_>, key: &'static str) -> Result<usize> {
+        let count = Count(self.0).read(fields, key)?;
+        count.ok_or_else(|| fields.fail(key, format!("expected 1 to {}, found none", self.0)))
+    }
+
+    fn write(&self, writer: &mut Writer<'_>, key: &'static str, value: &usize) {
+        Count(self.0).write(writer, key, &Some(*value));
+    }
+
+    fn describe(&self, key: &'static str) -> Vec<(&'static str, Value)> {
+        vec![(key, json!({"type": "count"}))]
     }
 }
 

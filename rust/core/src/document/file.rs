@@ -148,15 +148,15 @@ impl Document {
     /// A hash of the tree and its numbers: tells models apart.
     pub(crate) fn fingerprint(&self) -> u64 {
         let (tree, written) = self.written();
-        let all =
-            written.0.iter().fold(hash(0xcbf2_9ce4_8422_2325, tree.as_bytes()), |h, (.., contents)| match contents {
-                Contents::Bytes(bytes) => hash(h, bytes),
+        let mut all = hash(0xcbf2_9ce4_8422_2325, tree.as_bytes());
+        for (.., contents) in &written.0 {
+            match contents {
+                Contents::Bytes(bytes) => all = hash(all, bytes),
                 Contents::Matrix(matrix) => {
-                    let mut h = h;
-                    matrix.for_each_row(|_, row| h = row.iter().fold(h, |h, x| mix(h, x.to_bits())));
-                    h
+                    matrix.for_each_row(|_, row| all = row.iter().fold(all, |h, x| mix(h, x.to_bits())));
                 }
-            });
+            }
+        }
         all
     }
 

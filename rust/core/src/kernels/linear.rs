@@ -25,8 +25,9 @@ impl Epilogue {
 
 /// A linear map with what follows it.
 ///
-/// Each output is one chain of fused multiply-adds over the inputs in their order, starting from the bias, however
-/// many rows there are: a row's result depends on nothing but that row.
+/// Each output is the bias and a chain of fused multiply-adds over the first [`SUMMED`] inputs in their order, and then the
+/// sums over as many further ones each, one after the other; however many rows there are: a row's result depends on
+/// nothing but that row.
 #[derive(Debug)]
 pub struct Linear<E> {
     d_in: usize,
@@ -37,6 +38,10 @@ pub struct Linear<E> {
     /// a panel's groups are values, the other half their gates.
     packed: Aligned<E>,
 }
+
+/// Inputs that are added up in one chain. Longer ones lose digits: the rounding errors of K numbers add up to about
+/// sqrt(K) of one.
+const SUMMED: usize = 256;
 
 /// Groups of outputs whose weights are interleaved: a single row, and a tile of the most rows, read one stream of
 /// memory.
@@ -308,28 +313,34 @@ impl<E: Elem> Tile<'_, E> {
                 let from = start(d_in, if glu { 2 } else { 1 }, part, column / per_group);
                 *w = w.add(from + column % per_group * L::LANES);
             }
-            let mut sums = [[lanes.splat(E::ZERO); W]; R];
-            for row in &mut sums {
-                for (sum, &w) in row.iter_mut().zip(&w) {
-                    *sum = lanes.load(w);
-                }
-            }
-            for k in 0..d_in {
-                let mut weights = [lanes.splat(E::ZERO); W];
-                for (weight, &w) in weights.iter_mut().zip(&w) {
-                    *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
-                }
-                for (r, row) in sums.iter_mut().enumerate() {
-                    let x = lanes.splat(*self.x.add(r * self.x_stride + k));
-                    for (sum, &weight) in row.iter_mut().zip(&weights) {
-                        *sum = lanes.fma(x, weight, *sum);
+            for first in (0..d_in).step_by(SUMMED) {
+                let mut sums = [[lanes.splat(E::ZERO); W]; R];
+                if first == 0 {
+                    for row in &mut sums {
+                        for (sum, &w) in row.iter_mut().zip(&w) {
+                            *sum = lanes.load(w);
+                        }
                     }
                 }
-            }
-            for (r, row) in sums.iter().enumerate() {
-                for (j, &sum) in row.iter().enumerate() {
-                    let (out, stride) = self.out[j / half];
-                    lanes.store(out.add(r * stride + j % half * L::LANES), sum);
+                for k in first..d_in.min(first + SUMMED) {
+                    let mut weights = [lanes.splat(E::ZERO); W];
+                    for (weight, &w) in weights.iter_mut().zip(&w) {
+                        *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
+                    }
+                    for (r, row) in sums.iter_mut().enumerate() {
+                        let x = lanes.splat(*self.x.add(r * self.x_stride + k));
+                        for (sum, &weight) in row.iter_mut().zip(&weights) {
+                            *sum = lanes.fma(x, weight, *sum);
+                        }
+                    }
+                }
+                for (r, row) in sums.iter().enumerate() {
+                    for (j, &sum) in row.iter().enumerate() {
+                        let (out, stride) = self.out[j / half];
+                        let to = out.add(r * stride + j % half * L::LANES);
+                        // What the inputs before these summed up to stands there.
+                        lanes.store(to, if first == 0 { sum } else { lanes.add(lanes.load(to), sum) });
+                    }
                 }
             }
         }
@@ -341,7 +352,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SIZES: [usize; 8] = [1, 3, 15, 16, 17, 24, 64, 100];
+    const SIZES: [usize; 9] = [1, 3, 15, 16, 17, 24, 64, 100, 530];
     const EPILOGUES: [Epilogue; 3] =
         [Epilogue::None, Epilogue::Apply(Function::Gelu), Epilogue::Glu(Function::Sigmoid)];
 
@@ -420,7 +431,7 @@ mod tests {
     fn check_rows<E: Elem>() {
         for isa in Isa::all() {
             for epilogue in EPILOGUES {
-                for (d_in, d_out) in [(1, 64), (17, 10), (64, 128), (100, 72)] {
+                for (d_in, d_out) in [(1, 64), (17, 10), (64, 128), (100, 72), (256, 40), (257, 40), (700, 24)] {
                     let Case { linear, .. } = case::<E>(d_in, d_out, epilogue);
                     let x = inputs::<E>(40, d_in);
                     let mut one_by_one = vec![E::ZERO; 40 * padded(d_out)];
@@ -445,6 +456,45 @@ mod tests {
     fn a_row_does_not_depend_on_how_many_there_are() {
         check_rows::<f32>();
         check_rows::<f64>();
+    }
+
+    /// The root of the mean square error by that of the answers.
+    fn long_sums<E: Elem>(isa: Isa, d_in: usize) -> f64 {
+        // Vigna's splitmix64, in [-1, 1).
+        let number = |i: usize| {
+            let mut z = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            E::of((z ^ (z >> 31)) as f64 / (1u64 << 63) as f64 - 1.0)
+        };
+        let (d_out, rows) = (48, 7);
+        let weight = |row: usize, k: usize| number(row * d_in + k).f64();
+        let linear = Linear::<E>::new(d_in, d_out, weight, None, Epilogue::None);
+        let x: Vec<E> = (0..rows * padded(d_in)).map(|i| number(i + (1 << 30))).collect();
+        let mut y = vec![E::ZERO; rows * d_out];
+        linear.run(isa, rows, &x, &mut y);
+        let (mut errors, mut squares) = (0.0, 0.0);
+        for (x, y) in x.chunks_exact(padded(d_in)).zip(y.chunks_exact(d_out)) {
+            for (o, y) in y.iter().enumerate() {
+                // Products of two f32 are exact in f64.
+                let exact: f64 = (0..d_in).map(|k| weight(o, k) * x[k].f64()).sum();
+                errors += (y.f64() - exact).powi(2);
+                squares += exact * exact;
+            }
+        }
+        (errors / squares).sqrt()
+    }
+
+    #[test]
+    fn long_sums_are_as_exact_as_short_ones() {
+        for isa in Isa::all() {
+            for (d_in, bound) in [(256, 3.5e-7), (1536, 3.5e-7), (3072, 3.6e-7), (8192, 4e-7)] {
+                let error = long_sums::<f32>(isa, d_in);
+                // Without fused operations each of them rounds twice.
+                let bound = if matches!(isa, Isa::Scalar) { 1.5 * bound } else { bound };
+                assert!(error < bound, "{} d_in {d_in}: {error:.2e}", isa.name());
+            }
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod pointwise;
 pub mod pooling;
 pub mod selective;
 pub mod softmax;
+pub mod ssd;
 pub mod step;
 mod transpose;
 pub mod window;

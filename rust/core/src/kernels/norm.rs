@@ -23,12 +23,14 @@ named! {
 pub struct Norm<E> {
     kind: NormKind,
     d: usize,
+    /// Channels that are normalised together; divides d.
+    size: usize,
     per_channel: f64,
     eps: f64,
     shift: f64,
     weight: Aligned<E>,
     bias: Aligned<E>,
-    /// For the last group of a row: 1 for its channels, 0 for its padding.
+    /// For the last group of a run: 1 for its channels, 0 for its padding.
     mask: [E; GROUP],
 }
 
@@ -53,9 +55,20 @@ impl<E: Elem> Norm<E> {
             assert!(values.is_none_or(|v| v.len() == d), "expected {d} weights and biases");
             (0..padded(d)).map(|i| E::of(if i < d { values.map_or(default, |v| v[i]) } else { 0.0 })).collect()
         };
-        let tail = d - d / GROUP * GROUP;
+        let (weight, bias) = (row(weight, 1.0), row(bias, 0.0));
+        let whole = Self { kind, d, size: d, per_channel: 0.0, eps, shift, weight, bias, mask: [E::ZERO; GROUP] };
+        whole.over_runs(d)
+    }
+
+    /// The same, over each run of `size` channels by itself.
+    ///
+    /// # Panics
+    /// Where they do not divide a row.
+    pub fn over_runs(self, size: usize) -> Self {
+        assert!(size > 0 && self.d.is_multiple_of(size), "expected runs that divide {} channels", self.d);
+        let tail = size - size / GROUP * GROUP;
         let mask = std::array::from_fn(|i| if i < tail { E::ONE } else { E::ZERO });
-        Self { kind, d, per_channel: 1.0 / d as f64, eps, shift, weight: row(weight, 1.0), bias: row(bias, 0.0), mask }
+        Self { size, per_channel: 1.0 / size as f64, mask, ..self }
     }
 
     /// `rows` rows of x into rows of y (stride `padded(d)`).
@@ -77,6 +90,52 @@ impl<E: Elem> Norm<E> {
     /// `x` addresses `rows` rows of padded(d) elements to read and `y` as many to write; `x` may be `y`.
     #[inline(always)]
     unsafe fn rows<L: Lanes<E = E>>(&self, lanes: L, rows: usize, x: *const E, y: *mut E) {
+        // SAFETY: the runs are within the caller's rows; those within vectors are read and written as single elements.
+        unsafe {
+            if self.size < self.d && !self.size.is_multiple_of(GROUP) {
+                for row in (0..rows).map(|r| r * padded(self.d)) {
+                    (0..self.d).step_by(self.size).for_each(|run| self.short_run(run, x.add(row), y.add(row)));
+                    (self.d..padded(self.d)).for_each(|i| *y.add(row + i) = E::ZERO);
+                }
+            } else {
+                (0..self.d)
+                    .step_by(self.size)
+                    .for_each(|run| self.run_of_rows(lanes, rows, run, x.add(run), y.add(run)));
+            }
+        }
+    }
+
+    /// The run from channel `run` on, within a row that `x` and `y` address; it need not be whole vectors.
+    ///
+    /// # Safety
+    /// As for one row of [`Norm::rows`].
+    unsafe fn short_run(&self, run: usize, x: *const E, y: *mut E) {
+        let channels = run..run + self.size;
+        // SAFETY: the run is within the row.
+        let read = |i: usize| unsafe { *x.add(i) }.f64();
+        let mean = |f: &dyn Fn(f64) -> f64| channels.clone().map(|i| f(read(i))).sum::<f64>() * self.per_channel;
+        let (center, scale) = match self.kind {
+            NormKind::Layer => {
+                let center = mean(&|x| x);
+                (center - self.shift, 1.0 / (mean(&|x| (x - center) * (x - center)) + self.eps).sqrt())
+            }
+            NormKind::Rms => (0.0, 1.0 / (mean(&|x| x * x) + self.eps).sqrt()),
+            NormKind::Affine => (0.0, 1.0),
+        };
+        for i in channels.clone() {
+            let value = (read(i) - center) * scale * self.weight[i].f64() + self.bias[i].f64();
+            // SAFETY: the run is within the row, and this channel is not read again.
+            unsafe { *y.add(i) = E::of(value) };
+        }
+    }
+
+    /// The run from channel `run` on of up to [`ROWS`] rows, whose first of them `x` and `y` address: whole vectors, or
+    /// all of the row.
+    ///
+    /// # Safety
+    /// As for [`Norm::rows`].
+    #[inline(always)]
+    unsafe fn run_of_rows<L: Lanes<E = E>>(&self, lanes: L, rows: usize, run: usize, x: *const E, y: *mut E) {
         let (stride, per_channel) = (padded(self.d), self.per_channel);
         let mut lines = [Line { center: E::ZERO, scale: E::ONE, offset: E::ZERO }; ROWS];
         // SAFETY: r < rows, so that row r is the caller's.
@@ -104,22 +163,22 @@ impl<E: Elem> Norm<E> {
                 NormKind::Affine => {}
             }
             for (r, line) in lines[..rows].iter().enumerate() {
-                self.write(lanes, *line, x.add(r * stride), y.add(r * stride));
+                self.write(lanes, *line, run, x.add(r * stride), y.add(r * stride));
             }
         }
     }
 
-    /// Sum and sum of squares of x - center over the channels.
+    /// Sum and sum of squares of x - center over the channels of a run.
     ///
     /// # Safety
-    /// `x` addresses a row of padded(d) elements to read.
+    /// `x` addresses padded(size) elements to read.
     #[inline(always)]
     unsafe fn moments<L: Lanes<E = E>>(&self, lanes: L, x: *const E, center: E) -> (E, E) {
-        let whole = self.d / GROUP * GROUP;
+        let whole = self.size / GROUP * GROUP;
         let (zero, center) = (lanes.splat(E::ZERO), lanes.splat(center));
         let (mut sum, mut squares) = (zero, zero);
         for part in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: i + LANES and whole + part + LANES are at most padded(d); the mask is a group.
+            // SAFETY: i + LANES and whole + part + LANES are at most padded(size); the mask is a group.
             unsafe {
                 let (mut part_sum, mut part_squares) = (zero, zero);
                 for i in (part..whole).step_by(GROUP) {
@@ -127,7 +186,7 @@ impl<E: Elem> Norm<E> {
                     part_sum = lanes.add(part_sum, v);
                     part_squares = lanes.fma(v, v, part_squares);
                 }
-                if whole < self.d {
+                if whole < self.size {
                     let v = lanes.sub(lanes.load(x.add(whole + part)), center);
                     let v = lanes.select_gt(lanes.load(self.mask.as_ptr().add(part)), zero, v, zero);
                     part_sum = lanes.add(part_sum, v);
@@ -140,16 +199,16 @@ impl<E: Elem> Norm<E> {
         (lanes.sum(sum), lanes.sum(squares))
     }
 
-    /// y of one row; its padding becomes zero.
+    /// y of the run from channel `run` on; its padding becomes zero.
     ///
     /// # Safety
-    /// `x` addresses a row of padded(d) elements to read, `y` one to write; `x` may be `y`.
+    /// `x` addresses padded(size) elements to read, `y` as many to write; `x` may be `y`.
     #[inline(always)]
-    unsafe fn write<L: Lanes<E = E>>(&self, lanes: L, line: Line<E>, x: *const E, y: *mut E) {
-        let whole = self.d / GROUP * GROUP;
-        let (weight, bias) = (self.weight.as_ptr(), self.bias.as_ptr());
+    unsafe fn write<L: Lanes<E = E>>(&self, lanes: L, line: Line<E>, run: usize, x: *const E, y: *mut E) {
+        let whole = self.size / GROUP * GROUP;
+        let (weight, bias) = (self.weight[run..].as_ptr(), self.bias[run..].as_ptr());
         let (center, scale, offset) = (lanes.splat(line.center), lanes.splat(line.scale), lanes.splat(line.offset));
-        // SAFETY: x, y, weight and bias are padded(d) elements, and i + LANES is at most that; the mask is a group.
+        // SAFETY: x, y, weight and bias are padded(size) elements, and i + LANES is at most that; the mask is a group.
         unsafe {
             let at = |i: usize| {
                 let v = lanes.fma(lanes.sub(lanes.load(x.add(i)), center), scale, offset);
@@ -158,7 +217,7 @@ impl<E: Elem> Norm<E> {
             for i in (0..whole).step_by(L::LANES) {
                 lanes.store(y.add(i), at(i));
             }
-            if whole < self.d {
+            if whole < self.size {
                 let zero = lanes.splat(E::ZERO);
                 for part in (0..GROUP).step_by(L::LANES) {
                     let mask = lanes.load(self.mask.as_ptr().add(part));
@@ -381,6 +440,36 @@ mod tests {
     fn norms_are_those_of_float64_whatever_the_mean() {
         check::<f32>(2e-7, &[0.0, 1.0, 100.0, 1e4, 1e6]);
         check::<f64>(1e-14, &[0.0, 1.0, 1e6]);
+    }
+
+    fn check_runs<E: Elem>(bound: f64) {
+        for isa in Isa::all() {
+            for kind in [NormKind::Layer, NormKind::Rms] {
+                for (runs, size) in [(2, 16), (3, 32), (2, 8), (5, 3), (4, 1), (1, 17), (2, 1000)] {
+                    let d = runs * size;
+                    let (weight, bias) = weights(size);
+                    let (w, b) = (weight.repeat(runs), bias.repeat(runs));
+                    let norm = Norm::<E>::new(kind, d, Some(&w), Some(&b), 1e-5, 0.25).over_runs(size);
+                    let x = inputs::<E>(11, d, 0.5);
+                    let mut y = x.clone();
+                    norm.run_in_place(isa, 11, &mut y);
+                    for (x, y) in x.chunks_exact(padded(d)).zip(y.chunks_exact(padded(d))) {
+                        for (x, y) in x[..d].chunks_exact(size).zip(y[..d].chunks_exact(size)) {
+                            let error = row_error(y, &exact(kind, x, 0.25));
+                            let bound = if matches!(isa, Isa::Scalar) { 1.5 * bound } else { bound };
+                            assert!(error <= bound, "{} {kind:?} {runs} of {size}: {error:.1e}", isa.name());
+                        }
+                        assert!(y[d..].iter().all(|y| *y == E::ZERO));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn runs_are_normalised_each_by_itself() {
+        check_runs::<f32>(2e-7);
+        check_runs::<f64>(1e-14);
     }
 
     #[test]

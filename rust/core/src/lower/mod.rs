@@ -126,7 +126,8 @@ fn elementwise(node: Option<&&Node>) -> Option<Function> {
 
 fn norm_of<E: Elem>(n: &NormNode, width: usize) -> Norm<E> {
     let values = |array: &Option<Array>| array.as_ref().map(|a| a.data.to_vec());
-    Norm::new(n.kind, width, values(&n.weight).as_deref(), values(&n.bias).as_deref(), n.eps, n.shift)
+    let norm = Norm::new(n.kind, width, values(&n.weight).as_deref(), values(&n.bias).as_deref(), n.eps, n.shift);
+    norm.over_runs(n.size.unwrap_or(width))
 }
 
 fn row<E: Elem>(values: impl IntoIterator<Item = f64>) -> Aligned<E> {
@@ -268,6 +269,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
             Node::Dense(d) => self.siso(node, &d.ssm, System::dense(d, self.rate), nodes.get(1), x),
             Node::DiagonalMimo(m) => Ok((self.mimo(node, m, x)?, 1)),
             Node::Selective(s) => Ok((self.selective(s, x), 1)),
+            Node::Ssd(s) => Ok((self.ssd(s, x)?, 1)),
             Node::Sequential(_) => {
                 let mut inner = Vec::new();
                 flatten(node, &mut inner);

@@ -1,12 +1,15 @@
 //! State-space layers as operations.
 
 use super::{Lowering, elementwise};
-use crate::document::{ComplexArray, Diagonal, DiagonalMimo, Node, Selective as SelectiveNode, StateSpace, Systems};
+use crate::document::{
+    Array, ComplexArray, Diagonal, DiagonalMimo, Node, Selective as SelectiveNode, Ssd as SsdNode, StateSpace, Systems,
+};
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Epilogue, Linear};
-use crate::kernels::norm::Residual;
+use crate::kernels::norm::{Norm, NormKind, Residual};
 use crate::kernels::pointwise::Function;
 use crate::kernels::selective::Selective;
+use crate::kernels::ssd::{Sizes, Ssd, Steps};
 use crate::kernels::{Elem, padded};
 use crate::layers::convolution::{Convolution, Source};
 use crate::layers::lti::{Direction, Lti};
@@ -173,7 +176,7 @@ impl<E: Elem> Lowering<'_, E> {
         self.rows(RowOp::Linear { layer: linear(d_in, 2 * half, &b), x, y: v });
         let layer = Mimo::new(m, self.rate, reverse);
         let state = self.state(layer.state_len());
-        self.sequence(SequenceOp::Mimo { layer, state, x: v });
+        self.sequence(SequenceOp::Mimo { layer: Box::new(layer), state, x: v });
         self.rows(RowOp::Linear { layer: linear(2 * half, d_out, &weight), x: v, y });
         self.free.push(v);
     }
@@ -181,18 +184,48 @@ impl<E: Elem> Lowering<'_, E> {
     /// Mamba's S6: what the input says of B and C, and of dt, then the recurrence.
     pub(super) fn selective(&mut self, s: &SelectiveNode, x: Buffer) -> Buffer {
         let (d, n, r) = (s.channels(), s.modes(), s.rank());
-        let (low, bc) = (self.buffer(r), self.buffer(2 * n));
+        let (mut low, mut bc) = (self.buffer(r), self.buffer(2 * n));
         let layer = self.packed.linear(&s.x_proj, 0..r, None, Epilogue::None);
         self.rows(RowOp::Linear { layer, x, y: low });
         let layer = self.packed.linear(&s.x_proj, r..r + 2 * n, None, Epilogue::None);
         self.rows(RowOp::Linear { layer, x, y: bc });
+        if let Some(eps) = s.norm_eps {
+            let weights = |norm: &Option<Array>, n| norm.as_ref().map_or_else(|| vec![1.0; n], |w| w.data.to_vec());
+            low = self.rms(low, r, &weights(&s.dt_norm, r), eps);
+            bc = self.rms(bc, n, &[weights(&s.b_norm, n), weights(&s.c_norm, n)].concat(), eps);
+        }
         let dt = self.buffer(d);
         let layer = self.packed.linear(&s.dt_proj, 0..d, Some(&s.dt_bias.data), Epilogue::Apply(Function::Softplus));
         self.rows(RowOp::Linear { layer, x: low, y: dt });
         let layer = Selective::new(&s.a.data, &s.d.data, self.rate);
         let (state, y) = (self.state(layer.state_len()), self.buffer(d));
-        self.sequence(SequenceOp::Selective { layer, state, x, dt, bc, y });
+        self.sequence(SequenceOp::Selective { layer: Box::new(layer), state, x, dt, bc, y });
         self.free.extend([low, bc, dt]);
         y
+    }
+
+    /// An RMS norm over runs of `size` channels, of a buffer that is not needed afterwards.
+    fn rms(&mut self, x: Buffer, size: usize, weight: &[f64], eps: f64) -> Buffer {
+        let y = self.buffer(x.width);
+        let layer = Norm::new(NormKind::Rms, x.width, Some(weight), None, eps, 0.0).over_runs(size);
+        self.rows(RowOp::Norm { layer, x, y });
+        self.free.push(x);
+        y
+    }
+
+    /// Mamba-2's: what the input says of x, B and C, and of dt, then the recurrence.
+    pub(super) fn ssd(&mut self, s: &SsdNode, x: Buffer) -> Result<Buffer> {
+        let (heads, channels) = (s.heads(), s.channels());
+        let xbc = self.branch(&s.xbc, x)?;
+        let dt = self.branch(&s.dt, x)?;
+        let steps = self.buffer(2 * padded(heads));
+        let layer = Steps::new(&s.a.data, &s.dt_bias.data, (s.dt_min, s.dt_max.unwrap_or(f64::INFINITY)), self.rate);
+        self.rows(RowOp::Steps { layer, x: dt, y: steps });
+        let layer = Ssd::new(Sizes { channels, heads, groups: s.groups, modes: s.d_state }, &s.d.data);
+        let (state, y) = (self.state(layer.tiles() * layer.tile_state_len()), self.buffer(channels));
+        self.sequence(SequenceOp::Ssd { layer: Box::new(layer), state, xbc, steps, y });
+        self.free.push(steps);
+        self.free.extend([xbc, dt].into_iter().filter(|buffer| buffer.id != x.id));
+        Ok(y)
     }
 }

@@ -4,7 +4,7 @@
 use num_complex::Complex64;
 use ssmrt_core::internals::document::{
     Activation, ActivationFunction, Array, Conv1d, Dense, Diagonal, DiagonalMimo, Dplr, Embedding, Factor, Gate, Glu,
-    Linear, Matrix, Node, Norm, Pool, PoolMode, Residual, Selective, Sequential, StateSpace,
+    Linear, Matrix, Node, Norm, Pool, PoolMode, Residual, Selective, Sequential, Ssd, StateSpace,
 };
 use ssmrt_core::internals::kernels::norm::NormKind;
 use ssmrt_core::internals::kernels::pointwise::Function;
@@ -146,6 +146,29 @@ pub fn selective(seed: u64, h: usize, n: usize) -> Node {
         dt_proj: r.matrix([h, 2], -0.5, 0.5),
         dt_bias: r.real(&[h], -5.0, -2.0),
         d: r.vector(h),
+        norm_eps: seed.is_multiple_of(2).then_some(1e-3),
+        dt_norm: None,
+        b_norm: seed.is_multiple_of(4).then(|| r.vector(n)),
+        c_norm: None,
+    })
+}
+
+/// Heads of one channel, or of several where there is an even number; groups of one head or two.
+pub fn ssd(seed: u64, h: usize, n: usize) -> Node {
+    let mut r = Random(seed);
+    let heads = if h.is_multiple_of(2) { h / 2 } else { h };
+    let groups = if heads.is_multiple_of(2) { heads / 2 } else { heads };
+    Node::Ssd(Ssd {
+        name: "layer".into(),
+        xbc: Box::new(linear(seed + 1, h, h + 2 * groups * n)),
+        dt: Box::new(linear(seed + 2, h, heads)),
+        a: r.real(&[heads], -5.0, -0.2),
+        dt_bias: r.real(&[heads], -5.0, -2.0),
+        d: r.vector(h),
+        d_state: n,
+        groups,
+        dt_min: 0.001,
+        dt_max: seed.is_multiple_of(2).then_some(0.1),
     })
 }
 
@@ -182,7 +205,7 @@ pub fn everything(h: usize, tokens: bool) -> Document {
     let norm = |kind| {
         let mut r = Random(7);
         let (weight, bias) = (Some(r.vector(h)), Some(r.vector(h)));
-        Node::Norm(Norm { name: String::new(), kind, weight, bias, eps: 1e-5, shift: 0.0 })
+        Node::Norm(Norm { name: String::new(), kind, weight, bias, eps: 1e-5, shift: 0.0, size: None })
     };
     let residual = |children| {
         let (child, skip) = (Box::new(sequential(children)), Some(Box::new(linear(3, h, h))));
@@ -215,7 +238,7 @@ pub fn everything(h: usize, tokens: bool) -> Document {
         ]),
         residual(vec![dplr(3, sizes, 2, true), activation(Function::Tanh), norm(NormKind::Rms)]),
         residual(vec![dense(4, sizes, 0.5), norm(NormKind::Affine), cut]),
-        residual(vec![mimo(5, sizes, Disc::Zoh), mamba]),
+        residual(vec![mimo(5, sizes, Disc::Zoh), mamba, ssd(11, h, 4)]),
         Node::Pool(Pool { name: String::new(), mode: PoolMode::Mean }),
         linear(10, h, 3),
         activation_of(ActivationFunction::LogSoftmax),

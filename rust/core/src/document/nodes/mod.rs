@@ -15,6 +15,7 @@ mod pool;
 mod residual;
 mod selective;
 mod sequential;
+mod ssd;
 mod state_space;
 
 pub use activation::{Activation, ActivationFunction};
@@ -32,4 +33,5 @@ pub use pool::{Pool, PoolMode};
 pub use residual::{Factor, Residual};
 pub use selective::Selective;
 pub use sequential::Sequential;
+pub use ssd::Ssd;
 pub use state_space::{Cache, StateSpace};
