@@ -58,6 +58,7 @@ _CELLS = {
     "l2n": "rho_raw",
 }
 _FF = {
+    "MBLIP": "branch_logits",
     "LGLU2": "A.W_raw",
     "BLGLU2": "split_logit",
     "LGLU": "lin.parametrizations.weight.original",
@@ -81,7 +82,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     ConfigRequired
         ``cert_scale_temperature`` is not known, where the model has a prescribed gain.
     UnsupportedError
-        A cell is neither ``lru`` nor ``l2n``, or a feed-forward branch is ``LMLP``, ``MBLIP`` or ``TLIP``.
+        A cell is neither ``lru`` nor ``l2n``, or a feed-forward branch is ``LMLP`` or ``TLIP``.
     """
     said = Config(config, checkpoint, FACTS, ARCH)
     tensors = Tensors(checkpoint.tensors, checkpoint.source)
@@ -204,6 +205,8 @@ class _Block:
             gated = _gated(A, B, name)
             return Sequential((gated, Norm("affine", scale, name=f"{name}.lip")), name=name), float(scale.max())
         lip = float(_softplus(ff.f64("raw_lip")) + _LIP_EPS)
+        if kind == "MBLIP":
+            return self._mixer(ff, name, lip), lip
         split = float(np.clip(_sigmoid(ff.f64("split_logit")), _LIP_EPS, 1 - _LIP_EPS))
         budget = (1 - _BUDGET_MARGIN) * lip
         A, B = (_capped(ff.f64(f"{w}.W_raw", "width", "H"), 1.0) for w in ("A0", "B0"))
@@ -213,6 +216,40 @@ class _Block:
         if isinstance(told := self._said.raw("d_hidden"), int) and max(told, H) != width:
             self._said.agree("d_hidden", width, f"{name}.A0.W_raw")
         return Sequential((gated, Linear(out, name=f"{name}.W0")), name=name), lip
+
+    def _mixer(self, ff: Tensors, name: str, lip: float) -> Node:
+        """The sum of four branches: two maps that are sorted in pairs, a gated one, a tanh and a linear one."""
+        A, B, C, D, one = (
+            _capped(ff.f64(f"{place}.W_raw", "width", "H"), bound)
+            for place, bound in (*zip("AB", _GLU_BOUNDS), ("C", 1.0), ("D", 1.0), ("branch1.lin1", 1.0))
+        )
+        two = _capped(ff.f64("branch1.lin2.W_raw", "width", "width"), 1.0)
+        width, H = A.shape
+        if width % 2:
+            raise ff.misfit("A.W_raw", "an even number of rows", str(A.shape))
+        out = _capped(ff.f64("out.W_raw", "H", 4 * width), 1.0)
+        logits = ff.f64("branch_logits", 4)
+        share = np.exp(logits - logits.max())
+        shares = np.sqrt(np.maximum(share / share.sum(), _LIP_EPS))
+        outs = [lip * part * w for part, w in zip(np.split(out, 4, 1), shares)]
+        told = self._said.raw("d_hidden")
+        if isinstance(told, int):
+            # Up to 16 it is a multiple of the channels.
+            rows = max(2 * H, told * H if told <= 16 else told)
+            if rows + rows % 2 != width:
+                self._said.contradict("d_hidden", f"expected one for {width} rows of {name}.A.W_raw, found {told!r}")
+        first = Linear(one, name=f"{name}.branch1.lin1"), _sorted_in_pairs(width, f"{name}.branch1.sort1")
+        second = Linear(two, name=f"{name}.branch1.lin2"), _sorted_in_pairs(width, f"{name}.branch1.sort2")
+        branches: list[tuple[Node, ...]] = [
+            (*first, *second),
+            (_gated(A, B, name),),
+            (Linear(C, name=f"{name}.C"), Activation("tanh", name=f"{name}.C.tanh")),
+        ]
+        total: Node = Linear(outs[3] @ D, name=f"{name}.D")
+        for i, branch in enumerate(branches):
+            mapped = Sequential((*branch, Linear(outs[i], name=f"{name}.out.{i}")), name=f"{name}.branch.{i}")
+            total = Residual(mapped, skip=total, name=f"{name}.sum.{i}")
+        return total
 
     def _mlp(self, ff: Tensors, name: str) -> Node:
         """Linear maps one after the other, a GELU, and one more."""
@@ -276,6 +313,17 @@ def _l2_bounded(cell: Tensors, name: str) -> tuple[DiagonalMimo, Array, float]:
 def _paired(real: Array) -> Array:
     """Each pair of rows as one complex row."""
     return np.asarray(real[0::2] + 1j * real[1::2])
+
+
+def _sorted_in_pairs(width: int, name: str) -> Residual:
+    """Channels (a, b), side by side, as (min, max): r = relu(a - b) goes from one to the other."""
+    difference = np.kron(np.eye(width // 2), [[1.0, -1.0]])
+    moved = (
+        Linear(difference, name=f"{name}.difference"),
+        Activation("relu", name=f"{name}.relu"),
+        Linear(-difference.T, name=f"{name}.move"),
+    )
+    return Residual(Sequential(moved, name=f"{name}.moved"), name=name)
 
 
 def _gated(A: Array, B: Array, name: str) -> Gate:
