@@ -79,8 +79,8 @@ def test_its_document_has_the_rounded_matrices(tmp_path: Path) -> None:
     u = np.arange(12)[None] % 60
     model.save(tmp_path / "model.ssm.safetensors")
     again = ssmrt.load(tmp_path / "model.ssm.safetensors", weights="bfloat16")
-    for other in (again, ssmrt.load(tmp_path / "model.ssm.safetensors"), pickle.loads(pickle.dumps(model))):
-        assert_array_equal(other(u), model(u))
+    for same in (again, ssmrt.load(tmp_path / "model.ssm.safetensors"), pickle.loads(pickle.dumps(model))):
+        assert_array_equal(same(u), model(u))
     assert np.abs(exact(u) - model(u)).max() > 1e-4 * np.abs(exact(u)).max()
 
 

@@ -51,8 +51,8 @@ def load(
         Takes the part of the file whose tensors' names start so, "model." or "params/encoder/"; the others are
         left out. None: every tensor of the file has a place in the model.
     weights
-        "bfloat16" rounds the matrices of mixing layers to it, which halves their memory and what a sample reads of them;
-        sums and everything else stay in float32. For a file in bfloat16 nothing is rounded. None: as ``dtype``.
+        "bfloat16" rounds the matrices of mixing layers to it, which halves their memory and what a sample reads of
+        them; sums and everything else stay in float32. For a file in bfloat16 nothing is rounded. None: as ``dtype``.
 
     Raises
     ------
