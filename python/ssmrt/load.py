@@ -78,6 +78,9 @@ def _own(path: Source) -> Path | None:
     """The path of a file of ssmrt's own format."""
     if isinstance(path, Mapping) or hasattr(path, "read"):
         return None
+    if not isinstance(path, str | os.PathLike):
+        kind = type(path).__name__
+        raise TypeError(f"path: expected a path, a mapping of arrays or an open file, found {kind}")
     located = readers.located(checks.path("path", path))
     return located if located.name.endswith(OWN_SUFFIX) or is_own(located) else None
 
