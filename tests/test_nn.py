@@ -111,6 +111,51 @@ def test_a_selective_layer_is_mambas_scan() -> None:
     assert relative_error(silent(u), np.array(expected) - D * u) < 1e-12
 
 
+def test_a_selective_layer_may_norm_what_its_input_chooses() -> None:
+    A, x_proj, dt_proj, dt_bias, D = (
+        -np.exp(noise(3, 4)),
+        noise(10, 3, seed=1),
+        noise(3, 2, seed=2),
+        noise(3, seed=3),
+        noise(3),
+    )
+    u, norms = noise(30, 3, seed=5), (noise(2, seed=6), noise(4, seed=7), None)
+    h, expected = np.zeros((3, 4)), []
+    for x in u:
+        parts = np.split(x_proj @ x, [2, 6])
+        weights = [np.ones(4) if weight is None else weight for weight in norms]
+        r, B, C = (v / np.sqrt((v**2).mean() + 0.01) * weight for v, weight in zip(parts, weights))
+        dt = np.log1p(np.exp(dt_proj @ r + dt_bias))
+        h = np.exp(dt[:, None] * A) * h + (dt * x)[:, None] * B
+        expected.append(h @ C + D * x)
+    layer = nn.selective(A, x_proj, dt_proj, dt_bias, D, norm_eps=0.01, dt_norm=norms[0], B_norm=norms[1])
+    assert relative_error(nn.model(layer, dtype="float64")(u), np.array(expected)) < 1e-12
+
+
+def test_an_ssd_has_a_state_a_head() -> None:
+    heads, p, n, groups, length = 4, 2, 3, 2, 30
+    A, dt_bias, D = -np.exp(noise(heads)), noise(heads, seed=3), noise(heads * p, seed=4)
+    W, V, u = noise(heads * p + 2 * groups * n, 5, seed=1), noise(heads, 5, seed=2), noise(length, 5, seed=6)
+    h, expected = np.zeros((heads, p, n)), []
+    for sample in u:
+        x, B, C = np.split(W @ sample, [heads * p, heads * p + groups * n])
+        dt = np.clip(np.log1p(np.exp(V @ sample + dt_bias)), 0.2, 1.5)
+        B, C = (v.reshape(groups, n).repeat(heads // groups, 0) for v in (B, C))
+        x = x.reshape(heads, p)
+        h = np.exp(dt * A)[:, None, None] * h + (dt[:, None] * x)[:, :, None] * B[:, None]
+        expected.append((h * C[:, None]).sum(-1).ravel() + D * x.ravel())
+    sizes: dict[str, Any] = {"d_state": n, "groups": groups, "dt_min": 0.2, "dt_max": 1.5}
+    model = nn.model(nn.ssd(nn.linear(W), nn.linear(V), A, dt_bias, D, **sizes), dtype="float64")
+    assert relative_error(model(u), np.array(expected)) < 1e-12
+
+
+def test_an_rms_norm_may_go_over_runs_of_channels() -> None:
+    weight, u = noise(6), noise(4, 6, seed=1)
+    runs = u.reshape(4, 3, 2)
+    expected = (runs / np.sqrt((runs**2).mean(-1, keepdims=True) + 1e-5)).reshape(4, 6) * weight
+    assert relative_error(nn.model(nn.rms_norm(weight, size=2), dtype="float64")(u), expected) < 1e-12
+
+
 def test_a_full_matrix_is_discretised_as_it_says() -> None:
     """The graph's matrices and the oracle's, against SciPy's matrix exponential and LSSL's equation 3."""
     A, B = ssmrt.hippo("legs", 5)
@@ -206,6 +251,12 @@ def test_bfloat16_is_a_kind_of_number() -> None:
     assert_array_equal(model(np.eye(2)), weight.T)
 
 
+def ssd(**said: Any) -> Any:
+    """Of two heads of two channels, with three numbers of B and C; or as ``said``."""
+    layers = {"xBC": nn.linear(np.ones((10, 2))), "dt": nn.linear(np.ones((2, 2)))}
+    return nn.ssd(**{**layers, "A": [-1.0, -2.0], "dt_bias": [0.0, 0.0], "D": np.ones(4), "d_state": 3, **said})
+
+
 WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.linear(np.ones(3)), ValueError, r"weight: expected \(d_out, d_in\), found shape \(3,\)"),
     (
@@ -233,6 +284,18 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
         "expected",
     ),
     (lambda: nn.model(nn.selective([[1.0]], np.ones((3, 1)), [[1.0]], [0.0], None)), ValueError, "selective"),
+    (
+        lambda: nn.model(nn.selective([[-1.0]], np.ones((3, 1)), [[1.0]], [0.0], None, B_norm=[1.0])),
+        ValueError,
+        "norm_eps: expected a number",
+    ),
+    (lambda: nn.model(ssd(A=[1.0, -1.0])), ValueError, "A: expected no positive number, found 1"),
+    (lambda: nn.model(ssd(D=[1.0, 1.0, 1.0])), ValueError, "D: expected a multiple of the 2 heads"),
+    (lambda: nn.model(ssd(groups=3)), ValueError, "groups: expected a divisor of the 2 heads"),
+    (lambda: nn.model(ssd(d_state=4)), ValueError, r"xBC: expected a width of d \+ 2 groups N, .* found 10"),
+    (lambda: nn.model(ssd(dt=nn.linear(np.ones((3, 2))))), ValueError, "dt: expected a width of 2, one a head"),
+    (lambda: nn.model(ssd(dt_min=0.2, dt_max=0.1)), ValueError, "dt_max: expected at least dt_min"),
+    (lambda: nn.model(nn.rms_norm(np.ones(6), size=4)), ValueError, "a multiple of 4, found 6"),
 ]
 
 

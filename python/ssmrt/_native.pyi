@@ -44,7 +44,7 @@ class Document:
 class Model:
     """A model of a Document: what its plans for all rates share."""
 
-    def __new__(cls, document: Document, dtype: str) -> Model: ...
+    def __new__(cls, document: Document, dtype: str, weights: str) -> Model: ...
     def plan(self, rate: float) -> Plan:
         """The model at a rate."""
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from . import checks, families, readers
 from .document import METADATA_KEY, Document, from_bytes
 from .errors import CheckpointError
-from .model import Dtype, Model
+from .model import Dtype, Model, Weights
 from .readers import memory, safetensors
 
 OWN_SUFFIX = ".ssm.safetensors"
@@ -28,6 +28,7 @@ def load(
     dtype: Dtype = "float32",
     step: int | None = None,
     prefix: str | None = None,
+    weights: Weights | None = None,
 ) -> Model:
     """Open a trained model.
 
@@ -49,6 +50,9 @@ def load(
     prefix
         Takes the part of the file whose tensors' names start so, "model." or "params/encoder/"; the others are
         left out. None: every tensor of the file has a place in the model.
+    weights
+        "bfloat16" rounds the matrices of mixing layers to it, which halves their memory and what a sample reads of
+        them; sums and everything else stay in float32. For a file in bfloat16 nothing is rounded. None: as ``dtype``.
 
     Raises
     ------
@@ -63,9 +67,9 @@ def load(
     """
     own = _own(path, prefix)
     if own is None:
-        model = Model(read_document(path, config=config, arch=arch, step=step, prefix=prefix), dtype)
+        model = Model(read_document(path, config=config, arch=arch, step=step, prefix=prefix), dtype, weights)
     else:
-        model = _parse(own, dtype)
+        model = _parse(own, dtype, weights)
     model.warn_of_instability()
     return model
 
@@ -76,7 +80,7 @@ def _own(path: Source, prefix: str | None) -> Path | None:
         return None
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path: expected a path, a mapping of arrays or an open file, found {checks.found(path)}")
-    located = readers.located(path)
+    located = readers.located(Path(path))
     if not (located.name.endswith(OWN_SUFFIX) or is_own(located)):
         return None
     if prefix is not None:
@@ -84,9 +88,9 @@ def _own(path: Source, prefix: str | None) -> Path | None:
     return located
 
 
-def _parse(path: Path, dtype: Dtype) -> Model:
+def _parse(path: Path, dtype: Dtype, weights: Weights | None) -> Model:
     try:
-        return Model.parse(_read(path), dtype)
+        return Model.parse(_read(path), dtype, weights)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 

@@ -21,6 +21,7 @@ from .document import KIND_OF, Array, Document, Node, branches, decode, encode, 
 from .errors import NotStreamable
 
 Dtype = Literal["float32", "float64"]
+Weights = Literal["bfloat16"]
 Method = Literal["auto", "scan", "chunk", "fft"]
 State = NDArray[Any]
 
@@ -43,22 +44,25 @@ class Model:
     Made by `ssmrt.load`, by `ssmrt.nn.model`, and by `ssmrt.diagonal`, `ssmrt.dplr`, `ssmrt.dense`, `ssmrt.selective`.
     """
 
-    def __init__(self, document: Document, dtype: Dtype = "float32"):
+    def __init__(self, document: Document, dtype: Dtype = "float32", weights: Weights | None = None):
         checks.instance("document", document, Document, "a Document")
         tree, tensors = encode(document)
-        self._hold(_native.Document(tree, list(tensors.items())), dtype)
+        self._hold(_native.Document(tree, list(tensors.items())), dtype, weights)
 
     @classmethod
-    def parse(cls, data: bytes, dtype: Dtype = "float32") -> Model:
+    def parse(cls, data: bytes, dtype: Dtype = "float32", weights: Weights | None = None) -> Model:
         """The model in the bytes of ssmrt's own format. Raises `CheckpointError` where they are none."""
         model = cls.__new__(cls)
-        model._hold(_native.Document.parse(data), dtype)
+        model._hold(_native.Document.parse(data), dtype, weights)
         return model
 
-    def _hold(self, held: _native.Document, dtype: Dtype) -> None:
+    def _hold(self, held: _native.Document, dtype: Dtype, weights: Weights | None) -> None:
         self._dtype = checks.word("dtype", dtype, ("float32", "float64"))
+        if weights is not None:
+            checks.word("weights", weights, ("bfloat16",))
+        self._weights = weights
         self._held = held
-        self._engine = _native.Model(held, dtype)
+        self._engine = _native.Model(held, dtype, weights or dtype)
         self._regular = self._engine.plan(1.0)
         self._outline = _outline(held)
         self._document: weakref.ref[Document] | None = None
@@ -411,7 +415,7 @@ class Model:
         return f"<ssmrt.Model {arch}: {sizes}, {self._dtype}>"
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return Model.parse, (self._held.to_bytes(), self._dtype)
+        return Model.parse, (self._held.to_bytes(), self._dtype, self._weights)
 
 
 def _outline(held: _native.Document) -> Document:

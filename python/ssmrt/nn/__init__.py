@@ -30,3 +30,4 @@ from .systems import dense as dense
 from .systems import diagonal as diagonal
 from .systems import dplr as dplr
 from .systems import selective as selective
+from .systems import ssd as ssd

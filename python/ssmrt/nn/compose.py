@@ -43,7 +43,7 @@ def model(
         Layers that do not fit one another, numbers that are not finite, an unstable system; the message names the
         layer. Layers none of which says how wide it is.
     """
-    node = _node(layer)
+    node = as_node(layer)
     try:
         d_input, d_output = _widths(node)
     except CheckpointError as error:
@@ -74,7 +74,7 @@ def _widths(node: doc.Node) -> tuple[int, int]:
 
 def sequential(layers: Iterable[Layer], *, name: str = "") -> doc.Sequential:
     """One layer after the other; of none, the identity."""
-    return doc.Sequential(tuple(_node(layer) for layer in layers), name=name)
+    return doc.Sequential(tuple(as_node(layer) for layer in layers), name=name)
 
 
 def residual(
@@ -87,16 +87,17 @@ def residual(
 ) -> doc.Residual:
     """The sum y = alpha skip(x) + beta layer(x); skip is the identity unless given, beta a number or (d,)."""
     scale = checks.number("beta", beta) if np.ndim(beta) == 0 else real("beta", beta, "d")
-    around = None if skip is None else _node(skip)
-    return doc.Residual(_node(layer), around, checks.number("alpha", alpha), scale, name=name)
+    around = None if skip is None else as_node(skip)
+    return doc.Residual(as_node(layer), around, checks.number("alpha", alpha), scale, name=name)
 
 
 def gate(left: Layer, right: Layer, *, name: str = "") -> doc.Gate:
     """The product y = left(x) * right(x), element by element."""
-    return doc.Gate(_node(left), _node(right), name=name)
+    return doc.Gate(as_node(left), as_node(right), name=name)
 
 
-def _node(layer: Layer) -> doc.Node:
+def as_node(layer: Layer) -> doc.Node:
+    """The node that a layer is."""
     node = layer.document.root if isinstance(layer, Model) else layer
     if not isinstance(node, doc.Node):
         raise TypeError(f"expected a layer, as the functions of ssmrt.nn make them, found {type(layer).__name__}")

@@ -38,12 +38,20 @@ def layer_norm(
 
 
 def rms_norm(
-    weight: ArrayLike | None = None, bias: ArrayLike | None = None, *, eps: float = 1e-5, name: str = ""
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    eps: float = 1e-5,
+    size: int | None = None,
+    name: str = "",
 ) -> doc.Norm:
-    """RMS norm y = x / sqrt(mean(x^2) + eps) * weight + bias over the channels of a sample; weight, bias (d,)."""
-    return doc.Norm(
-        "rms", optional("weight", weight, "d"), optional("bias", bias, "d"), checks.number("eps", eps), name=name
-    )
+    """RMS norm y = x / sqrt(mean(x^2) + eps) * weight + bias over the channels of a sample; weight, bias (d,).
+
+    ``size``: over each run of that many channels by itself, as Mamba-2's over the channels of a group.
+    """
+    weight, bias = optional("weight", weight, "d"), optional("bias", bias, "d")
+    runs = None if size is None else checks.whole("size", size, 1)
+    return doc.Norm("rms", weight, bias, checks.number("eps", eps), size=runs, name=name)
 
 
 def batch_norm(

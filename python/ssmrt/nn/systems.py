@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import checks
 from .. import document as doc
-from ._arrays import real
+from ._arrays import optional, real
+from .compose import Layer, as_node
 
 Complex = NDArray[np.complex128]
 
@@ -209,6 +210,10 @@ def selective(
     dt_bias: ArrayLike,
     D: ArrayLike | None,
     *,
+    norm_eps: float | None = None,
+    dt_norm: ArrayLike | None = None,
+    B_norm: ArrayLike | None = None,
+    C_norm: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Selective:
     """Mamba's S6 (Gu & Dao 2023, alg. 2): the input chooses dt, B and C at each sample.
@@ -225,6 +230,10 @@ def selective(
         Real (d, R) and (d,).
     D
         Real (d,), or None.
+    norm_eps
+        Where given, r, B and C go each through an RMS norm of that eps first, as in FalconMamba and Jamba.
+    dt_norm, B_norm, C_norm
+        The weights of these norms, real (R,), (N,) and (N,); None: 1.
 
     Raises
     ------
@@ -234,7 +243,79 @@ def selective(
     a = np.asarray(real("A", A, "d, N"), np.float64)
     direct = np.zeros(len(a)) if D is None else np.asarray(real("D", D, "d"), np.float64)
     inputs, steps = real("x_proj", x_proj, "R + 2 N, d"), real("dt_proj", dt_proj, "d, R")
-    return doc.Selective(a, inputs, steps, real("dt_bias", dt_bias, "d"), direct, name=name)
+    return doc.Selective(
+        a,
+        inputs,
+        steps,
+        real("dt_bias", dt_bias, "d"),
+        direct,
+        None if norm_eps is None else checks.number("norm_eps", norm_eps),
+        optional("dt_norm", dt_norm, "R"),
+        optional("B_norm", B_norm, "N"),
+        optional("C_norm", C_norm, "N"),
+        name=name,
+    )
+
+
+def ssd(
+    xBC: Layer,
+    dt: Layer,
+    A: ArrayLike,
+    dt_bias: ArrayLike,
+    D: ArrayLike,
+    *,
+    d_state: int,
+    groups: int = 1,
+    dt_min: float = 0.0,
+    dt_max: float | None = None,
+    name: str = "",
+) -> doc.Ssd:
+    """Mamba-2's state-space duality (Dao & Gu 2024): the input chooses dt, B and C; one dt and one A a head.
+
+    (x, B, C) = split(xBC(u)); dt = softplus(dt(u) + dt_bias), kept within dt_min and dt_max; of each head
+    h = exp(dt A) h + dt x B^T; y = h C + D x.
+
+    Parameters
+    ----------
+    xBC
+        The layer that gives x, B and C, d + 2 groups d_state numbers: Mamba-2's rows of ``in_proj``, its convolution
+        and its activation.
+    dt
+        The layer that gives a number a head: other rows of ``in_proj``.
+    A
+        Real (heads,), never positive: -exp(A_log) of what Mamba-2 stores.
+    dt_bias
+        Real (heads,).
+    D
+        Real (d,), one a channel; Mamba-2 has one a head, which is repeated for the channels of each.
+    d_state, groups
+        Numbers in B and C, and groups of neighbouring heads that share them.
+    dt_min, dt_max
+        Step sizes are kept within them; None: unbounded.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `diagonal`; by `model` also a positive A, and layers of other widths.
+
+    Examples
+    --------
+    >>> xBC, dt = ssmrt.nn.linear(np.ones((4 + 2 * 3, 2))), ssmrt.nn.linear(np.ones((2, 2)))
+    >>> ssmrt.nn.model(ssmrt.nn.ssd(xBC, dt, [-1, -2], [0, 0], np.ones(4), d_state=3))
+    <ssmrt.Model ssd: 2 -> 4, 32 parameters, float32>
+    """
+    return doc.Ssd(
+        as_node(xBC),
+        as_node(dt),
+        np.asarray(real("A", A, "heads"), np.float64),
+        real("dt_bias", dt_bias, "heads"),
+        np.asarray(real("D", D, "d"), np.float64),
+        checks.whole("d_state", d_state, 1),
+        checks.whole("groups", groups, 1),
+        checks.number("dt_min", dt_min),
+        None if dt_max is None else checks.number("dt_max", dt_max),
+        name=name,
+    )
 
 
 def _systems(name: str, array: Complex) -> Complex:

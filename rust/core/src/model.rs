@@ -1,7 +1,7 @@
 //! A model: a Document with what all its plans share.
 
 use crate::document::Document;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{Elem, Isa};
 use crate::packed::Packed;
 use crate::plan::Plan;
@@ -31,7 +31,22 @@ impl<E: Elem> Model<E> {
     /// # Errors
     /// As [`Plan::new`].
     pub fn new(document: Document, isa: Isa, team: &Team) -> Result<Self> {
-        let packed = Packed::default();
+        Self::packing(document, Packed::new(false), isa, team)
+    }
+
+    /// As [`Model::new`], with the matrices of mixing layers in bfloat16, to which they are rounded: half the memory, and half
+    /// of what a sample reads. Everything else is computed in float32.
+    ///
+    /// # Errors
+    /// As [`Plan::new`], and [`Error::Value`] in another precision than float32.
+    pub fn with_bfloat16_weights(document: Document, isa: Isa, team: &Team) -> Result<Self> {
+        if size_of::<E>() != size_of::<f32>() {
+            return Err(Error::Value(format!("weights: expected a float32 engine for bfloat16, found {}", E::NAME)));
+        }
+        Self::packing(document, Packed::new(true), isa, team)
+    }
+
+    fn packing(document: Document, packed: Packed<E>, isa: Isa, team: &Team) -> Result<Self> {
         let fingerprint = document.fingerprint();
         let regular = Arc::new(Plan::sharing(&document, &packed, fingerprint, 1.0, isa, team)?);
         packed.replace_raw();

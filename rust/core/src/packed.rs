@@ -20,16 +20,22 @@ struct Table<E> {
     rows: Arc<Aligned<E>>,
 }
 
-/// The parts of a matrix, by their first rows.
+/// What was packed of a matrix, by the first row.
 type Parts<E> = BTreeMap<usize, Part<E>>;
 
 /// What was packed so far, by the matrix' id, which is its own as long as the matrix is kept.
 #[derive(Debug)]
-pub struct Packed<E>(Mutex<HashMap<usize, (Matrix, Parts<E>)>>);
+pub struct Packed<E> {
+    /// Whether linear maps have their weights in half the bits.
+    halved: bool,
+    matrices: Mutex<HashMap<usize, (Matrix, Parts<E>)>>,
+}
 
-impl<E> Default for Packed<E> {
-    fn default() -> Self {
-        Self(Mutex::new(HashMap::new()))
+impl<E> Packed<E> {
+    /// Of which nothing is packed yet. With `halved`, weights of linear maps are rounded to half their bits: from then on
+    /// these are the model's.
+    pub fn new(halved: bool) -> Self {
+        Self { halved, matrices: Mutex::new(HashMap::new()) }
     }
 }
 
@@ -42,7 +48,7 @@ impl<E: Elem> Packed<E> {
         bias: Option<&[f64]>,
         epilogue: Epilogue,
     ) -> Arc<Linear<E>> {
-        let mut packed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut packed = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, parts) = packed.entry(matrix.id()).or_insert_with(|| (matrix.clone(), BTreeMap::new()));
         let part = parts.entry(rows.start).or_insert_with(|| {
             let (d_in, d_out) = (matrix.shape[1], rows.len() / epilogue.rows());
@@ -61,7 +67,7 @@ impl<E: Elem> Packed<E> {
                     Linear::new(d_in, d_out, |i, j| numbers[at(i, j)], bias, epilogue)
                 }
             };
-            Part::Linear(Arc::new(linear))
+            Part::Linear(Arc::new(if self.halved { linear.halved() } else { linear }))
         });
         let Part::Linear(linear) = part else { unreachable!("a matrix belongs to one node") };
         Arc::clone(linear)
@@ -69,7 +75,7 @@ impl<E: Elem> Packed<E> {
 
     /// The rows of a table, each padded to whole groups.
     pub fn table(&self, matrix: &Matrix) -> Arc<Aligned<E>> {
-        let mut packed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut packed = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, parts) = packed.entry(matrix.id()).or_insert_with(|| (matrix.clone(), BTreeMap::new()));
         let part = parts.entry(0).or_insert_with(|| {
             let [count, columns] = matrix.shape;
@@ -83,18 +89,19 @@ impl<E: Elem> Packed<E> {
         Arc::clone(&table.rows)
     }
 
-    /// Lets the matrices that are packed as a whole, and exactly, hold their numbers packed, so that nothing is kept twice;
+    /// Lets the matrices that are packed as a whole, and exactly or as they were asked to be, hold their numbers packed, so that nothing is kept twice;
     /// and all others a copy of their own, so that nothing of the file or of the caller's arrays is kept.
     pub fn replace_raw(&self) {
-        let packed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let packed = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         for (matrix, parts) in packed.values() {
+            let linear = parts.values().all(|part| matches!(part, Part::Linear(_)));
             let parts = parts.values().map(|part| match part {
                 Part::Linear(linear) => Arc::clone(linear) as Arc<dyn Rows>,
                 Part::Table(table) => Arc::clone(table) as Arc<dyn Rows>,
             });
             let parts: Vec<_> = parts.collect();
             let whole = parts.iter().map(|part| part.count()).sum::<usize>() == matrix.shape[0];
-            if whole && size_of::<E>() >= matrix.stored.size() {
+            if whole && (size_of::<E>() >= matrix.stored.size() || self.halved && linear) {
                 matrix.hold(parts);
             } else {
                 matrix.hold_copy();

@@ -44,14 +44,17 @@ pub struct Model {
 
 #[pymethods]
 impl Model {
-    /// In a precision. From then on the Document holds the matrices of mixing layers packed.
+    /// In a precision, with weights in the same or in bfloat16. From then on the Document holds the matrices of mixing layers
+    /// packed.
     #[new]
-    fn new(py: Python<'_>, document: &Document, dtype: &str) -> PyResult<Self> {
+    fn new(py: Python<'_>, document: &Document, dtype: &str, weights: &str) -> PyResult<Self> {
         let (document, isa) = (document.core.clone(), Isa::choose().map_err(raise)?);
         let made = py.detach(|| {
             let team = Team::all()?;
-            Ok(match dtype {
-                "float64" => Any::F64(CoreModel::new(document, isa, &team)?),
+            Ok(match (dtype, weights) {
+                ("float64", "bfloat16") => Any::F64(CoreModel::with_bfloat16_weights(document, isa, &team)?),
+                (_, "bfloat16") => Any::F32(CoreModel::with_bfloat16_weights(document, isa, &team)?),
+                ("float64", _) => Any::F64(CoreModel::new(document, isa, &team)?),
                 _ => Any::F32(CoreModel::new(document, isa, &team)?),
             })
         });

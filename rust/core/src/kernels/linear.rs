@@ -34,6 +34,9 @@ pub struct Linear<E> {
     d_out: usize,
     epilogue: Epilogue,
     block_rows: usize,
+    /// Whether each element holds the weights of two neighbouring inputs in half its bits (of an f32 as bfloat16); biases
+    /// are whole.
+    halved: bool,
     /// Panels of [`PANEL`] groups of outputs: a row of biases, then a row of weights for each input. With a GLU half of
     /// a panel's groups are values, the other half their gates.
     packed: Aligned<E>,
@@ -88,7 +91,31 @@ impl<E: Elem> Linear<E> {
             }
         }
         let block_rows = (BLOCK_BYTES / size_of::<E>() / d_in / TILE_ROWS).max(1) * TILE_ROWS;
-        Self { d_in, d_out, epilogue, block_rows, packed: aligned }
+        Self { d_in, d_out, epilogue, block_rows, halved: false, packed: aligned }
+    }
+
+    /// The same with every weight rounded to half its bits, in half the memory.
+    #[must_use]
+    pub fn halved(self) -> Self {
+        assert!(!self.halved, "expected whole weights");
+        let (row, halves) = (PANEL * GROUP, self.epilogue.rows());
+        let panels = (padded(self.d_out) / GROUP * halves).div_ceil(PANEL);
+        let pairs = self.d_in.div_ceil(2);
+        let mut packed = Aligned::zeros(panels * (pairs + 1) * row);
+        let panels = self.packed.chunks_exact((self.d_in + 1) * row);
+        for (to, from) in packed.chunks_exact_mut((pairs + 1) * row).zip(panels) {
+            to[..row].copy_from_slice(&from[..row]);
+            for (to, pair) in to[row..].chunks_exact_mut(row).zip(from[row..].chunks(2 * row)) {
+                let (first, second) = pair.split_at(row);
+                Isa::Scalar.run(Halve { first, second, to });
+            }
+        }
+        Self { halved: true, packed, ..self }
+    }
+
+    /// Rows of a panel that hold weights.
+    fn weight_entries(&self) -> usize {
+        if self.halved { self.d_in.div_ceil(2) } else { self.d_in }
     }
 
     /// Writes a row of weights as it was given, d_in numbers rounded to this precision.
@@ -97,8 +124,13 @@ impl<E: Elem> Linear<E> {
     /// Where there is no such row, or `out` has another length.
     pub fn unpack(&self, row: usize, out: &mut [E]) {
         assert_eq!(out.len(), self.d_in, "expected a row of weights");
-        let entries = self.packed[self.entry(row)..].iter().step_by(PANEL * GROUP);
-        out.iter_mut().zip(entries.skip(1)).for_each(|(out, weight)| *out = *weight);
+        let entries = self.packed[self.entry(row)..].iter().step_by(PANEL * GROUP).skip(1);
+        if self.halved {
+            let pairs = entries.map(|&halves| Isa::Scalar.run(Whole(halves)));
+            out.chunks_mut(2).zip(pairs).for_each(|(out, pair)| out.copy_from_slice(&pair[..out.len()]));
+        } else {
+            out.iter_mut().zip(entries).for_each(|(out, weight)| *out = *weight);
+        }
     }
 
     /// The bias of a row; zero where none was given.
@@ -118,7 +150,7 @@ impl<E: Elem> Linear<E> {
     fn entry(&self, row: usize) -> usize {
         assert!(row < self.weight_rows(), "expected a row below {}, found {row}", self.weight_rows());
         let (half, column) = (row / self.d_out, row % self.d_out);
-        start(self.d_in, self.epilogue.rows(), half, column / GROUP) + column % GROUP
+        start(self.weight_entries(), self.epilogue.rows(), half, column / GROUP) + column % GROUP
     }
 
     /// Channels of a row of input.
@@ -138,11 +170,55 @@ impl<E: Elem> Linear<E> {
     }
 }
 
-/// Where the entries of a group of outputs, of the values or of the gates, begin.
+/// Rows of weights of two inputs in the bits of one; there may be no second.
+struct Halve<'a, E> {
+    first: &'a [E],
+    second: &'a [E],
+    to: &'a mut [E],
+}
+
+impl<E: Elem> Kernel<E> for Halve<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let rows = self.to.chunks_exact_mut(L::LANES).zip(self.first.chunks_exact(L::LANES));
+        for (i, (to, first)) in rows.enumerate() {
+            // SAFETY: these are whole vectors.
+            unsafe {
+                let second = match self.second.get(i * L::LANES..(i + 1) * L::LANES) {
+                    Some(second) => lanes.load(second.as_ptr()),
+                    None => lanes.splat(E::ZERO),
+                };
+                lanes.store(to.as_mut_ptr(), lanes.halves(lanes.load(first.as_ptr()), second));
+            }
+        }
+    }
+}
+
+/// The two numbers in the bits of one.
+struct Whole<E>(E);
+
+impl<E: Elem> Kernel<E> for Whole<E> {
+    type Output = [E; 2];
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) -> [E; 2] {
+        let halves = lanes.splat(self.0);
+        [lanes.first(halves), lanes.second(halves)].map(|v| {
+            let mut out = [E::ZERO; GROUP];
+            // SAFETY: a vector is no longer than a group.
+            unsafe { lanes.store(out.as_mut_ptr(), v) };
+            out[0]
+        })
+    }
+}
+
+/// Where the entries of a group of outputs, of the values or of the gates, begin, where as many hold weights.
 #[inline(always)]
-const fn start(d_in: usize, halves: usize, half: usize, group: usize) -> usize {
+const fn start(weights: usize, halves: usize, half: usize, group: usize) -> usize {
     let own = PANEL / halves;
-    (group / own * (d_in + 1) * PANEL + half * own + group % own) * GROUP
+    (group / own * (weights + 1) * PANEL + half * own + group % own) * GROUP
 }
 
 /// The most rows a tile has.
@@ -302,7 +378,7 @@ impl<E: Elem> Tile<'_, E> {
         }
         let half = W.div_ceil(2);
         let per_group = GROUP / L::LANES;
-        let Linear { d_in, ref packed, epilogue, .. } = *self.linear;
+        let Linear { d_in, ref packed, epilogue, halved, .. } = *self.linear;
         let glu = matches!(epilogue, Epilogue::Glu(_));
         // SAFETY: r < R and k < d_in address the caller's inputs; each of the W vectors has d_in + 1 entries in its
         // panel.
@@ -310,7 +386,7 @@ impl<E: Elem> Tile<'_, E> {
             let mut w = [packed.as_ptr(); W];
             for (j, w) in w.iter_mut().enumerate() {
                 let (part, column) = if glu { (j / half, self.column + j % half) } else { (0, self.column + j) };
-                let from = start(d_in, if glu { 2 } else { 1 }, part, column / per_group);
+                let from = start(self.linear.weight_entries(), if glu { 2 } else { 1 }, part, column / per_group);
                 *w = w.add(from + column % per_group * L::LANES);
             }
             for first in (0..d_in).step_by(SUMMED) {
@@ -322,17 +398,22 @@ impl<E: Elem> Tile<'_, E> {
                         }
                     }
                 }
-                for k in first..d_in.min(first + SUMMED) {
+                let end = d_in.min(first + SUMMED);
+                if halved {
+                    for k in (first..end).step_by(2) {
+                        let halves = |w: *const E| lanes.load(w.add((k / 2 + 1) * PANEL * GROUP));
+                        self.add(lanes, k, w.map(|w| lanes.first(halves(w))), &mut sums);
+                        if k + 1 < end {
+                            self.add(lanes, k + 1, w.map(|w| lanes.second(halves(w))), &mut sums);
+                        }
+                    }
+                }
+                for k in if halved { end } else { first }..end {
                     let mut weights = [lanes.splat(E::ZERO); W];
                     for (weight, &w) in weights.iter_mut().zip(&w) {
                         *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
                     }
-                    for (r, row) in sums.iter_mut().enumerate() {
-                        let x = lanes.splat(*self.x.add(r * self.x_stride + k));
-                        for (sum, &weight) in row.iter_mut().zip(&weights) {
-                            *sum = lanes.fma(x, weight, *sum);
-                        }
-                    }
+                    self.add(lanes, k, weights, &mut sums);
                 }
                 for (r, row) in sums.iter().enumerate() {
                     for (j, &sum) in row.iter().enumerate() {
@@ -342,6 +423,27 @@ impl<E: Elem> Tile<'_, E> {
                         lanes.store(to, if first == 0 { sum } else { lanes.add(lanes.load(to), sum) });
                     }
                 }
+            }
+        }
+    }
+
+    /// Adds input `k` times its weights.
+    ///
+    /// # Safety
+    /// As for [`Tile::run`], and k < d_in.
+    #[inline(always)]
+    unsafe fn add<L: Lanes<E = E>, const R: usize, const W: usize>(
+        &self,
+        lanes: L,
+        k: usize,
+        weights: [L::V; W],
+        sums: &mut [[L::V; W]; R],
+    ) {
+        for (r, row) in sums.iter_mut().enumerate() {
+            // SAFETY: r < R and k < d_in address the caller's inputs.
+            let x = lanes.splat(unsafe { *self.x.add(r * self.x_stride + k) });
+            for (sum, &weight) in row.iter_mut().zip(&weights) {
+                *sum = lanes.fma(x, weight, *sum);
             }
         }
     }
@@ -431,7 +533,7 @@ mod tests {
     fn check_rows<E: Elem>() {
         for isa in Isa::all() {
             for epilogue in EPILOGUES {
-                for (d_in, d_out) in [(1, 64), (17, 10), (64, 128), (100, 72), (256, 40), (257, 40), (700, 24)] {
+                for (d_in, d_out) in [(1, 64), (17, 10), (64, 128), (100, 72), (257, 24), (530, 16)] {
                     let Case { linear, .. } = case::<E>(d_in, d_out, epilogue);
                     let x = inputs::<E>(40, d_in);
                     let mut one_by_one = vec![E::ZERO; 40 * padded(d_out)];
@@ -456,6 +558,38 @@ mod tests {
     fn a_row_does_not_depend_on_how_many_there_are() {
         check_rows::<f32>();
         check_rows::<f64>();
+    }
+
+    /// Halved weights are those of the whole map of the rounded ones, bit for bit, and what is unpacked.
+    #[test]
+    fn halved_weights_are_rounded_ones() {
+        for isa in Isa::all() {
+            for epilogue in EPILOGUES {
+                for (d_in, d_out) in [(1, 1), (2, 17), (3, 16), (24, 100), (65, 33), (257, 40), (530, 24)] {
+                    let Case { linear, weight, bias } = case::<f32>(d_in, d_out, epilogue);
+                    let halved = linear.halved();
+                    let mut row = vec![0.0; d_in];
+                    let mut rounded = Vec::new();
+                    for (i, exact) in weight.chunks_exact(d_in).enumerate() {
+                        halved.unpack(i, &mut row);
+                        assert_eq!(f64::from(halved.bias(i)), bias[i]);
+                        for (&found, &exact) in row.iter().zip(exact) {
+                            assert_eq!(found.to_bits() & 0xffff, 0, "bfloat16 has 16 bits");
+                            assert!((f64::from(found) - exact).abs() <= exact.abs() / 256.0);
+                        }
+                        rounded.extend(row.iter().map(|&w| f64::from(w)));
+                    }
+                    let whole = Linear::<f32>::new(d_in, d_out, |i, k| rounded[i * d_in + k], Some(&bias), epilogue);
+                    let x = inputs::<f32>(13, d_in);
+                    for rows in [1, 2, 7, 13] {
+                        let (mut y, mut expected) = (vec![0.0; rows * padded(d_out)], vec![0.0; rows * padded(d_out)]);
+                        halved.run(isa, rows, &x, &mut y);
+                        whole.run(isa, rows, &x, &mut expected);
+                        assert!(y == expected, "{} {epilogue:?} {d_in} -> {d_out}, {rows} rows", isa.name());
+                    }
+                }
+            }
+        }
     }
 
     /// The root of the mean square error by that of the answers.

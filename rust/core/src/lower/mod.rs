@@ -31,7 +31,7 @@ impl<E: Elem> Plan<E> {
     /// [`Error::Value`] where the rate is no positive number or a transform has its pole at it; [`Error::Unsupported`]
     /// where a layer has no step size, or is not stable at it; [`Error::Document`] where a layer is not stable at rate 1.
     pub fn new(document: &Document, rate: f64, isa: Isa, team: &Team) -> Result<Self> {
-        Self::sharing(document, &Packed::default(), document.fingerprint(), rate, isa, team)
+        Self::sharing(document, &Packed::new(false), document.fingerprint(), rate, isa, team)
     }
 
     /// As [`Plan::new`], with the matrices that other rates' plans have packed, for a document of that fingerprint.
