@@ -95,7 +95,11 @@ def test_every_container_holds_the_same_model(case: Case) -> None:
     found = {path: readers.read(path) for path, _ in case.files}
     # Equinox saves a module's Python integers too, and who makes a flat file joins names with dots or with slashes.
     arrays = {
-        path: {n.replace("/", "."): a for n, a in checkpoint.tensors.items() if checkpoint.format != "eqx" or a.dtype != np.int64}
+        path: {
+            n.replace("/", "."): a
+            for n, a in checkpoint.tensors.items()
+            if checkpoint.format != "eqx" or a.dtype != np.int64
+        }
         for path, checkpoint in found.items()
     }
     reference = next(iter(arrays.values()))

@@ -218,7 +218,7 @@ impl<E: Elem> Run<'_, E> {
         let Sizes { channels, heads, groups, modes, .. } = *sizes;
         let (own, x_stride, heads) = (self.layer.channels(tile), padded(self.layer.input_width()), padded(heads));
         let group = own.start / self.layer.own();
-        let last = (self.first + row + T) % SAMPLES == 0;
+        let last = (self.first + row + T).is_multiple_of(SAMPLES);
         let (tiny, zero) = (lanes.splat(if last { E::TINY } else { E::ZERO }), lanes.splat(E::ZERO));
         let zeros = || ByLane([[E::ZERO; GROUP]; T]);
         let (mut decay, mut driven, mut y) = (zeros(), zeros(), zeros());
