@@ -109,7 +109,7 @@ UPSTREAM: dict[str, tuple[Facts, str]] = {
         " use_mambapy use_associative_scan tie_word_embeddings intermediate_size output_attentions _name_or_path",
     ),
     "transformers 5.24.0 FalconMambaConfig": (mamba.FACTS, "mixer_rms_eps"),
-    "mamba_ssm 2.3.2 Mamba2": (
+    "mamba_ssm 03a38fb Mamba2": (
         mamba2.FACTS,
         "d_model d_state d_conv conv_init expand headdim d_ssm ngroups A_init_range D_has_hdim rmsnorm norm_before_gate"
         " dt_min dt_max dt_init_floor dt_limit bias conv_bias chunk_size use_mem_eff_path layer_idx process_group"
@@ -120,13 +120,9 @@ UPSTREAM: dict[str, tuple[Facts, str]] = {
         "d_model d_intermediate n_layer vocab_size ssm_cfg attn_layer_idx attn_cfg rms_norm residual_in_fp32"
         " fused_add_norm pad_vocab_size_multiple tie_embeddings",
     ),
-    "transformers 5.24.0 Mamba2Config": (
+    "transformers 5.24.0 config.json of a Mamba2ForCausalLM": (
         mamba2.FACTS,
-        "transformers_version architectures model_type dtype num_heads head_dim vocab_size hidden_size state_size"
-        " num_hidden_layers layer_norm_epsilon pad_token_id bos_token_id eos_token_id expand conv_kernel n_groups"
-        " use_bias use_conv_bias hidden_act initializer_range residual_in_fp32 time_step_rank time_step_min"
-        " time_step_max time_step_floor time_step_limit rescale_prenorm_residual use_cache chunk_size"
-        " tie_word_embeddings",
+        " ".join(json.loads((GOLDEN / "torch" / "hf_mamba2" / "config.json").read_text())),
     ),
     "mamba2-jax 1.1.2 Mamba2Config": (
         mamba2.FACTS,

@@ -12,7 +12,7 @@ from cases import cases, relative_error
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from ssmrt.document import Document, Ssd, walk
+from ssmrt.document import Activation, Document, Norm, Ssd, walk
 from ssmrt.errors import CheckpointError, ConfigRequired, SsmrtError, UnsupportedError
 from ssmrt.families import build
 from ssmrt.readers import read
@@ -33,7 +33,7 @@ def rms(x: Array, weight: Array, size: int) -> Array:
 
 
 def mixer(w: Tensors, u: Array, said: Mapping[str, Any]) -> Array:
-    """Mamba2.forward of mamba_ssm 2.3.2 for u (L, d_model), one sample after the other, in NumPy's float64."""
+    """Mamba2.forward of mamba_ssm 03a38fb for u (L, d_model), one sample after the other, in NumPy's float64."""
     heads, columns = len(w["A_log"]), w["out_proj.weight"].shape[1]
     conv = len(w["conv1d.weight"])
     beside = len(w["in_proj.weight"]) - columns - conv - heads
@@ -168,6 +168,20 @@ def test_step_sizes_are_kept_within_their_limits() -> None:
     for infinity in (float("inf"), "inf", "Infinity", {"__float__": "Infinity"}):
         free = document({**SAID, "time_step_limit": [0.0, infinity]})
         assert {(n.dt_min, n.dt_max) for n in walk(free.root) if isinstance(n, Ssd)} == {(0.0, None)}
+
+
+def test_mamba2_jaxs_gate_has_a_fixed_eps_and_its_gelu_is_by_tanh() -> None:
+    row = next(case for case in cases("jax/mamba2_jax"))
+    said = {**(row.config or {}), "layer_norm_epsilon": 0.5, "hidden_act": "gelu"}
+    nodes = list(walk(build(read(row.files[0][0]), config=said).root))
+    assert sorted({(node.eps, node.name.endswith("mixer.norm")) for node in nodes if isinstance(node, Norm)}) == [
+        (1e-5, True),
+        (0.5, False),
+    ]
+    assert {node.function for node in nodes if isinstance(node, Activation)} == {"gelu_tanh", "silu"}
+    torch = list(walk(document({**SAID, "layer_norm_epsilon": 0.5, "hidden_act": "gelu"}).root))
+    assert {node.eps for node in torch if isinstance(node, Norm)} == {0.5}
+    assert {node.function for node in torch if isinstance(node, Activation)} == {"gelu", "silu"}
 
 
 @pytest.mark.parametrize("config", [{"model_type": "mamba2"}, {"ssm_cfg": {"layer": "Mamba2"}}])

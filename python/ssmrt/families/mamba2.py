@@ -74,9 +74,11 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     Raises `CheckpointError` where a tensor is missing, left over or misshapen, or contradicts the config,
     `ConfigRequired` and `UnsupportedError`.
     """
-    t = Tensors(_as_in_torch(checkpoint.tensors), checkpoint.source)
+    tensors = _as_in_torch(checkpoint.tensors)
+    jax = tensors is not checkpoint.tensors
+    t = Tensors(tensors, checkpoint.source)
     said = Config(config, checkpoint, FACTS, ARCH)
-    return mamba_model.build(t, said, _KIND, lambda t, name: _mixer(t, name, said), checkpoint.source)
+    return mamba_model.build(t, said, _KIND, lambda t, name: _mixer(t, name, said, jax=jax), checkpoint.source)
 
 
 def _as_in_torch(tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
@@ -122,8 +124,11 @@ def _shape(t: Tensors, name: str, axes: int) -> tuple[int, ...]:
     return found
 
 
-def _mixer(t: Tensors, name: str, said: Config) -> Sequential:
-    """out_proj(norm(SSD(silu(conv(x|B|C)), dt) * silu(z))) with (z, x|B|C, dt) = in_proj(u); Dao & Gu 2024, fig. 6."""
+def _mixer(t: Tensors, name: str, said: Config, *, jax: bool) -> Sequential:
+    """out_proj(norm(SSD(silu(conv(x|B|C)), dt) * silu(z))) with (z, x|B|C, dt) = in_proj(u); Dao & Gu 2024, fig. 6.
+
+    ``jax``: the model is mamba2-jax's.
+    """
     own = said.scope("ssm_cfg")
     sizes = _Sizes.of(t)
     heads, d, beside = sizes.heads, sizes.d, sizes.beside
@@ -148,7 +153,9 @@ def _mixer(t: Tensors, name: str, said: Config) -> Sequential:
     must = mamba_model.conv_bias(said, own)
     shift = t.take("conv1d.bias", conv) if must else t.optional("conv1d.bias", conv)
     taps = Conv1d(t.take("conv1d.weight", conv, 1, "K")[:, 0], shift, name=f"{name}.conv1d")
-    act = Activation(mamba_model.function(said), name=f"{name}.act")
+    function = mamba_model.function(said)
+    # JAX's gelu is the approximation by tanh.
+    act = Activation("gelu_tanh" if jax and function == "gelu" else function, name=f"{name}.act")
     direct = t.f64("D", *t.shape("D"))
     if direct.shape not in ((heads,), (d,)):
         raise t.misfit("D", f"({heads},) or ({d},)", str(direct.shape))
@@ -166,7 +173,7 @@ def _mixer(t: Tensors, name: str, said: Config) -> Sequential:
         name=f"{name}.ssm",
     )
     gate = Sequential((z, Activation("silu", name=f"{name}.z.act")), name=f"{name}.z")
-    inner = _gated(t, ssd, gate, groups, said, own, name)
+    inner = _gated(t, ssd, gate, groups, said, own, name, fixed_eps=jax)
     out = linear(t, "out_proj", "H", beside + d, f"{name}.out_proj", bias=False)
     if not beside:
         return Sequential((*inner, out), name=name)
@@ -179,7 +186,9 @@ def _mixer(t: Tensors, name: str, said: Config) -> Sequential:
     )
 
 
-def _gated(t: Tensors, ssd: Ssd, gate: Node, groups: int, said: Config, own: Config, name: str) -> tuple[Node, ...]:
+def _gated(
+    t: Tensors, ssd: Ssd, gate: Node, groups: int, said: Config, own: Config, name: str, *, fixed_eps: bool
+) -> tuple[Node, ...]:
     """The norm of ssd * gate by groups of channels, or that of ssd times gate; without a norm's weight the product."""
     d = len(ssd.D)
     if "norm.weight" not in t:
@@ -189,8 +198,8 @@ def _gated(t: Tensors, ssd: Ssd, gate: Node, groups: int, said: Config, own: Con
     if not isinstance(before, bool):
         raise place.wrong("norm_before_gate", "True or False", before)
     size = _group_size(said, d, groups)
-    # mamba_ssm's own is fixed; transformers' is that of all norms.
-    eps = said.number("layer_norm_epsilon", 1e-5)
+    # transformers' is that of all norms; mamba_ssm's, which has no such name, and mamba2-jax's is fixed.
+    eps = 1e-5 if fixed_eps else said.number("layer_norm_epsilon", 1e-5)
     norm = Norm("rms", t.take("norm.weight", d), eps=eps, size=None if size == d else size, name=f"{name}.norm")
     if before:
         return (Gate(Sequential((ssd, norm), name=f"{name}.y"), gate, name=f"{name}.gate"),)

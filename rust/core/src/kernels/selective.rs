@@ -65,20 +65,22 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
         let n = self.layer.n;
         let (stride, bc_stride) = (padded(self.layer.channels), padded(2 * n));
         let scale = lanes.splat(self.scale);
-        for t in 0..self.rows {
-            let bc = &self.bc[t * bc_stride..][..2 * n];
-            for first in (0..stride).step_by(L::LANES) {
-                let (group, lane) = (first / GROUP, first % GROUP);
-                // SAFETY: `Selective::run` checked that x, dt and y have `rows` rows of `stride`, and the state
-                // (groups, N) rows of GROUP, as A has.
-                unsafe {
+        // Channels outermost, so that their states stay in the L1 cache while all rows go by.
+        for first in (0..stride).step_by(L::LANES) {
+            let (group, lane) = (first / GROUP, first % GROUP);
+            // SAFETY: `Selective::run` checked that x, dt and y have `rows` rows of `stride`, and the state (groups, N) rows
+            // of GROUP, as A has.
+            unsafe {
+                let d = lanes.load(self.layer.d.as_ptr().add(first));
+                let a = self.layer.a.as_ptr().add(group * n * GROUP + lane);
+                let h = self.state.as_mut_ptr().add(group * n * GROUP + lane);
+                for t in 0..self.rows {
+                    let bc = &self.bc[t * bc_stride..][..2 * n];
                     let at = t * stride + first;
                     let x = lanes.load(self.x.as_ptr().add(at));
                     let dt = lanes.mul(scale, lanes.load(self.dt.as_ptr().add(at)));
                     let dx = lanes.mul(dt, x);
-                    let mut y = lanes.mul(lanes.load(self.layer.d.as_ptr().add(first)), x);
-                    let a = self.layer.a.as_ptr().add(group * n * GROUP + lane);
-                    let h = self.state.as_mut_ptr().add(group * n * GROUP + lane);
+                    let mut y = lanes.mul(d, x);
                     for i in 0..n {
                         let decay = lanes.exp2(lanes.mul(dt, lanes.load(a.add(i * GROUP))));
                         let p = h.add(i * GROUP);
