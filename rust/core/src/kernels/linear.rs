@@ -384,20 +384,20 @@ impl<E: Elem> Tile<'_, E> {
         // panel.
         unsafe {
             let mut w = [packed.as_ptr(); W];
+            let weights = self.linear.weight_entries();
             for (j, w) in w.iter_mut().enumerate() {
                 let (part, column) = if glu { (j / half, self.column + j % half) } else { (0, self.column + j) };
-                let from = start(self.linear.weight_entries(), if glu { 2 } else { 1 }, part, column / per_group);
+                let from = start(weights, if glu { 2 } else { 1 }, part, column / per_group);
                 *w = w.add(from + column % per_group * L::LANES);
             }
-            for first in (0..d_in).step_by(SUMMED) {
-                let mut sums = [[lanes.splat(E::ZERO); W]; R];
-                if first == 0 {
-                    for row in &mut sums {
-                        for (sum, &w) in row.iter_mut().zip(&w) {
-                            *sum = lanes.load(w);
-                        }
-                    }
+            let mut sums = [[lanes.splat(E::ZERO); W]; R];
+            for row in &mut sums {
+                for (sum, &w) in row.iter_mut().zip(&w) {
+                    *sum = lanes.load(w);
                 }
+            }
+            let mut first = 0;
+            loop {
                 let end = d_in.min(first + SUMMED);
                 if halved {
                     for k in (first..end).step_by(2) {
@@ -407,21 +407,27 @@ impl<E: Elem> Tile<'_, E> {
                             self.add(lanes, k + 1, w.map(|w| lanes.second(halves(w))), &mut sums);
                         }
                     }
-                }
-                for k in if halved { end } else { first }..end {
-                    let mut weights = [lanes.splat(E::ZERO); W];
-                    for (weight, &w) in weights.iter_mut().zip(&w) {
-                        *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
+                } else {
+                    for k in first..end {
+                        let mut weights = [lanes.splat(E::ZERO); W];
+                        for (weight, &w) in weights.iter_mut().zip(&w) {
+                            *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
+                        }
+                        self.add(lanes, k, weights, &mut sums);
                     }
-                    self.add(lanes, k, weights, &mut sums);
                 }
-                for (r, row) in sums.iter().enumerate() {
-                    for (j, &sum) in row.iter().enumerate() {
+                // What the inputs before these summed up to stands there.
+                for (r, row) in sums.iter_mut().enumerate() {
+                    for (j, sum) in row.iter_mut().enumerate() {
                         let (out, stride) = self.out[j / half];
                         let to = out.add(r * stride + j % half * L::LANES);
-                        // What the inputs before these summed up to stands there.
-                        lanes.store(to, if first == 0 { sum } else { lanes.add(lanes.load(to), sum) });
+                        lanes.store(to, if first == 0 { *sum } else { lanes.add(lanes.load(to), *sum) });
+                        *sum = lanes.splat(E::ZERO);
                     }
+                }
+                first = end;
+                if first == d_in {
+                    break;
                 }
             }
         }

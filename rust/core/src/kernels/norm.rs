@@ -94,13 +94,17 @@ impl<E: Elem> Norm<E> {
         unsafe {
             if self.size < self.d && !self.size.is_multiple_of(GROUP) {
                 for row in (0..rows).map(|r| r * padded(self.d)) {
-                    (0..self.d).step_by(self.size).for_each(|run| self.short_run(run, x.add(row), y.add(row)));
-                    (self.d..padded(self.d)).for_each(|i| *y.add(row + i) = E::ZERO);
+                    for run in (0..self.d).step_by(self.size) {
+                        self.short_run(run, x.add(row), y.add(row));
+                    }
+                    for i in self.d..padded(self.d) {
+                        *y.add(row + i) = E::ZERO;
+                    }
                 }
             } else {
-                (0..self.d)
-                    .step_by(self.size)
-                    .for_each(|run| self.run_of_rows(lanes, rows, run, x.add(run), y.add(run)));
+                for run in (0..self.d).step_by(self.size) {
+                    self.run_of_rows(lanes, rows, run, x.add(run), y.add(run));
+                }
             }
         }
     }
