@@ -32,7 +32,7 @@ def test_every_family_is_verified(case: Case) -> None:
 
 
 def test_float64_is_held_to_float64() -> None:
-    found = ssmrt.verify(load(ONE_OF_EACH[0], "float64"))
+    found = ssmrt.verify(load(next(case for case in ONE_OF_EACH if case.arch == "s5"), "float64"))
     assert found.ok
     assert {check.tolerance for check in found.checks} == {1e-10}
 

@@ -7,9 +7,10 @@ pub const GROUP: usize = 16;
 ///
 /// # Panics
 /// Where that is no usize.
+#[inline(always)]
 pub const fn padded(n: usize) -> usize {
-    match n.checked_next_multiple_of(GROUP) {
-        Some(padded) => padded,
+    match n.checked_add(GROUP - 1) {
+        Some(n) => n / GROUP * GROUP,
         None => panic!("more channels than there are addresses"),
     }
 }
