@@ -195,16 +195,6 @@ impl RealSchur {
     /// [`Error::Value`] where `a` is not square or the iteration does not converge, as for numbers near overflow.
     pub fn new(a: &[f64], n: usize) -> Result<RealSchur> {
         let a = square("A", a, n)?;
-        // A triangular A, such as HiPPO-LegS, is its own Schur form, at most with its axes from last to first.
-        let triangular = || {
-            if (0..n).all(|i| (0..i).all(|j| a[(i, j)] == 0.0)) {
-                return Some((DMatrix::identity(n, n), a.clone()));
-            }
-            let flipped = || DMatrix::from_fn(n, n, |i, j| a[(n - 1 - i, n - 1 - j)]);
-            (0..n)
-                .all(|j| (0..j).all(|i| a[(i, j)] == 0.0))
-                .then(|| (DMatrix::from_fn(n, n, |i, j| f64::from(i + j + 1 == n)), flipped()))
-        };
         let decompose = |a| Schur::try_new(a, f64::EPSILON, 100 * n.max(1)).map(Schur::unpack);
         // The shifted iteration has cycles (a cyclic permutation is one); a reflection of the basis leaves them.
         let reflected = || {
@@ -212,8 +202,7 @@ impl RealSchur {
             let h = DMatrix::identity(n, n) - 2.0 * &axis * axis.transpose();
             decompose(&h * &a * &h).map(|(z, t)| (h * z, t))
         };
-        let (z, t) = triangular()
-            .or_else(|| decompose(a.clone()))
+        let (z, t) = decompose(a.clone())
             .or_else(reflected)
             .filter(|(z, t)| z.iter().chain(t.iter()).all(|x| x.is_finite()))
             .ok_or_else(|| Error::Value("expected a matrix with a Schur form, found none: no convergence".into()))?;
