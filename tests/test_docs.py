@@ -81,7 +81,7 @@ def copy(*pairs: tuple[str, str]) -> Callable[[], None]:
 def for_jax() -> None:
     copy(
         ("jax/s5_cls_default/variables.msgpack", "checkpoints/checkpoint_100"),
-        ("jax/equinox_s4_yardenas/model.eqx", "model.eqx"),
+        ("jax/equinox_s4_yardenas/model.eqx", "s4/model.eqx"),
     )()
     tensors, layer = read(GOLDEN / "nn" / "model.eqx").tensors, "blocks[0].s4d."
     arrays: dict[str, Any] = {name[len(layer) :]: array for name, array in tensors.items() if name.startswith(layer)}
