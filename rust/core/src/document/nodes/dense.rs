@@ -6,7 +6,7 @@ use super::super::fields::{Choice, Number, Real};
 use super::super::node::{Layer, Memory, node};
 use super::super::systems::{Discrete, Eigenvalue, Systems};
 use super::diagonal::aliased;
-use super::state_space::{Cache, Siso, StateSpace};
+use super::state_space::{Cache, Siso, StateSpace, check_steps};
 use crate::discretize::{Disc, RealSchur, discretize_matrix, discretize_mode};
 use crate::error::{Error, Result};
 use crate::threads::Team;
@@ -92,14 +92,11 @@ impl Dense {
 impl Layer for Dense {
     fn check(&self) -> Result<(), (&'static str, String)> {
         self.ssm.check(self.systems())?;
-        match (self.disc, &self.ssm.dt) {
-            (Disc::Dss, _) => Err(("disc", "expected one of a full matrix, found \"dss\"".into())),
-            (Disc::Discrete, Some(_)) => {
-                Err(("dt", "expected null, for the system is discrete as it stands, found an array".into()))
-            }
-            (Disc::Discrete, None) => Ok(()),
-            _ => self.ssm.check_steps(),
+        if self.disc == Disc::Dss {
+            return Err(("disc", "expected one of a full matrix, found \"dss\"".into()));
         }
+        check_steps(self.disc, self.ssm.dt.as_ref())?;
+        self.ssm.check_step_a_channel()
     }
 
     fn branches(&self) -> Vec<&Node> {

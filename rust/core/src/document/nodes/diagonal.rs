@@ -5,7 +5,7 @@ use super::super::array::{Array, ComplexArray};
 use super::super::fields::{Choice, Complex, Flag, Number};
 use super::super::node::{Layer, Memory, node};
 use super::super::systems::{Discrete, Eigenvalue, Systems};
-use super::state_space::{Siso, StateSpace};
+use super::state_space::{Siso, StateSpace, check_steps};
 use crate::discretize::{Disc, ModeBar, discretize_mode};
 use crate::error::{Error, Result};
 use crate::threads::Team;
@@ -72,13 +72,7 @@ impl Diagonal {
 impl Layer for Diagonal {
     fn check(&self) -> Result<(), (&'static str, String)> {
         self.ssm.check(self.systems())?;
-        match (self.disc, &self.ssm.dt) {
-            (Disc::Discrete, Some(_)) => {
-                Err(("dt", "expected null, for the system is discrete as it stands, found an array".into()))
-            }
-            (Disc::Discrete, None) | (_, Some(_)) => Ok(()),
-            (_, None) => Err(("dt", "expected an array, found null".into())),
-        }
+        check_steps(self.disc, self.ssm.dt.as_ref())
     }
 
     fn branches(&self) -> Vec<&Node> {

@@ -6,6 +6,7 @@ use super::super::fields::{Choice, Complex, Flag, Number, Optional, Positive, Re
 use super::super::node::{Layer, Memory, node};
 use super::super::systems::{Discrete, Eigenvalue, Systems};
 use super::diagonal::aliased;
+use super::state_space::check_steps;
 use crate::discretize::{Disc, ModeBar, discretize_mode};
 use crate::error::Result;
 use crate::threads::Team;
@@ -77,14 +78,10 @@ impl DiagonalMimo {
 
 impl Layer for DiagonalMimo {
     fn check(&self) -> Result<(), (&'static str, String)> {
-        match (self.disc, &self.dt) {
-            (Disc::Dss, _) => return Err(("disc", "expected one that is a recurrence, found \"dss\"".into())),
-            (Disc::Discrete, Some(_)) => {
-                return Err(("dt", "expected null, for the system is discrete as it stands, found an array".into()));
-            }
-            (Disc::Discrete, None) | (_, Some(_)) => {}
-            (_, None) => return Err(("dt", "expected an array, found null".into())),
+        if self.disc == Disc::Dss {
+            return Err(("disc", "expected one that is a recurrence, found \"dss\"".into()));
         }
+        check_steps(self.disc, self.dt.as_ref())?;
         let (d_in, d_out) = (self.d_input(), self.d_output());
         if self.d.is_some() && d_in != d_out {
             return Err(("D", format!("expected null, for {d_in} inputs are not {d_out} outputs, found an array")));

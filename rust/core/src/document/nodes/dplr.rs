@@ -5,7 +5,7 @@ use super::super::array::{Array, ComplexArray};
 use super::super::fields::{Complex, Flag, Optional};
 use super::super::node::{Layer, Memory, node};
 use super::super::systems::{Discrete, Eigenvalue, Systems};
-use super::state_space::{Cache, Siso, StateSpace};
+use super::state_space::{Cache, Siso, StateSpace, check_steps};
 use crate::discretize::{Disc, DplrBar, RealSchur, discretize_dplr, discretize_mode};
 use crate::error::Result;
 use crate::threads::Team;
@@ -114,7 +114,8 @@ impl Dplr {
 impl Layer for Dplr {
     fn check(&self) -> Result<(), (&'static str, String)> {
         self.ssm.check(self.systems())?;
-        self.ssm.check_steps()
+        check_steps(Disc::Bilinear, self.ssm.dt.as_ref())?;
+        self.ssm.check_step_a_channel()
     }
 
     fn branches(&self) -> Vec<&Node> {

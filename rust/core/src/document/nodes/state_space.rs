@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::super::array::Array;
 use super::super::fields::{Count, Field, Fields, Flag, Optional, Positive, Real, Writer};
+use crate::discretize::Disc;
 use crate::error::{Error, Result};
 
 /// The most samples after which a kernel may be cut off: a stream remembers as many of every channel.
@@ -112,15 +113,25 @@ impl<T> StateSpace<T> {
         Ok(())
     }
 
-    /// Fails where there is no step size a channel.
-    pub(super) fn check_steps(&self) -> std::result::Result<(), (&'static str, String)> {
+    /// Fails where a step size has an axis of modes.
+    pub(super) fn check_step_a_channel(&self) -> std::result::Result<(), (&'static str, String)> {
         match &self.dt {
-            None => Err(("dt", "expected an array, found null".into())),
             Some(dt) if dt.shape.len() == 2 => {
                 Err(("dt", format!("expected shape (H={},), found {:?}", self.channels(), dt.shape)))
             }
-            Some(_) => Ok(()),
+            _ => Ok(()),
         }
+    }
+}
+
+/// Fails where a discrete system has step sizes, or a continuous one none.
+pub(super) fn check_steps(disc: Disc, dt: Option<&Array>) -> std::result::Result<(), (&'static str, String)> {
+    match (disc, dt) {
+        (Disc::Discrete, Some(_)) => {
+            Err(("dt", "expected null, for the system is discrete as it stands, found an array".into()))
+        }
+        (Disc::Discrete, None) | (_, Some(_)) => Ok(()),
+        (_, None) => Err(("dt", "expected an array, found null".into())),
     }
 }
 
