@@ -18,7 +18,7 @@ from worker import Job, Skip
 
 def versions() -> dict[str, str]:
     """What runs."""
-    model = _layer("s4d", 16, 4)
+    model = layer("s4d", 16, 4)
     return {"ssmrt": ssmrt.__version__, "isa": model.isa, "threads": os.environ.get("SSMRT_NUM_THREADS", "all")}
 
 
@@ -44,7 +44,8 @@ def prepare(name: str, p: dict[str, Any], folder: Path) -> Job:
 
 
 @lru_cache(maxsize=2)
-def _layer(kind: str, h: int, n: int) -> ssmrt.Model:
+def layer(kind: str, h: int, n: int) -> ssmrt.Model:
+    """The layer of `work` as a model; planned once, for later calls."""
     x = work.layer(kind, h, n)
     if kind == "s4d":
         return ssmrt.diagonal(x.A, x.B, x.C, x.D, x.dt)
@@ -63,14 +64,14 @@ def _spotter(name: str) -> ssmrt.Model:
 
 
 def _forward(p: dict[str, Any], folder: Path) -> Job:
-    model = _layer(p["kind"], p["H"], p["N"])
+    model = layer(p["kind"], p["H"], p["N"])
     u = work.samples(p["L"], p["H"], p.get("B", 1))
     call = partial(model, method=p.get("method", "auto"))
     return Job(call, [u], lambda: call(u))
 
 
 def _step(p: dict[str, Any], folder: Path) -> Job:
-    model = _layer(p["kind"], p["H"], p["N"])
+    model = layer(p["kind"], p["H"], p["N"])
     stream = model.stream()
     u = [v[None] for v in work.samples(64, p["H"])[0]]
     call = partial(stream.step, out=np.empty((1, model.d_output), np.float32))
@@ -83,7 +84,7 @@ def _step(p: dict[str, Any], folder: Path) -> Job:
 
 
 def _model_step(p: dict[str, Any], folder: Path) -> Job:
-    model = _layer(p["kind"], p["H"], p["N"])
+    model = layer(p["kind"], p["H"], p["N"])
     state = model.default_state()
     u = list(work.samples(64, p["H"])[0])
 
@@ -101,7 +102,7 @@ def _model_step(p: dict[str, Any], folder: Path) -> Job:
 
 
 def _kernel(p: dict[str, Any], folder: Path) -> Job:
-    model = _layer(p["kind"], p["H"], p["N"])
+    model = layer(p["kind"], p["H"], p["N"])
     return Job(lambda _: model.kernel(0, p["L"]), [None], lambda: model.kernel(0, p["L"])[0])
 
 
@@ -276,7 +277,7 @@ def _export_spotter(name: str, length: int, folder: Path) -> dict[str, Any]:
 
 def _memory(p: dict[str, Any]) -> dict[str, Any]:
     """What a sequence needs beside its input and output, in bytes: the peak of the resident set."""
-    model = _layer(p["kind"], p["H"], p["N"])
+    model = layer(p["kind"], p["H"], p["N"])
     u = work.samples(p["L"], p["H"])
     try:
         Path("/proc/self/clear_refs").write_text("5")
