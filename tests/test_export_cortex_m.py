@@ -71,7 +71,7 @@ def test_two_layers_of_sixteen_take_at_most_60k_instructions_a_step(tmp_path: Pa
 
 @on_device
 @pytest.mark.parametrize(
-    "name", ["dplr_shared_outputs", "diagonal_real", "diagonal_cut", "mamba_block", "tokens", "pool_first"]
+    "name", ["dplr_shared_outputs", "diagonal_real", "diagonal_cut", "linoss", "mamba_block", "tokens", "pool_first"]
 )
 def test_every_kind_of_state_runs_in_place_on_the_device(name: str, tmp_path: Path) -> None:
     model = {**state_spaces(), **others()}[name]

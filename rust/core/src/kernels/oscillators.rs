@@ -10,11 +10,10 @@ use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 #[derive(Debug)]
 pub struct Oscillators<E> {
     count: usize,
+    /// Whether x' = sign x + w', as it is at the step size that the state is of.
+    regular: bool,
     coefficients: Aligned<E>,
 }
-
-/// Rows of [`GROUP`] that a group of oscillators takes in [`Oscillators`]: sign, drive, delta and delta's low parts.
-const ROWS: usize = 10;
 
 /// What an oscillator is stepped by.
 #[derive(Clone, Copy, Debug)]
@@ -27,22 +26,26 @@ pub struct Step {
     pub drive: f64,
 }
 
+/// Rows of [`GROUP`] that the coefficients of a group take.
+const fn coefficient_rows(regular: bool) -> usize {
+    if regular { 4 } else { 10 }
+}
+
 impl<E: Elem> Oscillators<E> {
-    /// From the step of each.
-    pub fn new(steps: &[Step]) -> Self {
+    /// From the step of each. Of `regular` ones the second row of delta, and drive, follow from the first.
+    pub fn new(regular: bool, steps: &[Step]) -> Self {
         let groups = steps.len().div_ceil(GROUP);
-        let mut coefficients = Aligned::zeros(groups * ROWS * GROUP);
-        for (n, step) in steps.iter().enumerate() {
-            let at = n / GROUP * ROWS * GROUP + n % GROUP;
-            coefficients[at] = E::of(step.sign);
-            coefficients[at + GROUP] = E::of(step.drive);
-            for (i, &number) in step.delta.iter().enumerate() {
-                let high = E::of(number);
-                coefficients[at + (2 + i) * GROUP] = high;
-                coefficients[at + (6 + i) * GROUP] = E::of(number - high.f64());
+        let rows = coefficient_rows(regular);
+        let mut coefficients = Aligned::zeros(groups * rows * GROUP);
+        for (n, &Step { sign, delta: [ww, wx, xw, xx], drive }) in steps.iter().enumerate() {
+            let low = |number: f64| number - E::of(number).f64();
+            // The low part of ww, a decay that sign is apart from, is for other step sizes alone.
+            let numbers = [sign, ww, wx, low(wx), drive, low(ww), xw, low(xw), xx, low(xx)];
+            for (row, &number) in numbers[..rows].iter().enumerate() {
+                coefficients[(n / GROUP * rows + row) * GROUP + n % GROUP] = E::of(number);
             }
         }
-        Self { count: steps.len(), coefficients }
+        Self { count: steps.len(), regular, coefficients }
     }
 
     /// Elements of a row of forces: all real parts, then all imaginary ones, each padded to groups.
@@ -74,19 +77,27 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
+        if self.oscillators.regular { self.scan::<L, true>(lanes) } else { self.scan::<L, false>(lanes) }
+    }
+}
+
+impl<E: Elem> Scan<'_, E> {
+    #[inline(always)]
+    fn scan<L: Lanes<E = E>, const REGULAR: bool>(self, lanes: L) {
         let width = self.oscillators.row_len();
         let half = width / 2;
         let groups = half / GROUP;
+        let rows = coefficient_rows(REGULAR);
         for first in (0..half).step_by(L::LANES) {
             let (group, lane) = (first / GROUP, first % GROUP);
             // SAFETY: `Oscillators::scan` checked that there are `rows` rows of forces and a state of 2 `groups` modes a
             // lane, and the coefficients have `groups`; first + LANES <= half, since `half` is whole groups.
             unsafe {
-                let k = self.oscillators.coefficients.as_ptr().add(group * ROWS * GROUP + lane);
+                let k = self.oscillators.coefficients.as_ptr().add(group * rows * GROUP + lane);
                 let row = |i: usize| lanes.load(k.add(i * GROUP));
-                let (sign, drive) = (row(0), row(1));
-                let (ww, wx, xw, xx) = (row(2), row(3), row(4), row(5));
-                let (ww_low, wx_low, xw_low, xx_low) = (row(6), row(7), row(8), row(9));
+                let [sign, ww, wx, wx_low] = [row(0), row(1), row(2), row(3)];
+                let [drive, ww_low, xw, xw_low, xx, xx_low] =
+                    if REGULAR { [sign; 6] } else { [row(4), row(5), row(6), row(7), row(8), row(9)] };
                 let state = self.state.as_mut_ptr().add(lane);
                 let w_at = CompensatedAt::of(state, 2 * groups, group);
                 let x_at = w_at.offset(groups);
@@ -95,17 +106,26 @@ impl<E: Elem> Kernel<E> for Scan<'_, E> {
                 for t in 0..self.rows {
                     let force = self.forces.as_mut_ptr().add(t * width + first);
                     let (re, im) = (lanes.load(force), lanes.load(force.add(half)));
-                    let (w_re, w_im) = (lanes.mul(drive, re), lanes.mul(drive, im));
-                    let w_re = lanes.fma(ww, w.re, lanes.fma(ww_low, w.re, w_re));
-                    let w_im = lanes.fma(ww, w.im, lanes.fma(ww_low, w.im, w_im));
-                    let x_re = lanes.fma(xw, w.re, lanes.fma(xw_low, w.re, re));
-                    let x_im = lanes.fma(xw, w.im, lanes.fma(xw_low, w.im, im));
-                    let w_re = lanes.add(w_re, lanes.fma(wx, x.re, lanes.mul(wx_low, x.re)));
-                    let w_im = lanes.add(w_im, lanes.fma(wx, x.im, lanes.mul(wx_low, x.im)));
-                    let x_re = lanes.add(x_re, lanes.fma(xx, x.re, lanes.mul(xx_low, x.re)));
-                    let x_im = lanes.add(x_im, lanes.fma(xx, x.im, lanes.mul(xx_low, x.im)));
-                    w = w.times(lanes, sign).changed(lanes, (w_re, w_im));
-                    x = x.times(lanes, sign).changed(lanes, (x_re, x_im));
+                    let (kept_w, kept_x) = (w.times(lanes, sign), x.times(lanes, sign));
+                    let (mut w_re, mut w_im) = (re, im);
+                    if !REGULAR {
+                        (w_re, w_im) = (lanes.mul(drive, re), lanes.mul(drive, im));
+                        (w_re, w_im) = (lanes.fma(ww_low, w.re, w_re), lanes.fma(ww_low, w.im, w_im));
+                    }
+                    (w_re, w_im) = (lanes.fma(ww, w.re, w_re), lanes.fma(ww, w.im, w_im));
+                    (w_re, w_im) = (lanes.fma(wx_low, x.re, w_re), lanes.fma(wx_low, x.im, w_im));
+                    (w_re, w_im) = (lanes.fma(wx, x.re, w_re), lanes.fma(wx, x.im, w_im));
+                    let (mut x_re, mut x_im) = (re, im);
+                    if REGULAR {
+                        (x_re, x_im) = (lanes.add(kept_w.re, w_re), lanes.add(kept_w.im, w_im));
+                    } else {
+                        (x_re, x_im) = (lanes.fma(xw_low, w.re, x_re), lanes.fma(xw_low, w.im, x_im));
+                        (x_re, x_im) = (lanes.fma(xw, w.re, x_re), lanes.fma(xw, w.im, x_im));
+                        (x_re, x_im) = (lanes.fma(xx_low, x.re, x_re), lanes.fma(xx_low, x.im, x_im));
+                        (x_re, x_im) = (lanes.fma(xx, x.re, x_re), lanes.fma(xx, x.im, x_im));
+                    }
+                    w = kept_w.changed(lanes, (w_re, w_im));
+                    x = kept_x.changed(lanes, (x_re, x_im));
                     lanes.store(force, x.re);
                     lanes.store(force.add(half), x.im);
                 }

@@ -42,7 +42,7 @@ impl Core {
                 let bars = node.bars(rate * dt).into_iter().zip(node.bars(rate));
                 let step = |OscillatorStep { sign, delta, drive }| Step { sign, delta, drive };
                 let steps: Vec<_> = bars.map(|(bar, regular)| step(bar.step_at(&regular))).collect();
-                Recurrence::Oscillators(Oscillators::new(&steps))
+                Recurrence::Oscillators(Oscillators::new(dt == 1.0, &steps))
             }
         }
     }
