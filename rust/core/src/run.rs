@@ -164,6 +164,18 @@ impl<E: Elem> Flow for Blocks<'_, E> {
     }
 }
 
+/// Has the system make the pages of new memory, each by one thread: threads that meet a large page at the same time would
+/// each make it whole, and all but one in vain.
+fn touch<E: Elem>(team: &Team, memory: &mut [E]) {
+    let (page, large) = (4096 / size_of::<E>(), (1 << 21) / size_of::<E>());
+    let (len, of) = (memory.len(), Shared::new(memory.as_mut_ptr()));
+    team.each(len / large, |_, i| {
+        // SAFETY: each thread writes into pages of its own.
+        let pages = unsafe { of.part(i * large, large) };
+        pages.iter_mut().step_by(page).for_each(|x| *x = E::ZERO);
+    });
+}
+
 /// x as a pair (high, low) of E whose sum it is, to twice the digits.
 fn split<E: Elem>(x: f64) -> (E, E) {
     let high = E::of(x);
@@ -228,6 +240,7 @@ impl<E: Elem> Plan<E> {
         let Call { streams, rows, .. } = *call;
         assert!(states.len() == streams * self.state_len && !self.needs_whole(call.method));
         assert!(works.iter().all(|work| work.rows() >= block) && works[0].threads() >= team.size());
+        touch(team, output);
         let output = (Shared::new(output.as_mut_ptr()), output.len());
         let of = Shared::new(states.as_mut_ptr());
         let (slots, scratch) = (works.len(), works[0].scratch());
