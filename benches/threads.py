@@ -3,8 +3,8 @@
     python benches/threads.py [--threads 1,2,4,8,16] [--rounds 3] [--only clip,streams] [--json run.json]
 
 Each number of threads has processes of its own, new ones each round, with SSMRT_NUM_THREADS. Printed are minima over
-all rounds, medians in the file, and beside the long sequences a copy of the same arrays by as many threads. The ssmrt that
-is measured is the interpreter's own; another build's place goes into PYTHONPATH.
+all rounds, medians in the file, and beside the long sequences a copy of the same arrays by as many threads. The ssmrt
+that is measured is the interpreter's own; another build's place goes into PYTHONPATH.
 """
 
 from __future__ import annotations
