@@ -107,7 +107,7 @@ def linoss(d: int = H, n: int = N, d_out: int = H, seed: int = 0, **kw: Any) -> 
     D = g.standard_normal(d) if d == d_out else None
     # The first is a double integrator.
     A = (np.pi * np.arange(n)) ** 2 / (10 * dt.max()) ** 2
-    return Linoss(A, B, C, D, dt, **{"name": "ssm", **kw})
+    return Linoss(B=B, C=C, D=D, **{"A": A, "dt": dt, "name": "ssm", **kw})
 
 
 def selective(d: int = H, n: int = N, r: int = 2, seed: int = 0) -> Selective:
@@ -201,6 +201,8 @@ def state_spaces() -> dict[str, Document]:
         "linoss": document(linoss()),
         "linoss_damped": document(linoss(G=rng(3).uniform(0, 9, N))),
         "linoss_implicit": document(linoss(disc="im")),
+        # Undamped, up to the fastest that a step can follow, whose poles meet at -1.
+        "linoss_fastest": document(linoss(A=np.linspace(0, 4, N) / 0.25, dt=np.full(N, 0.5))),
         "linoss_rectangular": document(linoss(d_out=4), d_output=4),
         "selective": document(selective()),
         "selective_normed": document(replace(selective(), norm_eps=1e-3)),
