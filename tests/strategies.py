@@ -195,12 +195,13 @@ def linosses(draw: Draw, h: int | None = None) -> Linoss:
     direct = h == d_out and draw(st.booleans())
     g = np.random.default_rng(draw(SEEDS))
     dt = step_sizes(g, n)
-    A = (g.uniform(0, 30, n) * (g.random(n) < 0.8)) ** 2
+    A = np.asarray((g.uniform(0, 30, n) * (g.random(n) < 0.8)) ** 2)
     if not implicit:
         A = np.minimum(A, (1.9 / (MOST_STEPS * dt)) ** 2)
     B, C = complex_normal(g, n, h) / np.sqrt(h), complex_normal(g, d_out, n)
     D = g.standard_normal(h) if direct else None
-    return Linoss(A, B, C, D, dt, g.uniform(0.2, 30, n) if damped else None, "im" if implicit else "imex", name="layer")
+    G = np.asarray(g.uniform(0.2, 30, n)) if damped else None
+    return Linoss(A, B, C, D, dt, G, "im" if implicit else "imex", name="layer")
 
 
 @st.composite
