@@ -39,7 +39,7 @@ impl<E: Elem> Oscillators<E> {
         let mut coefficients = Aligned::zeros(groups * rows * GROUP);
         for (n, &Step { sign, delta: [ww, wx, xw, xx], drive }) in steps.iter().enumerate() {
             let low = |number: f64| number - E::of(number).f64();
-            // The low part of ww, a decay that sign is apart from, is for other step sizes alone.
+            // The regular ww is the drag alone, whose rounding changes a decay by less than 1e-7 of it.
             let numbers = [sign, ww, wx, low(wx), drive, low(ww), xw, low(xw), xx, low(xx)];
             for (row, &number) in numbers[..rows].iter().enumerate() {
                 coefficients[(n / GROUP * rows + row) * GROUP + n % GROUP] = E::of(number);
