@@ -68,7 +68,7 @@ def jobs(threads: int) -> dict[str, Callable[[], tuple[Callable[[], Any], float]
     def clips(batch: int, seconds: int = 1) -> tuple[Callable[[], Any], float]:
         return partial(demo.spotter(), samples(16_000 * seconds, 1, batch)), 1e-3
 
-    found = {
+    found: dict[str, Callable[[], tuple[Callable[[], Any], float]]] = {
         "spotter, one clip, ms": partial(clips, 1),
         "spotter, 4 clips, ms": partial(clips, 4),
         "spotter, 16 clips, ms": partial(clips, 16),
