@@ -1,6 +1,7 @@
 """Time against threads: the same work on 1, 2, 4, 8 and 16 threads, in turn, in one run.
 
     python benches/threads.py [--threads 1,2,4,8,16] [--rounds 3] [--only clip,streams] [--json run.json]
+    python benches/threads.py --from-json run.json --plot threads.svg
 
 Each number of threads has processes of its own, new ones each round, with SSMRT_NUM_THREADS. Printed are minima over
 all rounds, medians in the file, and beside the long sequences a copy of the same arrays by as many threads. The ssmrt
@@ -25,6 +26,8 @@ import numpy as np
 from work import samples
 
 SECONDS = 0.3
+
+Found = dict[str, dict[str, list[tuple[float, float]]]]
 
 
 def copied(u: np.ndarray[Any, Any], threads: int) -> Callable[[], None]:
@@ -65,7 +68,7 @@ def jobs(threads: int) -> dict[str, Callable[[], tuple[Callable[[], Any], float]
     def clips(batch: int, seconds: int = 1) -> tuple[Callable[[], Any], float]:
         return partial(demo.spotter(), samples(16_000 * seconds, 1, batch)), 1e-3
 
-    found = {
+    found: dict[str, Callable[[], tuple[Callable[[], Any], float]]] = {
         "spotter, one clip, ms": partial(clips, 1),
         "spotter, 4 clips, ms": partial(clips, 4),
         "spotter, 16 clips, ms": partial(clips, 16),
@@ -111,28 +114,67 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2,4,8,16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="where all minima and medians go")
+    parser.add_argument("--from-json", type=Path, help="an earlier run instead of a new one")
+    parser.add_argument("--plot", type=Path, help="a picture of time against threads; needs matplotlib")
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     wanted = [part for part in args.only.split(",") if part]
     if args.work:
         work(args.work, wanted)
         return
-    threads = [int(n) for n in args.threads.split(",")]
-    found: dict[str, dict[int, list[list[float]]]] = {}
-    for _ in range(args.rounds):
-        for n in threads:
-            env = {**os.environ, "SSMRT_NUM_THREADS": str(n)}
-            command = [sys.executable, __file__, "--work", str(n), "--only", args.only]
-            done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-            for name, pair in json.loads(done.stdout).items():
-                found.setdefault(name, {}).setdefault(n, []).append(pair)
-    print(f"{'':32s}" + "".join(f"{n:>10d}" for n in threads) + "   gain")
+    if args.from_json:
+        found: Found = json.loads(args.from_json.read_text())
+    else:
+        found = measured(args.threads.split(","), args.rounds, args.only)
+    threads = list(next(iter(found.values())))
+    print(f"{'':32s}" + "".join(f"{n:>10s}" for n in threads) + "   gain")
     for name, by_threads in found.items():
-        best = [min(least for _, least in by_threads[n]) for n in threads]
+        best = least(by_threads)
         print(f"{name:32s}" + "".join(f"{x:10.3f}" for x in best) + f"{best[0] / best[-1]:7.1f}")
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
+    if args.plot:
+        draw(found, args.plot)
+
+
+def measured(threads: list[str], rounds: int, only: str) -> Found:
+    """The median and the minimum of each job, by its name and the number of threads, once a round."""
+    found: Found = {}
+    for _ in range(rounds):
+        for n in threads:
+            env = {**os.environ, "SSMRT_NUM_THREADS": n}
+            command = [sys.executable, __file__, "--work", n, "--only", only]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+            for name, pair in json.loads(done.stdout).items():
+                found.setdefault(name, {}).setdefault(n, []).append(pair)
+    return found
+
+
+def least(by_threads: dict[str, list[tuple[float, float]]]) -> list[float]:
+    """The minimum for each number of threads."""
+    return [min(low for _, low in rounds) for rounds in by_threads.values()]
+
+
+def draw(found: Found, path: Path) -> None:
+    """Draws time against threads: sequences on the left, streams on the right."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, both = plt.subplots(1, 2, figsize=(11, 4.6))
+    for axes, mark, label in zip(both, (", ms", ", us"), ("ms", "us a stream and sample"), strict=True):
+        for name, by_threads in found.items():
+            if name.endswith(mark):
+                axes.plot([int(n) for n in by_threads], least(by_threads), marker="o", label=name.removesuffix(mark))
+        axes.set_xscale("log", base=2)
+        axes.set(yscale="log", xlabel="threads", ylabel=label)
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.grid(alpha=0.3, which="both", linewidth=0.5)
+        axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
