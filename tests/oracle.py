@@ -65,7 +65,7 @@ def run(
     """The model's answer in float64: (B, L, d_output), or (B, d_output) where it pools and not ``streamed``.
 
     u (B, L, d_input), or integer tokens (B, L). ``dt`` (B, L) multiplies every step size of its sample.
-    ``resets`` (B, L): the state is zero before that sample. ``lengths`` (B,): what lies behind is padding;
+    ``resets`` (B, L): the state is that of the start before that sample. ``lengths`` (B,): what lies behind is padding;
     answers there mean nothing. ``streamed``: the answer of a pooled model at each sample, as if it were the last.
     """
     u = np.asarray(u)
@@ -211,10 +211,12 @@ def pool(node: Pool, x: Array, call: Call) -> Array:
 
 
 def conv1d(node: Conv1d, x: Array) -> Array:
-    taps = node.weight.shape[1]
-    y = np.zeros_like(x)
-    for k in range(min(taps, x.shape[1])):
-        y[:, k:] += node.weight[:, taps - 1 - k].astype(np.float64) * x[:, : x.shape[1] - k]
+    (batch, length, d), taps = x.shape, node.weight.shape[1]
+    past = np.zeros((d, taps - 1)) if node.x0 is None else node.x0.astype(np.float64)
+    x = np.concatenate([np.broadcast_to(past.T, (batch, taps - 1, d)), x], 1)
+    y = np.zeros((batch, length, d))
+    for k in range(taps):
+        y += node.weight[:, k].astype(np.float64) * x[:, k : k + length]
     return y if node.bias is None else y + node.bias
 
 
@@ -229,6 +231,7 @@ def selective(node: Selective, x: Array, scale: float | Array) -> Array:
     dt = activate("softplus", r @ node.dt_proj.astype(np.float64).T + node.dt_bias)
     dt = dt * (scale[..., None] if isinstance(scale, np.ndarray) else scale)
     h = np.zeros((x.shape[0], *node.A.shape))
+    h = h if node.x0 is None else h + node.x0
     y = np.empty_like(x)
     for t in range(x.shape[1]):
         h = np.exp(dt[:, t, :, None] * node.A) * h + (dt[:, t] * x[:, t])[..., None] * B[:, t, None, :]
@@ -248,10 +251,13 @@ def ssd(node: Ssd, xbc: Array, dt: Array, scale: float | Array) -> Array:
     y = np.empty_like(x)
     for head in range(heads):
         group = head // (heads // groups)
-        h = np.zeros((batch, d // heads, n))
+        h, A = np.zeros((batch, d // heads, n)), node.A[head]
+        h = h if node.x0 is None else h + node.x0[head * (d // heads) : (head + 1) * (d // heads)]
         for t in range(length):
             step = dt[:, t, head, None, None]
-            h = np.exp(step * node.A[head]) * h + step * x[:, t, head, :, None] * B[:, t, group, None, :]
+            decay = np.exp(step * A)
+            step = np.expm1(step * A) / A if node.disc == "zoh" and A != 0 else step
+            h = decay * h + step * x[:, t, head, :, None] * B[:, t, group, None, :]
             y[:, t, head] = np.einsum("bpn,bn->bp", h, C[:, t, group])
     flat: Array = y.reshape(batch, length, d) + node.D * xbc[..., :d]
     return flat
@@ -287,8 +293,9 @@ def mimo(node: DiagonalMimo, u: Array, scale: float | Array) -> Array:
     if node.dt is None:
         no_step_size(scale)
 
-    def states(v: Array, scale: float | Array) -> Array:
+    def states(v: Array, scale: float | Array, start: Array | None) -> Array:
         x = np.zeros((v.shape[0], node.A.size), complex)
+        x = x if start is None else x + start
         out = np.empty((v.shape[0], v.shape[1], node.A.size), complex)
         for t, s, fresh in steps(scale, v.shape[1]):
             if node.dt is None:
@@ -299,10 +306,10 @@ def mimo(node: DiagonalMimo, u: Array, scale: float | Array) -> Array:
             out[:, t] = x
         return out
 
-    y = states(u, scale) @ node.C.T
+    y = states(u, scale, node.x0) @ node.C.T
     if node.C_reverse is not None:
         back = scale[:, ::-1] if isinstance(scale, np.ndarray) else scale
-        y = y + states(u[:, ::-1], back)[:, ::-1] @ node.C_reverse.T
+        y = y + states(u[:, ::-1], back, None)[:, ::-1] @ node.C_reverse.T
     y = (2 if node.conjugate_pairs else 1) * y.real
     return y if node.D is None else y + node.D * u
 

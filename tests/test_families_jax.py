@@ -461,17 +461,26 @@ def test_batch_norm_without_its_statistics_is_refused() -> None:
 
 
 def test_what_is_known_but_not_run_says_so() -> None:
-    lru, _ = checkpoint("jax/memax_lru")
-    s6 = {n.replace("gamma_log", "A_log"): a for n, a in lru.tensors.items()}
     s5, config = checkpoint("jax/small/s5_last_gelu")
     pair = with_tensors(s5, params__decoder__layer1__kernel=np.zeros((24, 6), np.float32))
-    for found, said, message in (
-        (replace(lru, tensors=s6), None, "S6"),
-        (lru, {"model_name": "S6"}, "S6"),
-        (pair, config, "RetrievalModel"),
-    ):
-        with pytest.raises(UnsupportedError, match=message):
-            families.build(found, config=said)
+    with pytest.raises(UnsupportedError, match="RetrievalModel"):
+        families.build(pair, config=config)
+
+
+def test_memax_tells_its_cells_by_their_tensors(tmp_path: Path) -> None:
+    """By either name of the family, with the leaves' names and without."""
+    for name, other in (("jax/memax_lru", "S6"), ("jax/small/memax_s6", "LRU")):
+        found, config = checkpoint(name)
+        with pytest.raises(CheckpointError, match=rf"'model_name'.*found '{other}'"):
+            families.build(found, config={**config, "model_name": other})
+        alone = tmp_path / "model.eqx"
+        alone.write_bytes((golden(name).folder / "model.eqx").read_bytes())
+        for arch, said in (("memax-lru", config), ("memax-s6", None)):
+            unnamed = families.build(read(alone), config=said, arch=arch)
+            assert without_source(unnamed) == without_source(families.build(found, config=config))
+    wide = with_tensors(found, **{".layers[0].A_log": np.zeros(9, np.float32)})
+    with pytest.raises(CheckpointError, match=r"A_log.*\(8,\), one a channel"):
+        families.build(wide, config=config)
 
 
 def test_loading_needs_no_jax(tmp_path: Path) -> None:
