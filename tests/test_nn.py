@@ -177,7 +177,7 @@ def test_an_initial_state_is_where_every_stream_starts(dtype: Any) -> None:
         (ssd, np.stack(driven)),
     ):
         model, u = nn.model(layer, dtype=dtype), np.zeros((3, 20, 2))
-        bound = {"rtol": 0, "atol": 1e-13 if dtype == "float64" else 2e-6}
+        bound: dict[str, Any] = {"rtol": 0, "atol": 1e-13 if dtype == "float64" else 2e-6}
         resets = np.zeros((3, 20), bool)
         resets[0, 5] = resets[2, 5] = True
         again = np.stack([np.concatenate([expected[:5], expected[:15]]), expected, expected])

@@ -25,8 +25,8 @@ OPSETS = range(13, 21)
 class State:
     """One layer's memory: graph input ``state_{i}``, graph output ``next_state_{i}``.
 
-    ``start`` is what it holds before a stream's first sample, the same for every stream of the batch, which is its first
-    axis: float32 numbers in the order of its other axes. None: zeros.
+    ``start`` is what it holds before a stream's first sample, the same for every stream of the batch, its first axis:
+    float32 numbers in the order of its other axes. None: zeros.
     """
 
     input: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from .c_memory import Placed
 from .builder import State
+from .c_memory import Placed
 from .contract import Contract
 
 _HEADER = """\

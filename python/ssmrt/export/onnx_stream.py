@@ -51,7 +51,7 @@ class OnnxStream:
         return self._position.copy()
 
     def reset(self, mask: ArrayLike | None = None) -> None:
-        """Put back to the start the state and the position of all streams, or of those where ``mask``, bool (batch,), is True."""
+        """Start anew: all streams, or those where ``mask``, bool (batch,), is True."""
         if mask is None:
             self._session.reset()
             self._position[:] = 0

@@ -98,8 +98,8 @@ def _s6(cell: Tensors, name: str) -> Gate:
     # The input is taken channel by channel: there are as many states as channels.
     if len(rate) != cell.dims["H"]:
         raise cell.misfit("A_log", f"({cell.dims['H']},), one a channel", f"({len(rate)},)")
-    linears = (equinox.linear(cell, place, "H", "H") for place in ("B", "C", "dt.layers[0]"))
-    return memax_s6.recurrence(-rate, *linears, name)
+    B, C, dt = (equinox.linear(cell, place, "H", "H") for place in ("B", "C", "dt.layers[0]"))
+    return memax_s6.recurrence(-rate, B, C, dt, name)
 
 
 def _mixer(view: Tensors, i: int) -> tuple[Linear, int, str, str]:

@@ -71,5 +71,5 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
 def _cell(cell: Tensors, name: str) -> Node:
     if "A_log" not in cell:
         return lru.recurrence(cell, name)
-    linears = (flax.dense(cell, place, "H", "H") for place in ("B", "C", "dt/layers_0"))
-    return memax_s6.recurrence(-parts.exp(cell, "A_log", "H"), *linears, name)
+    B, C, dt = (flax.dense(cell, place, "H", "H") for place in ("B", "C", "dt/layers_0"))
+    return memax_s6.recurrence(-parts.exp(cell, "A_log", "H"), B, C, dt, name)

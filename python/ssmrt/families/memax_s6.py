@@ -13,10 +13,10 @@ Array = NDArray[Any]
 
 
 def recurrence(A: Array, B: Linear, C: Linear, dt: Linear, name: str) -> Gate:
-    """y = C(x) h with h = exp(dt A) h + (exp(dt A) - 1) / A B(x) x, all of it channel by channel.
+    """The cell h = exp(dt A) h + (exp(dt A) - 1) / A B(x) x, y = C(x) h, all of it channel by channel.
 
-    dt = softplus(dt(x)), and A is -exp(A_log). It is Mamba-2's recurrence with a zero-order hold, a head a channel: what
-    it takes for x is B(x) x, and its own B and C are ones.
+    dt = softplus(dt(x)), and A is -exp(A_log). It is Mamba-2's recurrence with a zero-order hold, a head a channel:
+    what it takes for x is B(x) x, and its own B and C are ones.
     """
     width = len(A)
     ones = np.array([1.0, 1.0], np.float32)

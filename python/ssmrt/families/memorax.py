@@ -5,14 +5,25 @@ Its masks are ssmrt's ``resets``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..document import Activation, DiagonalMimo, Document, Function, Gate, Glu, Linear, Node, Norm, Residual
-from ..document import Sequential, Ssd
+from ..document import (
+    Activation,
+    DiagonalMimo,
+    Document,
+    Function,
+    Gate,
+    Glu,
+    Linear,
+    Node,
+    Norm,
+    Residual,
+    Sequential,
+    Ssd,
+)
 from ..errors import UnsupportedError
 from ..readers.checkpoint import Checkpoint
 from . import flax, parts
@@ -146,14 +157,15 @@ class _Network:
 
     def _normed(self, at: Tensors, norm: str, name: str, d: int | None) -> Part:
         """PreNorm or PostNorm, whose parameters have the same names."""
-        before = "PreNorm" == self._said.get(
+        place = self._said.get(
             "normalization",
             "PreNorm",
             choices=("PreNorm", "PostNorm"),
             why="the file does not say whether a block's norm stands before its module or behind it",
         )
+        before = place == "PreNorm"
         inner, d_in, d_out = self._module(at.scope("module/"), f"{name}.module".lstrip("."), d)
-        width, place = d_in if before else d_out, f"{name}.{norm}".lstrip(".")
+        width, place = (d_in if before else d_out), f"{name}.{norm}".lstrip(".")
         if norm == "LayerNorm_0":
             scale, bias = at.take(f"{norm}/scale", width), at.take(f"{norm}/bias", width)
             node = Norm("layer", scale, bias, eps=flax.LAYER_NORM_EPS, name=place)
@@ -162,7 +174,7 @@ class _Network:
         return Sequential((node, inner) if before else (inner, node), name=name), d_in, d_out
 
     def _residual(self, at: Tensors, gated: bool, name: str, d: int | None) -> Part:
-        """x + module(x), or x + gate(W x + b) module(x)."""
+        """The input and what the module makes of it: x + module(x), or x + gate(W x + b) module(x)."""
         inner, d_in, d_out = self._module(at.scope("module/"), f"{name}.module".lstrip("."), d)
         if d_in != d_out:
             raise at.misfit("module/", f"{d_in} outputs, as there are inputs", str(d_out))
@@ -196,7 +208,8 @@ class _Network:
             first = first or d_in
             act = Activation(self._function("MLP", "activation", "relu"), name=f"{dense.name}.activation")
             nodes += [dense, act]
-        assert first is not None and d is not None
+        assert first is not None
+        assert d is not None
         return Sequential(tuple(nodes), name=name), first, d
 
     def _dense(self, at: Tensors, module: str, name: str, d: int | None) -> tuple[Linear, int, int]:
