@@ -324,17 +324,20 @@ def siso(node: Siso, u: Array, scale: float | Array, rate: float) -> Array:
     if node.dt is None:
         no_step_size(scale)
     cut = None if node.kernel_length is None else round(node.kernel_length / rate)
+    start = node.x0 if isinstance(node, Dense) else None
     if isinstance(scale, np.ndarray):
         if is_dss(node):
             raise ValueError("dss is normalised by the length of the sequence: dt cannot vary within it")
-        y = output(node, node.C, states(node, u, scale, cut))
+        y = output(node, node.C, states(node, u, scale, cut, start))
         if node.C_reverse is not None:
-            z = states(node, u[:, ::-1], scale[:, ::-1], cut)[:, ::-1]
+            z = states(node, u[:, ::-1], scale[:, ::-1], cut, None)[:, ::-1]
             y[:, :-1] += output(node, node.C_reverse, z[:, 1:])
     elif is_dss(node) or node.C_reverse is not None or (cut is not None and cut < length):
         y = convolve(node, u, scale, length if cut is None else min(length, cut))
+        if start is not None:
+            y = y + output(node, node.C, states(node, 0 * u, scale, None, start))
     else:
-        y = output(node, node.C, states(node, u, scale, None))
+        y = output(node, node.C, states(node, u, scale, None, start))
     y = y + node.D * u[:, :, None, :]
     flat: Array = (y.swapaxes(2, 3) if node.head_major else y).reshape(batch, length, -1)
     return flat
@@ -348,8 +351,11 @@ def output(node: Siso, C: Array, x: Array) -> Array:
     return 2 * y if isinstance(node, Diagonal) and node.conjugate_pairs else y
 
 
-def states(node: Siso, u: Array, scale: float | Array, cut: int | None) -> Array:
-    """x_t = Abar x_(t-1) + Bbar u_t for every t: (B, L, H, N). With ``cut`` only the last ``cut`` inputs count."""
+def states(node: Siso, u: Array, scale: float | Array, cut: int | None, start: Array | None) -> Array:
+    """x_t = Abar x_(t-1) + Bbar u_t for every t: (B, L, H, N), from x_(-1) = ``start`` on (None: 0).
+
+    With ``cut`` only the last ``cut`` inputs count.
+    """
     batch, length, _ = u.shape
     out = None
     for t, s, fresh in steps(scale, length):
@@ -359,6 +365,7 @@ def states(node: Siso, u: Array, scale: float | Array, cut: int | None) -> Array
         if out is None:
             out = np.empty((batch, length, *B.shape[1:]), B.dtype)
             shares = np.zeros((batch, length if cut is not None else 1, *B.shape[1:]), B.dtype)
+            shares = shares if start is None else shares + start
         # One share for every input that still counts, or one for all of them together.
         shares = transition(node, A, shares)
         if cut is None:

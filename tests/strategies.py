@@ -148,7 +148,9 @@ def denses(draw: Draw, h: int | None = None, causal: bool | None = True, stepped
     dt: Array | None = step_sizes(g, h, most=0.1 if alpha >= 0.5 or disc == "zoh" else 0.01)
     if disc == "discrete":
         A, dt = linalg.expm(0.05 * A), None
-    return Dense(C, D, dt, A, B, alpha=alpha, disc=disc, C_reverse=C_reverse, **options)
+    started = options.get("kernel_length") is None and draw(st.booleans())
+    x0 = g.standard_normal((h, n)) if started else None
+    return Dense(C, D, dt, A, B, alpha=alpha, disc=disc, C_reverse=C_reverse, x0=x0, **options)
 
 
 @st.composite

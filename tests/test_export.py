@@ -357,7 +357,7 @@ def test_onnx_stream_starts_again_after_reset(tmp_path: Path) -> None:
     assert np.abs(again[1] - first[1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["conv_start", "mimo_start", "selective_start", "ssd_start"])
+@pytest.mark.parametrize("name", ["conv_start", "dense_start", "mimo_start", "selective_start", "ssd_start"])
 def test_an_initial_state_is_the_start_of_every_stream_and_reset(name: str, tmp_path: Path) -> None:
     model = DOCUMENTS[name]
     export_onnx(model, tmp_path / "model.onnx", batch=2)

@@ -170,7 +170,12 @@ def test_an_initial_state_is_where_every_stream_starts(dtype: Any) -> None:
         driven.append(h.sum(-1))
     zeros = np.zeros((2, 20))
     delayed = [np.convolve(np.concatenate([p, z]), w[::-1])[2:22] for p, z, w in zip(past, zeros, taps)]
+    full, read = linalg.expm(0.3 * g.standard_normal((3, 3)) - np.eye(3)), g.standard_normal((1, 2, 3))
+    dense = nn.dense(full, [1, 2, 3], np.concatenate([read, -read]), None, None, disc="discrete", x0=[x0.real, x0.imag])
+    powers = [np.linalg.matrix_power(full, t) for t in steps]
+    answers = [[read[0] @ a @ x0.real, -read[0] @ a @ x0.imag] for a in powers]
     for layer, expected in (
+        (dense, np.reshape(answers, (20, 4))),
         (mimo, np.stack([2 * (C @ (A**t * x0)).real for t in steps])),
         (nn.conv1d(taps, x0=past), np.stack(delayed, 1)),
         (s6, np.zeros((20, 2))),
@@ -347,6 +352,11 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
         lambda: nn.model(nn.diagonal([-1], [[1]], [[1]], None, 0.1, x0=[1, 2])),
         ValueError,
         r"x0: expected shape \(N=1\), found \[2\]",
+    ),
+    (
+        lambda: nn.model(nn.dense([[-1]], [1], [[[1]]], None, 0.1, x0=[[1, 2]])),
+        ValueError,
+        r"x0: expected shape \(H=1, N=1\), found \[1, 2\]",
     ),
     (lambda: nn.model(nn.conv1d([[1.0, 2.0]], x0=[[1.0, 2.0]])), ValueError, r"x0: expected shape \(d=1, K-1=1\)"),
     (lambda: nn.model(ssd(x0=np.ones((4, 2)))), ValueError, r"x0: expected shape \(d=4, N=3\), found \[4, 2\]"),

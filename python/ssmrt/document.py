@@ -182,12 +182,14 @@ class Dense(StateSpace):
     """LSSL (Gu et al. 2021b): a full real matrix.
 
     disc "gbt", the generalised bilinear transform with ``alpha``; "zoh"; or "discrete": A and B as they stand.
+    ``x0`` is x before a stream's first sample, where the kernel is not cut off; None: zero.
     """
 
     A: Array  # float64 (S, N, N)
     B: Array  # float64 (S, N)
     alpha: float = 0.5
     disc: Discretization = field(default="gbt", kw_only=True)
+    x0: Array | None = field(default=None, kw_only=True)  # float64 (H, N)
 
 
 @dataclass(frozen=True, eq=False)

@@ -351,7 +351,8 @@ class Model:
 
         S4D, S4: x' = Abar x - sum_k w[k] Re(v[k] . x) + b u, y = Re(c . x') + d u for each channel, ``a_minus_one`` and
         ``b`` complex (H, N), ``c`` (M, H, N), ``w`` and ``v`` (K, H, N), ``d`` real (M, H).
-        LSSL: x' = Abar x + b u, y = c . x' + d u, in the real Schur basis of A: ``a_minus_one`` (H, N, N).
+        LSSL: x' = Abar x + b u, y = c . x' + d u, in the real Schur basis of A: ``a_minus_one`` (H, N, N), ``x0``
+        (H, N) or None.
         S5, LRU: x' = Abar x + b u, y = Re(c x') + d u: ``a_minus_one`` complex (N,), ``b`` (N, d_input),
         ``c`` (d_output, N), ``d`` (d_output,) or None.
 

@@ -83,7 +83,7 @@ def _matrices(c: Context, u: str, system: Matrices, response: Array) -> str:
         columns.append(np.einsum("gij,gj->gi", power, system.B))
         power = A @ power
         rows.append(np.einsum("mgi,gij->gmj", system.C, power))
-    state = b.state((c.batch, groups, n, 1))
+    state = b.state((c.batch, groups, n, 1), system.x0)
     joined = _joined(c, state.input, n, u, groups)
     forward = np.concatenate([power - np.eye(n), np.stack(columns[::-1], -1)], -1)
     advance(b, state, [b.op("MatMul", b.weight(forward, "A_B"), joined, what="A_x_B_u")])

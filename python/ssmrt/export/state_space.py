@@ -81,7 +81,7 @@ def _modes(c: Context, x: str, modes: Modes) -> str:
 def _matrices(c: Context, x: str, system: Matrices) -> str:
     b = c.b
     groups, n = system.B.shape
-    state = b.state((c.batch, groups, n, 1))
+    state = b.state((c.batch, groups, n, 1), system.x0)
     u = b.reshape(x, [c.batch, groups, 1, 1], "u")
     driven = b.op("Mul", b.weight(system.B[..., None], "B"), u, what="B_u")
     moved = b.op("MatMul", b.weight(system.A1, "A"), state.input, what="A_x")

@@ -164,6 +164,7 @@ def dense(
     disc: Literal["gbt", "zoh", "discrete"] = "gbt",
     alpha: float = 0.5,
     allow_unstable: bool = False,
+    x0: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Dense:
     """LSSL (Gu et al. 2021b): a full real matrix.
@@ -181,6 +182,8 @@ def dense(
     disc
         "gbt", the generalised bilinear transform with ``alpha``; "zoh", the zero-order hold; or "discrete": A and B
         as they stand.
+    x0
+        Real (H, N): the state before a stream's first sample, x[0] = Abar x0 + Bbar u[0]; None: zero.
 
     Raises
     ------
@@ -212,6 +215,7 @@ def dense(
         disc=disc,
         head_major=True,
         allow_unstable=allow_unstable,
+        x0=None if x0 is None else np.asarray(real("x0", x0, "H, N"), np.float64),
         name=name,
     )
 

@@ -118,6 +118,7 @@ impl<E: Elem> Lowering<'_, E> {
         let layer = layer.after(self.groups);
         self.groups += layer.groups();
         let state = self.state(layer.state_len());
+        self.starts(state, layer.start());
         Stage::push_sequence(&mut self.stages, SequenceOp::Lti { layer: Box::new(layer), state, x, y }, from);
     }
 
