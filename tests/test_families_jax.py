@@ -525,6 +525,10 @@ def test_memorax_modules_that_are_not_run_are_named() -> None:
     ):
         with pytest.raises(UnsupportedError, match=says):
             families.build(with_tensors(found, **changes), config=config)
+    lru, _ = checkpoint("jax/small/memorax_lru")
+    deep = {name.replace("cell/", "module/" * 5000): array for name, array in lru.tensors.items()}
+    with pytest.raises(UnsupportedError, match="nested up to 40 deep"):
+        families.build(replace(lru, tensors=deep), arch="memorax")
     cell = "params__torso__blocks_0__module__module__cell"
     misfits: list[tuple[dict[str, Array | None], str]] = [
         ({f"{cell}__B_proj__bias": np.zeros(8)}, "B_proj/bias.*nothing"),

@@ -52,6 +52,9 @@ FACTS = (
 
 _CELL = r"(?:torso/)?(?:(?:blocks_\d+|module)/)*(?:cell/)?(?:B_real|lambda_real|log_decay)"
 
+# How deep modules are nested, which a file may have as deep as it likes.
+_MOST_NESTED = 40
+
 # Those of JAX that ssmrt has; its gelu is the approximate one.
 _FUNCTIONS: dict[str, Function] = {
     "gelu": "gelu_tanh",
@@ -120,6 +123,8 @@ class _Network:
     def _module(self, at: Tensors, name: str, d: int | None) -> Part:
         """The module whose parameters are ``at``; ``d``, its inputs, are not known at the first."""
         modules = _modules(at)
+        if name.count(".") > _MOST_NESTED:
+            raise self._unknown(at, name, f"modules nested up to {_MOST_NESTED} deep")
         norm = next((norm for norm in ("LayerNorm_0", "RMSNorm_0") if norm in modules), None)
         if "blocks_0" in modules:
             return self._stack(at, name, d)
@@ -157,13 +162,13 @@ class _Network:
 
     def _normed(self, at: Tensors, norm: str, name: str, d: int | None) -> Part:
         """PreNorm or PostNorm, whose parameters have the same names."""
-        place = self._said.get(
+        order = self._said.get(
             "normalization",
             "PreNorm",
             choices=("PreNorm", "PostNorm"),
             why="the file does not say whether a block's norm stands before its module or behind it",
         )
-        before = place == "PreNorm"
+        before = order == "PreNorm"
         inner, d_in, d_out = self._module(at.scope("module/"), f"{name}.module".lstrip("."), d)
         width, place = (d_in if before else d_out), f"{name}.{norm}".lstrip(".")
         if norm == "LayerNorm_0":
