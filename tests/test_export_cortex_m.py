@@ -124,6 +124,25 @@ def test_c_is_the_model_and_instances_are_apart(options: dict[str, Any], tmp_pat
     assert np.abs(y[:, 1] - first).max() < tolerance * np.abs(first).max()
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, cc")
+@pytest.mark.parametrize("options", [{}, {"mode": "chunk", "chunk": 5}], ids=lambda o: "-".join(o) or "step")
+def test_c_starts_from_the_initial_state(options: dict[str, Any], tmp_path: Path) -> None:
+    parts = {**state_spaces(), **others()}
+    model = document(parts["conv_start"].root, parts["mimo_start"].root, parts["diagonal"].root)
+    cortex_m.generate(model, tmp_path, **options)
+    (tmp_path / "host.c").write_text(HOST)
+    build = ["cc", "-Wall", "-Werror", "-Wno-unused", "host.c", "ssm.c", "ssm_graph.c", "-lm", "-o", "host"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    u = inputs(model, 60)
+    done = subprocess.run(["./host"], cwd=tmp_path, input=u.tobytes(), capture_output=True, check=True)
+    chunk = options.get("chunk", 1)
+    y = np.frombuffer(done.stdout, np.float32).reshape(-1, 2, chunk, 6)
+    expected = run(model, u, streamed=True)[0]
+    assert np.abs(y[:, 0].reshape(60, 6) - expected).max() < 1e-5 * np.abs(expected).max()
+    first = run(model, u.reshape(-1, chunk, 6), streamed=True)
+    assert np.abs(y[:, 1] - first).max() < 1e-5 * np.abs(first).max()
+
+
 def test_work_area_is_shared_and_shown(tmp_path: Path) -> None:
     report = cortex_m.generate(classifier(2), tmp_path / "out", name="spotter")
     names = ["main.c", "report.json", "spotter.c", "spotter.h", "spotter.onnx", "spotter_graph.c"]

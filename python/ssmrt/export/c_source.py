@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from .builder import State
 from .c_memory import Placed
 from .contract import Contract
 
@@ -55,10 +56,10 @@ _SOURCE = """\
 #include <string.h>
 
 {prototype}; /* {name}_graph.c */
-
+{starts}
 void {name}_init({name}_t *model)
 {{
-    memset(model, 0, sizeof *model);
+    memset(model, 0, sizeof *model);{begin}
 }}
 
 void {name}_reset({name}_t *model)
@@ -119,7 +120,13 @@ def files(contract: Contract, name: str, graph: Placed) -> dict[str, str]:
     members.append(f"    float work[{work}];")
     samples = contract.chunk or 1
     arguments = [f"(void *)model->{state.input}" for state in contract.states]
-    resets = [f"    memset(model->{state.input}, 0, sizeof model->{state.input});" for state in contract.states]
+    starts = [_start(state) for state in contract.states if state.start is not None]
+    resets = [
+        f"    memset(model->{state.input}, 0, sizeof model->{state.input});"
+        if state.start is None
+        else f"    memcpy(model->{state.input}, start_of_{state.input}, sizeof model->{state.input});"
+        for state in contract.states
+    ]
     tokens = contract.vocabulary is not None
     facts = {
         "name": name,
@@ -135,6 +142,8 @@ def files(contract: Contract, name: str, graph: Placed) -> dict[str, str]:
         "indent": " " * len(f"void {name}_step("),
         "resets": "\n".join(resets) or "    (void)model;",
         "prototype": graph.prototype,
+        "starts": "\n" + "\n".join(starts) if starts else "",
+        "begin": f"\n    {name}_reset(model);" if starts else "",
         "arguments": ", ".join(["(const void *)x", *arguments, "(void *)y", *arguments, "model->work"]),
         "ramp": f"at % {contract.vocabulary}u" if tokens else "(float)(at % 100u) / 100.0f",
     }
@@ -144,3 +153,13 @@ def files(contract: Contract, name: str, graph: Placed) -> dict[str, str]:
         f"{name}_graph.c": graph.source,
         "main.c": _MAIN.format(**facts),
     }
+
+
+def _start(state: State) -> str:
+    """A layer's state before the first sample, as an array of C."""
+    numbers = [f"{value:.9e}f" for value in state.initial().ravel()]
+    rows = [f"    {', '.join(numbers[i : i + 6])}," for i in range(0, len(numbers), 6)]
+    head = (
+        f"/* {state.layer}, before the first sample. */\nstatic const float start_of_{state.input}[{len(numbers)}] = {{"
+    )
+    return "\n".join([head, *rows, "};", ""])
