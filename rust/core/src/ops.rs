@@ -195,6 +195,7 @@ impl<E: Elem> Stage<E> {
         match self {
             Stage::Sequence { op: SequenceOp::Lti { layer, .. }, .. } => Some(layer.groups()),
             Stage::Sequence { op: SequenceOp::Ssd { layer, .. }, .. } => Some(layer.tiles()),
+            Stage::Sequence { op: SequenceOp::Selective { layer, .. }, .. } => Some(layer.groups()),
             Stage::Sequence { .. } => Some(1),
             Stage::Rows { .. } => None,
         }
@@ -330,22 +331,22 @@ impl<E: Elem> SequenceOp<E> {
                 }
             }
             SequenceOp::Selective { layer, state, x, dt, bc, y } => {
-                let (x, dt, bc, y) = (read(*x), read(*dt), read(*bc), write(*y));
-                let (i, j) = (x.len() / c.streams, bc.len() / c.streams);
-                for s in 0..c.streams {
-                    layer.run(
-                        c.isa,
-                        c.rows,
-                        c.dt,
-                        &x[s * i..][..i],
-                        &dt[s * i..][..i],
-                        &bc[s * j..][..j],
-                        state_of(s, *state),
-                        &mut y[s * i..][..i],
-                    );
-                }
+                let (inputs, len) = ([read(*x), read(*dt), read(*bc)], layer.group_state_len());
+                // An exponential costs about as much as ten multiply-adds.
+                by_tiles(c, layer.groups(), 12 * len, *state, len, *y, |s, groups, state, y| {
+                    let inputs = inputs.map(|rows| &rows[s * rows.len() / c.streams..][..rows.len() / c.streams]);
+                    // SAFETY: y is stream `s`'s rows, of which these groups' channels are no one else's.
+                    unsafe { layer.run(c.isa, c.rows, c.dt, groups, inputs, state, y) };
+                });
             }
-            SequenceOp::Ssd { layer, state, xbc, steps, y } => run_ssd(c, layer, *state, [*xbc, *steps], *y),
+            SequenceOp::Ssd { layer, state, xbc, steps, y } => {
+                let (inputs, len) = ([read(*xbc), read(*steps)], layer.tile_state_len());
+                by_tiles(c, layer.tiles(), 2 * len, *state, len, *y, |s, tiles, state, y| {
+                    let [xbc, steps] = inputs.map(|rows| &rows[s * rows.len() / c.streams..][..rows.len() / c.streams]);
+                    // SAFETY: y is stream `s`'s rows, of which these tiles' channels are no one else's.
+                    unsafe { layer.run(c.isa, c.rows, tiles, xbc, steps, state, y) };
+                });
+            }
             SequenceOp::Delay { len, state, x, y } => {
                 let stride = padded(x.width);
                 let (x, y) = (read(*x), write(*y));
@@ -422,26 +423,34 @@ fn run_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: Bu
     (0..c.streams).for_each(|s| unsafe { *counts.at(s * c.state_len) = E::ZERO });
 }
 
-fn run_ssd<E: Elem>(c: &Context<'_, E>, layer: &Ssd<E>, state: StateSlice, [xbc, steps]: [Buffer; 2], y: Buffer) {
-    // SAFETY: the block is this operation's alone, and y is another buffer than those that are read. The items below
-    // write different channels or streams of y, through its pointer.
-    let (xbc, steps, answers) = unsafe { (c.read(xbc), c.read(steps), Shared::new(c.write(y).as_mut_ptr())) };
-    let (i, j, o) = (xbc.len() / c.streams, steps.len() / c.streams, c.rows * padded(y.width));
-    let len = layer.tile_state_len();
-    let item = |s: usize, tiles: Range<usize>| {
-        let slice = StateSlice { from: state.from + tiles.start * len, len: tiles.len() * len };
+/// Shares the tiles of channels of a layer out to the team, each stream's by themselves: `f` has the stream, the tiles, their
+/// states and the stream's rows of y. A tile has `cost` multiply-adds a sample, roughly, and `len` elements of state.
+fn by_tiles<E: Elem>(
+    c: &Context<'_, E>,
+    tiles: usize,
+    cost: usize,
+    state: StateSlice,
+    len: usize,
+    y: Buffer,
+    f: impl Fn(usize, Range<usize>, &mut [E], *mut E) + Sync,
+) {
+    // SAFETY: the block is this operation's alone. The items below write different channels or streams of y, through its
+    // pointer.
+    let answers = Shared::new(unsafe { c.write(y).as_mut_ptr() });
+    let item = |s: usize, these: Range<usize>| {
+        let slice = StateSlice { from: state.from + these.start * len, len: these.len() * len };
         // SAFETY: the item has these tiles' channels of stream `s`, and their states, to itself.
-        unsafe {
-            let (xbc, steps) = (&xbc[s * i..][..i], &steps[s * j..][..j]);
-            layer.run(c.isa, c.position(s), c.rows, tiles, xbc, steps, c.state(s, slice), answers.at(s * o));
-        }
+        let (state, y) = unsafe { (c.state(s, slice), answers.at(s * c.rows * padded(y.width))) };
+        f(s, these, state, y);
     };
-    let tiles = layer.tiles();
-    if c.team.size() == 1 || c.streams * c.rows * tiles * len < 2 * GRAIN {
+    if c.team.size() == 1 || c.streams * c.rows * tiles * cost < 2 * GRAIN {
         (0..c.streams).for_each(|s| item(s, 0..tiles));
-    } else {
-        c.team.each(tiles * c.streams, |_, at| item(at % c.streams, at / c.streams..at / c.streams + 1));
+        return;
     }
+    // Several tiles each, since what they share is then made once.
+    let parts = tiles.min(2 * c.team.size());
+    let part = |i: usize| tiles * i / parts..tiles * (i + 1) / parts;
+    c.team.each(parts * c.streams, |_, at| item(at % c.streams, part(at / c.streams)));
 }
 
 /// One sample of each stream, group by group, so that its coefficients are read once for all streams.
