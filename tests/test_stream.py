@@ -54,6 +54,36 @@ def test_a_restored_snapshot_goes_on_exactly(dtype: Any, case: Case) -> None:
 
 
 @DTYPES
+@given(cases(CAUSAL), st.data())
+def test_a_push_of_some_streams_leaves_the_others(dtype: Any, case: Case, data: st.DataObject) -> None:
+    model, batch = Model(case.document, dtype), 3
+    u = np.concatenate([case.u] * batch)[:batch]
+    active = sorted(data.draw(st.sets(st.integers(0, batch - 1), min_size=1)))
+    stream, parts = model.stream(batch), case.splits()
+    streams = [model.stream() for _ in range(batch)]
+    for part in parts:
+        expected = [streams[s].push(u[s : s + 1, part]) for s in active]
+        assert_array_equal(stream.push(u[active, part], active=active), np.concatenate(expected))
+    assert_array_equal(stream.position, [u.shape[1] * (s in active) for s in range(batch)])
+    # The others are where they were: all go on together.
+    everyone = stream.push(u[:, parts[0]])
+    for s in range(batch):
+        assert_array_equal(everyone[s], streams[s].push(u[s : s + 1, parts[0]])[0])
+
+
+def test_a_push_of_streams_that_are_not_there_is_refused() -> None:
+    stream = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05]).stream(2)
+    u = np.ones((1, 4, 1), np.float32)
+    for active in ([2], [1, 0], [0, 0]):
+        with pytest.raises(ValueError, match="active: expected rising numbers below 2"):
+            stream.push(np.repeat(u, len(active), 0), active=active)
+    with pytest.raises(ValueError, match="u: expected 1 streams, found 2"):
+        stream.push(np.repeat(u, 2, 0), active=[1])
+    assert_array_equal(stream.position, [0, 0])
+    assert stream.push(u[:0], active=np.zeros(0, int)).shape == (0, 4, 1)
+
+
+@DTYPES
 @given(cases(CAUSAL))
 def test_a_reset_stream_is_a_new_one(dtype: Any, case: Case) -> None:
     model = Model(case.document, dtype)
