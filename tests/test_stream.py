@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from ssmrt import Document, Model
-from ssmrt.document import Activation, Diagonal, Linear, Node, Norm, Residual, Sequential
+from ssmrt.document import Activation, Diagonal, Linear, Node, Norm, Residual, Selective, Sequential, Ssd
 from strategies import Case, alone, answered, cases, layers, models, selectives, ssds
 
 Array = NDArray[Any]
@@ -327,6 +327,7 @@ def test_the_number_of_threads_is_not_heard(tmp_path: Path) -> None:
     collect()
     collected.append(Case(alone(wide()), 0, 3, 700))
     collected.append(Case(deep(), 0, 1, 6000))
+    collected.append(Case(mambas(), 0, 1, 4999))
     for i, case in enumerate(collected):
         Model(case.document).save(tmp_path / f"{i}.ssm.safetensors")
         np.save(tmp_path / f"{i}.npy", case.u)
@@ -365,6 +366,24 @@ def deep() -> Document:
         layer = Diagonal(C, g.standard_normal((1, h)), g.uniform(1e-3, 0.1, h), A, B, kernel_length=cut)
         nodes += [Residual(Sequential((layer, Activation("gelu")))), Norm("layer", np.ones(h), np.zeros(h))]
     return Document(Sequential((*nodes, Linear(g.standard_normal((2, h)), None))), 1, 2)
+
+
+def mambas() -> Document:
+    """Both generations in turns, each of several tiles of channels, one of which is not whole."""
+    g = np.random.default_rng(0)
+    h, n, heads, p, groups = 56, 5, 6, 14, 3
+    nodes: list[Node] = []
+    for _ in range(3):
+        weights = (g.standard_normal((3 + 2 * n, h)) / 7, g.standard_normal((h, 3)))
+        nodes.append(Selective(-g.uniform(0.2, 9, (h, n)), *weights, g.standard_normal(h) - 3, g.standard_normal(h)))
+        xbc, dt = (Linear(g.standard_normal((rows, h)) / 7) for rows in (heads * p + 2 * groups * n, heads))
+        scalars = (-g.uniform(0.2, 9, heads), g.standard_normal(heads) - 3, g.standard_normal(heads * p))
+        nodes += [
+            Norm("rms", np.ones(h)),
+            Ssd(xbc, dt, *scalars, n, groups),
+            Linear(g.standard_normal((h, heads * p)) / 9),
+        ]
+    return Document(Sequential(tuple(nodes)), h, h)
 
 
 @pytest.mark.parametrize("call", ["Model.step", "Stream.step", "Stream.push", "Model.forward"])
