@@ -20,6 +20,8 @@ Tokens: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 
 # Logits of prompts that are in memory at once.
 _NUMBERS = 1 << 24
+# Prompts go in blocks of a multiple, which the engine cuts them into anyway: the answers are those of the whole.
+_ROWS = 64
 
 
 @overload
@@ -134,7 +136,7 @@ def _generate(
         these = [i for i in everyone if len(prompts[i]) == length]
         together = np.stack([prompts[i] for i in these])
         active = None if these == everyone else these
-        block = max(1, _NUMBERS // (len(these) * model.d_output))
+        block = max(1, _NUMBERS // (len(these) * model.d_output * _ROWS)) * _ROWS
         for at in range(0, length, block):
             logits[these] = stream.push(together[:, at : at + block], active=active)[:, -1]
     running = everyone
@@ -146,10 +148,10 @@ def _generate(
         running = [i for i in running if chosen[i] is not None]
         if not running:
             return
+        following = np.array([chosen[i] for i in running])
         yield chosen
         if number != limit:
-            active = None if running == everyone else running
-            logits[running] = stream.step(np.array([chosen[i] for i in running]), active=active)
+            logits[running] = stream.step(following, active=None if running == everyone else running)
 
 
 def _vocabulary(model: Model) -> int:

@@ -20,8 +20,10 @@ from .console import printable
 from .inputs import STDIN, open_input
 
 _FILES = (".npy", ".npz", ".csv", ".parquet")
-# What only a run over samples knows.
+# What only a run over samples knows, and what only this.
 _OTHERS = ("stream", "rate", "sample_rate", "mono", "raw", "output")
+_OWN = ("tokens", "temperature", "top_k", "top_p", "seed", "stop")
+_TOKENS = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,21 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on from each INPUT: text, where a tokenizer.json is in the model's folder (needs ssmrt[text]), else"
         " tokens with commas between; - for that from stdin; or a file of tokens. Several go on at once",
     )
-    group.add_argument("--tokens", type=int, default=100, metavar="N", help="how many at most (default: 100)")
+    group.add_argument("--tokens", type=int, metavar="N", help=f"how many at most (default: {_TOKENS})")
     group.add_argument(
-        "--temperature",
-        type=float,
-        default=0.0,
-        metavar="T",
-        help="divides the logits; 0: the likeliest token (default)",
+        "--temperature", type=float, metavar="T", help="divides the logits; 0: the likeliest token (default)"
     )
     group.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens")
     group.add_argument(
         "--top-p", type=float, metavar="P", help="choose among the fewest tokens that have this probability together"
     )
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="the same seed gives the same tokens (default: 0)"
-    )
+    group.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same tokens (default: 0)")
     group.add_argument(
         "--stop",
         metavar="TOKENS",
@@ -58,22 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, model: Model) -> int:
     """Print what the model goes on with, each token as it comes."""
-    for name in _OTHERS:
-        if getattr(arguments, name) not in (None, False):
-            raise ValueError(f"--{name.replace('_', '-')}: expected none with --generate, found one")
+    _refuse(arguments, _OTHERS, "expected none with --generate, found one")
     folder = _folder(arguments.model)
     tokenizer = _tokenizer(folder / hugging_face.TOKENIZER)
     prompts = [prompt for text in arguments.inputs for prompt in _prompts(text, model, tokenizer, arguments)]
-    several = generate(
-        model,
-        prompts,
-        tokens=arguments.tokens,
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-        stop=hugging_face.stop_tokens(folder) if arguments.stop is None else _numbers("--stop", arguments.stop),
-    )
+    said = {name: value for name in _OWN if (value := getattr(arguments, name)) is not None}
+    said["stop"] = _numbers("--stop", said["stop"]) if "stop" in said else hugging_face.stop_tokens(folder)
+    several = generate(model, prompts, **{"tokens": _TOKENS, **said})
     texts = [_decoder(tokenizer, prompt) for prompt in prompts]
     show = _json if arguments.json else _line if len(prompts) > 1 else _word
     for chosen in several:
@@ -84,6 +71,18 @@ def run(arguments: argparse.Namespace, model: Model) -> int:
     if show is _word:
         sys.stdout.write("\n")
     return 0
+
+
+def check_absent(arguments: argparse.Namespace) -> None:
+    """Raise `ValueError` where something was said that only `run` knows."""
+    _refuse(arguments, _OWN, "needs --generate")
+
+
+def _refuse(arguments: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value is not False:
+            raise ValueError(f"--{name.replace('_', '-')}: {why}")
 
 
 # What is printed of a sequence's next token, whose text is None where there is no tokenizer.

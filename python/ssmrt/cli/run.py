@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = model_of(arguments)
     if arguments.generate:
         return generate.run(arguments, model)
+    generate.check_absent(arguments)
     facts = (arguments.output, model.d_output, model.dtype, model.labels, texts)
     with open_output(*facts, as_json=arguments.json) as output:
         for text in texts:
