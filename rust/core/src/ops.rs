@@ -422,6 +422,7 @@ impl<E: Elem> SequenceOp<E> {
             })
         };
         match self {
+            // SAFETY: the caller answers for these parts, and it is this worker.
             SequenceOp::Lti { layer, state, x, y } => unsafe { run_lti(c, layer, *state, (*x, *y), worker, parts) },
             SequenceOp::Conv1d { weight, bias, taps, state, x, y } => {
                 let (x, y, stride) = (read(*x), write(*y), padded(x.width));
