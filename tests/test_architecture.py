@@ -13,7 +13,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "ssmrt"
 CORE = ROOT / "rust" / "core" / "src"
-EXTRAS = {"rich", "matplotlib", "onnx", "onnxruntime", "emx_onnx_cgen", "zstandard", "soundfile", "pyarrow"}
+EXTRAS = {
+    "rich",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "emx_onnx_cgen",
+    "zstandard",
+    "soundfile",
+    "pyarrow",
+    "tokenizers",
+}
 
 
 def tables() -> list[dict[str, set[str] | None]]:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from ssmrt import Document, Model
-from ssmrt.document import Activation, Diagonal, Linear, Node, Norm, Residual, Sequential
+from ssmrt.document import Activation, Diagonal, Linear, Node, Norm, Residual, Selective, Sequential, Ssd
 from strategies import Case, alone, answered, cases, layers, models, selectives, ssds
 
 Array = NDArray[Any]
@@ -51,6 +51,36 @@ def test_a_restored_snapshot_goes_on_exactly(dtype: Any, case: Case) -> None:
         assert_array_equal(other.position, position)
         for part, y in zip(rest, expected):
             assert_array_equal(other.push(case.u[:, part]), y)
+
+
+@DTYPES
+@given(cases(CAUSAL), st.data())
+def test_a_push_of_some_streams_leaves_the_others(dtype: Any, case: Case, data: st.DataObject) -> None:
+    model, batch = Model(case.document, dtype), 3
+    u = np.concatenate([case.u] * batch)[:batch]
+    active = sorted(data.draw(st.sets(st.integers(0, batch - 1), min_size=1)))
+    stream, parts = model.stream(batch), case.splits()
+    streams = [model.stream() for _ in range(batch)]
+    for part in parts:
+        expected = [streams[s].push(u[s : s + 1, part]) for s in active]
+        assert_array_equal(stream.push(u[active, part], active=active), np.concatenate(expected))
+    assert_array_equal(stream.position, [u.shape[1] * (s in active) for s in range(batch)])
+    # The others are where they were: all go on together.
+    everyone = stream.push(u[:, parts[0]])
+    for s in range(batch):
+        assert_array_equal(everyone[s], streams[s].push(u[s : s + 1, parts[0]])[0])
+
+
+def test_a_push_of_streams_that_are_not_there_is_refused() -> None:
+    stream = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05]).stream(2)
+    u = np.ones((1, 4, 1), np.float32)
+    for active in ([2], [1, 0], [0, 0]):
+        with pytest.raises(ValueError, match="active: expected rising numbers below 2"):
+            stream.push(np.repeat(u, len(active), 0), active=active)
+    with pytest.raises(ValueError, match="u: expected 1 streams, found 2"):
+        stream.push(np.repeat(u, 2, 0), active=[1])
+    assert_array_equal(stream.position, [0, 0])
+    assert stream.push(u[:0], active=np.zeros(0, int)).shape == (0, 4, 1)
 
 
 @DTYPES
@@ -296,7 +326,7 @@ def test_the_number_of_threads_is_not_heard(tmp_path: Path) -> None:
 
     collect()
     collected.append(Case(alone(wide()), 0, 3, 700))
-    collected += [Case(deep(), 0, 1, 6000), Case(deep(), 0, 2, 2500)]
+    collected += [Case(deep(), 0, 1, 6000), Case(deep(), 0, 2, 2500), Case(mambas(), 0, 1, 4999)]
     for i, case in enumerate(collected):
         Model(case.document).save(tmp_path / f"{i}.ssm.safetensors")
         np.save(tmp_path / f"{i}.npy", case.u)
@@ -335,6 +365,24 @@ def deep() -> Document:
         layer = Diagonal(C, g.standard_normal((1, h)), g.uniform(1e-3, 0.1, h), A, B, kernel_length=cut)
         nodes += [Residual(Sequential((layer, Activation("gelu")))), Norm("layer", np.ones(h), np.zeros(h))]
     return Document(Sequential((*nodes, Linear(g.standard_normal((2, h)), None))), 1, 2)
+
+
+def mambas() -> Document:
+    """Both generations in turns, each of several tiles of channels, one of which is not whole."""
+    g = np.random.default_rng(0)
+    h, n, heads, p, groups = 56, 5, 6, 14, 3
+    nodes: list[Node] = []
+    for _ in range(3):
+        weights = (g.standard_normal((3 + 2 * n, h)) / 7, g.standard_normal((h, 3)))
+        nodes.append(Selective(-g.uniform(0.2, 9, (h, n)), *weights, g.standard_normal(h) - 3, g.standard_normal(h)))
+        xbc, dt = (Linear(g.standard_normal((rows, h)) / 7) for rows in (heads * p + 2 * groups * n, heads))
+        scalars = (-g.uniform(0.2, 9, heads), g.standard_normal(heads) - 3, g.standard_normal(heads * p))
+        nodes += [
+            Norm("rms", np.ones(h)),
+            Ssd(xbc, dt, *scalars, n, groups),
+            Linear(g.standard_normal((h, heads * p)) / 9),
+        ]
+    return Document(Sequential(tuple(nodes)), h, h)
 
 
 @pytest.mark.parametrize("call", ["Model.step", "Stream.step", "Stream.push", "Model.forward"])

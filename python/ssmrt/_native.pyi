@@ -107,8 +107,15 @@ class Stream:
         A single stream takes u (d_input,), too, and then y is (d_output,), and dt a number.
         """
 
-    def push(self, u: ArrayLike, *, dt: ArrayLike | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """A chunk of each stream: u (batch, length, d_input) -> y (batch, length, d_output), any length.
+    def push(
+        self,
+        u: ArrayLike,
+        *,
+        dt: ArrayLike | None = None,
+        out: NDArray[Any] | None = None,
+        active: ArrayLike | None = None,
+    ) -> NDArray[Any]:
+        """A chunk of each stream, or of those ``active``: u (batch, length, d_input) -> y (batch, length, d_output).
 
         A single stream takes u (length, d_input), too, and then y is (length, d_output), and dt (length,).
         """

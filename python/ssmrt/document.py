@@ -373,6 +373,13 @@ def first(node: Node) -> Node:
     return node
 
 
+def last(node: Node) -> Node:
+    """The node that gives the answer."""
+    if isinstance(node, Sequential) and node.children:
+        return last(node.children[-1])
+    return node
+
+
 def walk(node: Node) -> Iterator[Node]:
     """The node and all below it, in the order in which they run."""
     yield node

@@ -351,10 +351,8 @@ impl<E: Elem> SequenceOp<E> {
             SequenceOp::Lti { layer, .. } => layer.groups().div_ceil(layer.panel()),
             SequenceOp::Ssd { layer, .. } => layer.tiles(),
             SequenceOp::Conv1d { bias, .. } => bias.len() / GROUP,
-            SequenceOp::Selective { .. }
-            | SequenceOp::Mimo { .. }
-            | SequenceOp::Convolution { .. }
-            | SequenceOp::Delay { .. } => 1,
+            SequenceOp::Selective { layer, .. } => layer.groups(),
+            SequenceOp::Mimo { .. } | SequenceOp::Convolution { .. } | SequenceOp::Delay { .. } => 1,
         }
     }
 
@@ -362,9 +360,9 @@ impl<E: Elem> SequenceOp<E> {
     fn cost(&self) -> usize {
         match self {
             SequenceOp::Lti { layer, .. } => 16 * layer.group_state_len(),
-            SequenceOp::Ssd { layer, .. } => layer.tile_state_len(),
+            SequenceOp::Ssd { layer, .. } => 2 * layer.tile_state_len(),
             SequenceOp::Conv1d { taps, .. } => taps * GROUP,
-            SequenceOp::Selective { layer, .. } => 16 * layer.state_len(),
+            SequenceOp::Selective { layer, .. } => 16 * layer.group_state_len(),
             SequenceOp::Mimo { layer, .. } => 16 * layer.state_len(),
             SequenceOp::Convolution { x, .. } | SequenceOp::Delay { x, .. } => x.width,
         }
@@ -424,6 +422,7 @@ impl<E: Elem> SequenceOp<E> {
             })
         };
         match self {
+            // SAFETY: the caller answers for these parts, and it is this worker.
             SequenceOp::Lti { layer, state, x, y } => unsafe { run_lti(c, layer, *state, (*x, *y), worker, parts) },
             SequenceOp::Conv1d { weight, bias, taps, state, x, y } => {
                 let (x, y, stride) = (read(*x), write(*y), padded(x.width));
@@ -447,20 +446,13 @@ impl<E: Elem> SequenceOp<E> {
             }
             SequenceOp::Convolution { .. } => unreachable!("it shares itself out"),
             SequenceOp::Selective { layer, state, x, dt, bc, y } => {
-                let (x, dt, bc, y) = (read(*x), read(*dt), read(*bc), write(*y));
-                let (i, j) = (x.len() / c.streams, bc.len() / c.streams);
-                for (s, _) in streams(parts) {
-                    layer.run(
-                        c.isa,
-                        c.rows,
-                        c.dt,
-                        &x[s * i..][..i],
-                        &dt[s * i..][..i],
-                        &bc[s * j..][..j],
-                        state_of(s, state.from, state.len),
-                        // SAFETY: the rows of stream `s`, which is this call's alone.
-                        unsafe { y.part(s * i, i) },
-                    );
+                let (x, dt, bc, answers) = (read(*x), read(*dt), read(*bc), write(*y));
+                let (i, j, len) = (x.len() / c.streams, bc.len() / c.streams, layer.group_state_len());
+                for (s, groups) in streams(parts) {
+                    let state = state_of(s, state.from + groups.start * len, groups.len() * len);
+                    let inputs = [&x[s * i..][..i], &dt[s * i..][..i], &bc[s * j..][..j]];
+                    // SAFETY: these groups' channels of stream `s`, and their states, are this call's alone.
+                    unsafe { layer.run(c.isa, c.rows, c.dt, groups, inputs, state, answers.at(s * i)) };
                 }
             }
             SequenceOp::Ssd { layer, state, xbc, steps, y } => {
@@ -471,7 +463,7 @@ impl<E: Elem> SequenceOp<E> {
                     let state = state_of(s, state.from + tiles.start * len, tiles.len() * len);
                     let (xbc, steps) = (&xbc[s * i..][..i], &steps[s * j..][..j]);
                     // SAFETY: these tiles' channels of stream `s`, and their states, are this call's alone.
-                    unsafe { layer.run(c.isa, c.position(s), c.rows, tiles, xbc, steps, state, answers.at(s * o)) };
+                    unsafe { layer.run(c.isa, c.rows, tiles, xbc, steps, state, answers.at(s * o)) };
                 }
             }
             SequenceOp::Delay { len, state, x, y } => {

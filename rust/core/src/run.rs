@@ -291,12 +291,13 @@ impl<E: Elem> Plan<E> {
 
     /// Whether a block's input is rows of whole groups, one stream's or all of them: read where they are.
     fn reads_in_place(&self, pass: &Pass<'_, E>, block: usize) -> bool {
-        matches!(pass.input, Input::Real(_)) && pass.whole(block) && self.d_input() % GROUP == 0
+        matches!(pass.input, Input::Real(_)) && pass.whole(block) && self.d_input().is_multiple_of(GROUP)
     }
 
     /// As [`Plan::reads_in_place`], of the answers.
     fn writes_in_place(&self, pass: &Pass<'_, E>, block: usize) -> bool {
-        let straight = pass.call.answers == Answers::Each && self.pool.is_none() && self.output.width % GROUP == 0;
+        let straight =
+            pass.call.answers == Answers::Each && self.pool.is_none() && self.output.width.is_multiple_of(GROUP);
         straight && pass.whole(block) && self.output.id != self.input.id
     }
 

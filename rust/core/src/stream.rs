@@ -117,13 +117,7 @@ impl<E: Elem> Stream<E> {
         dt: Option<&[f64]>,
         output: &mut [E],
     ) -> Result<()> {
-        let rising = active.windows(2).all(|w| w[0] < w[1]);
-        if !rising || active.last().is_some_and(|&s| s >= self.streams) {
-            return Err(Error::Value(format!(
-                "active: expected rising numbers below {}, found {active:?}",
-                self.streams
-            )));
-        }
+        self.check_active(active)?;
         self.plan.check_input(input)?;
         self.plan.check_sizes(input, active.len(), dt, output, active.len())?;
         if let Some(dt) = dt {
@@ -182,6 +176,48 @@ impl<E: Elem> Stream<E> {
             return Err(Error::Stopped);
         }
         Ok(())
+    }
+
+    /// As [`Stream::push_until`], for the streams `active` (in rising order): `input` (active, rows, d_input), `output`
+    /// (active, rows, d_output), `dt` (active, rows). The others stay as they are.
+    ///
+    /// # Errors
+    /// As [`Stream::push_until`].
+    pub fn push_active(
+        &mut self,
+        stop: &AtomicBool,
+        active: &[usize],
+        input: Input<'_, E>,
+        rows: usize,
+        dt: Option<&[f64]>,
+        output: &mut [E],
+    ) -> Result<()> {
+        self.check_active(active)?;
+        let len = self.plan.state_len();
+        let of = |s: usize| s * len..(s + 1) * len;
+        // Streams of their own meanwhile, so that their states are neighbours.
+        let states = active.iter().flat_map(|&s| &self.states[of(s)]).copied().collect();
+        let works = std::mem::take(&mut self.works);
+        let (plan, before) = (self.plan.clone(), Aligned::default());
+        let mut some = Stream { plan, states, streams: active.len(), before, works };
+        let done = some.run(input, rows, dt, output, stop);
+        self.works = some.works;
+        done?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        for (&s, state) in active.iter().zip(some.states.chunks_exact(len)) {
+            self.states[of(s)].copy_from_slice(state);
+        }
+        Ok(())
+    }
+
+    fn check_active(&self, active: &[usize]) -> Result<()> {
+        let rising = active.windows(2).all(|w| w[0] < w[1]);
+        if rising && active.last().is_none_or(|&s| s < self.streams) {
+            return Ok(());
+        }
+        Err(Error::Value(format!("active: expected rising numbers below {}, found {active:?}", self.streams)))
     }
 
     fn run(

@@ -65,16 +65,18 @@ impl Stream {
     ///
     /// A single stream takes u (length, d_input), too, and then y is (length, d_output), and dt (length,).
     /// ``dt`` (batch, length) multiplies the step size sample by sample. ``out`` takes the answer. A pooled
-    /// model answers as if the sequence ended with each sample.
-    #[pyo3(signature = (u, *, dt=None, out=None))]
+    /// model answers as if the sequence ended with each sample. ``active`` are the streams that u is for, and that move
+    /// on: rising numbers; None: all.
+    #[pyo3(signature = (u, *, dt=None, out=None, active=None))]
     fn push<'py>(
         &mut self,
         py: Python<'py>,
         u: &Bound<'py, PyAny>,
         dt: Option<&Bound<'py, PyAny>>,
         out: Option<&Bound<'py, PyAny>>,
+        active: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        on!(&mut self.inner, s => push(py, s, u, dt, out))
+        on!(&mut self.inner, s => push(py, s, u, dt, out, active))
     }
 
     /// Starts anew: every stream, or those for which ``mask`` (batch,) is true.
@@ -121,10 +123,7 @@ fn step<'py, E: Number>(
     active: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
-    let active = match active.filter(|a| !a.is_none()) {
-        Some(active) => Some(stream_numbers(active)?),
-        None => None,
-    };
+    let active = active.filter(|a| !a.is_none()).map(stream_numbers).transpose()?;
     let alone = s.streams() == 1 && active.is_none() && u.is_alone(s.plan().d_input(), false);
     let batch = if alone { 1 } else { sizes(s.plan(), &u, "batch")?.0 };
     expect_batch(batch, active.as_ref().map_or(s.streams(), Vec::len))?;
@@ -150,11 +149,13 @@ fn push<'py, E: Number>(
     u: &Bound<'py, PyAny>,
     dt: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
+    active: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
-    let alone = s.streams() == 1 && u.is_alone(s.plan().d_input(), true);
+    let active = active.filter(|a| !a.is_none()).map(stream_numbers).transpose()?;
+    let alone = s.streams() == 1 && active.is_none() && u.is_alone(s.plan().d_input(), true);
     let (batch, length) = if alone { (1, u.shape()[0]) } else { sizes(s.plan(), &u, "batch, length")? };
-    expect_batch(batch, s.streams())?;
+    expect_batch(batch, active.as_ref().map_or(s.streams(), Vec::len))?;
     let axes = usize::from(alone)..;
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch, length][axes.clone()])?;
     let mut y = output::<E>(py, out, &[batch, length, s.plan().d_output()][axes])?;
@@ -162,7 +163,9 @@ fn push<'py, E: Number>(
         let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
         let long = is_long_with_states(batch * length, s.plan().cost());
-        if long {
+        if let Some(active) = active {
+            interruptible(py, long, |stop| s.push_active(stop, &active, input, length, dt, answers))?.map_err(raise)?;
+        } else if long {
             interruptible(py, long, |stop| s.push_until(stop, input, length, dt, answers))?.map_err(raise)?;
         } else {
             py.detach(|| s.push(input, length, dt, answers)).map_err(raise)?;

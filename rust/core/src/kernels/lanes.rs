@@ -155,6 +155,14 @@ pub unsafe trait Lanes: Copy {
         self.exp2_normal(self.max(self.min(a, self.splat(greatest)), self.splat(least)))
     }
 
+    /// 2^a - 1, as accurate near 0, for an a of at most 0; NaN stays NaN.
+    #[inline(always)]
+    fn exp2m1(self, a: Self::V) -> Self::V {
+        let a = self.max(a, self.splat(Self::E::EXPONENTS.0));
+        let (n, scale) = self.round2(a);
+        self.fma(self.exp2m1_poly(self.sub(a, n)), scale, self.sub(scale, self.splat(Self::E::ONE)))
+    }
+
     /// x + change, and the rounding error of that sum (Dekker's fast two-sum).
     #[inline(always)]
     fn fast_two_sum(self, x: Self::V, change: Self::V) -> (Self::V, Self::V) {

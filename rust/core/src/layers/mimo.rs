@@ -97,8 +97,10 @@ impl<E: Elem> Mimo<E> {
 
     /// The state at a stream's start, where that is not zero. Backwards it is always zero.
     pub fn start(&self) -> Option<Vec<E>> {
-        let x0 = self.node.x0.as_ref().filter(|_| !self.reverse)?;
-        Some(self.recurrence.state(&x0.data))
+        let (Core::Modes { node, reverse: false }, Recurrence::Modes(modes)) = (&self.core, &self.recurrence) else {
+            return None;
+        };
+        Some(modes.state(&node.x0.as_ref()?.data))
     }
 
     /// Makes states of the rows `v`. `dt` multiplies the step sizes; the rows are those of `dt` = 1.
