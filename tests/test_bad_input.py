@@ -450,7 +450,7 @@ STREAMED: list[tuple[str, dict[str, Any], Any, str]] = [
     ("restore", {"blob": "of another rate"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
     ("restore", {"blob": "of another dtype"}, ValueError, r"snapshot: expected one of the same model, rate and dtype"),
     ("restore", {"blob": None}, TypeError, r"blob: expected bytes, found <class 'NoneType'>"),
-    ("restore", {"blob": bytearray(8)}, TypeError, r"blob: expected bytes, found <class 'bytearray'>"),
+    ("restore", {"blob": [0] * 8}, TypeError, r"blob: expected bytes, found <class 'list'>"),
 ]
 
 
@@ -679,7 +679,7 @@ def test_what_is_no_model_file_says_so(tmp_path: Path) -> None:
     path.write_bytes(b"not a model at all")
     with pytest.raises(ssmrt.CheckpointError, match=re.escape(str(path))):
         ssmrt.load(path)
-    with pytest.raises((FileNotFoundError, ssmrt.CheckpointError), match=r"missing"):
+    with pytest.raises(ssmrt.CheckpointError, match=r"missing"):
         ssmrt.load(tmp_path / "missing.ssm.safetensors")
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -372,3 +373,90 @@ def test_other_threads_of_python_run_meanwhile(call: str) -> None:
     finally:
         over.set()
         thread.join()
+
+
+def small(**said: Any) -> Model:
+    """Three channels of four modes."""
+    g = np.random.default_rng(0)
+    C = g.standard_normal((1, 3, 4))
+    return ssmrt.diagonal(-0.5 + 1j * np.arange(4)[None], np.ones((1, 4)), C, np.ones((1, 3)), 0.1, **said)
+
+
+@DTYPES
+def test_a_snapshot_with_any_bit_flipped_is_refused(dtype: Any) -> None:
+    stream = small(dtype=dtype).stream(2)
+    stream.push(np.random.default_rng(1).standard_normal((2, 9, 3)))
+    blob = stream.snapshot()
+    for byte in range(len(blob)):
+        damaged = bytearray(blob)
+        damaged[byte] ^= 1 << byte % 8
+        with pytest.raises(ValueError, match="snapshot: expected"):
+            stream.restore(damaged)
+    assert stream.snapshot() == blob
+
+
+def test_a_snapshot_of_another_layout_is_refused() -> None:
+    stream = small().stream()
+    blob = bytearray(stream.snapshot())
+    blob[8] += 1
+    with pytest.raises(ValueError, match="expected layout 1 of the states, found another version's"):
+        stream.restore(blob)
+
+
+def test_a_state_that_is_not_finite_is_refused() -> None:
+    stream, lost = small().stream(), small().stream()
+    stream.push(np.ones((1, 5, 3)))
+    before = stream.snapshot()
+    for bad in (np.nan, np.inf):
+        lost.reset()
+        lost.step(np.full((1, 3), bad))
+        with pytest.raises(ValueError, match="expected finite states"):
+            stream.restore(lost.snapshot())
+    assert stream.snapshot() == before
+
+
+def test_snapshots_go_between_models_that_compute_the_same() -> None:
+    model = small()
+    root = model.document.root
+    told = replace(model.document, root=replace(root, name="encoder"), meta={"source": "elsewhere"}, sample_rate=16e3)
+    stream, other = model.stream(), Model(told).stream()
+    stream.push(np.ones((1, 5, 3)))
+    other.restore(stream.snapshot())
+    assert_array_equal(stream.push(np.ones((1, 5, 3))), other.push(np.ones((1, 5, 3))))
+    less = replace(model.document, root=replace(root, D=root.D * 0.5))
+    with pytest.raises(ValueError, match="expected one of the same model"):
+        Model(less).stream().restore(stream.snapshot())
+
+
+def test_a_snapshot_may_be_any_bytes() -> None:
+    stream, u = small().stream(), np.ones((1, 5, 3))
+    stream.push(u)
+    blob = stream.snapshot()
+    expected = stream.push(u)
+    for same in (blob, bytearray(blob), memoryview(blob), memoryview(bytearray(blob + b"tail"))[: len(blob)]):
+        stream.restore(same)
+        assert_array_equal(stream.push(u), expected)
+
+
+def test_a_sample_of_no_streams_changes_nothing() -> None:
+    model = small()
+    stream = model.stream(4)
+    stream.push(np.ones((4, 3, 3)))
+    before = stream.snapshot()
+    for active in ([], np.zeros(0, int)):
+        assert stream.step(np.zeros((0, 3)), active=active).shape == (0, 3)
+    assert stream.snapshot() == before
+    y, state = model.step(np.zeros((0, 3)), model.default_state(0))
+    assert (y.shape, state.shape) == ((0, 3), (0, model.state_size))
+
+
+@DTYPES
+def test_arrays_need_not_be_aligned(dtype: Any) -> None:
+    u = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(dtype)
+    odd = np.frombuffer(b"header" * 7 + b"?" + u.tobytes(), dtype, u.size, 43).reshape(u.shape)
+    assert not odd.flags.aligned
+    model = small(dtype=dtype)
+    streams = model.stream(2), model.stream(2)
+    assert_array_equal(model(odd), model(u))
+    assert_array_equal(streams[0].push(odd), streams[1].push(u))
+    assert_array_equal(streams[0].step(odd[:, 0]), streams[1].step(u[:, 0]))
