@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import checks
+from ..errors import ExportError
 from .session import Session
 
 Array = NDArray[Any]
@@ -28,7 +29,7 @@ class OnnxStream:
     def __init__(self, path: str | Path, *, threads: int = 1):
         path, threads = checks.path("path", path), checks.whole("threads", threads)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: expected an ONNX file")
+            raise ExportError(f"{path}: expected an ONNX file, found none")
         self._session = Session(path, threads=threads)
         if self._session.contract.quantize is not None:
             self._session = Session(path, exact=True, threads=threads)
