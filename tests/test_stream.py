@@ -423,6 +423,7 @@ def test_snapshots_go_between_models_that_compute_the_same() -> None:
     stream.push(np.ones((1, 5, 3)))
     other.restore(stream.snapshot())
     assert_array_equal(stream.push(np.ones((1, 5, 3))), other.push(np.ones((1, 5, 3))))
+    assert isinstance(root, Diagonal)
     less = replace(model.document, root=replace(root, D=root.D * 0.5))
     with pytest.raises(ValueError, match="expected one of the same model"):
         Model(less).stream().restore(stream.snapshot())
@@ -443,7 +444,8 @@ def test_a_sample_of_no_streams_changes_nothing() -> None:
     stream = model.stream(4)
     stream.push(np.ones((4, 3, 3)))
     before = stream.snapshot()
-    for active in ([], np.zeros(0, int)):
+    nobody: tuple[Any, ...] = ([], np.zeros(0, int))
+    for active in nobody:
         assert stream.step(np.zeros((0, 3)), active=active).shape == (0, 3)
     assert stream.snapshot() == before
     y, state = model.step(np.zeros((0, 3)), model.default_state(0))
