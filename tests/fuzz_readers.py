@@ -4,9 +4,9 @@
 
 Each round takes a golden checkpoint (`tests/golden/cases.json`: every container and family), damages one of its files
 and loads it in this process, whose memory is limited; a model that comes out of it runs a few samples. Damage is that
-of bytes (flipped, cut out, repeated, replaced by extreme numbers), and below what holds them: a value or a name in a JSON
-header of safetensors or in a JSON file, a member of a zip archive. The last line counts what came of the rounds; the
-first find ends the run with its traceback, and ``--keep`` keeps the damaged files. A find becomes a test.
+of bytes (flipped, cut out, repeated, replaced by extreme numbers), and below what holds them: a value or a name in a
+JSON header of safetensors or in a JSON file, a member of a zip archive. The last line counts what came of the rounds;
+the first find ends the run with its traceback, and ``--keep`` keeps the damaged files. A find becomes a test.
 """
 
 from __future__ import annotations
