@@ -22,7 +22,8 @@ pub struct Workspace<E> {
     buffers: Aligned<E>,
     /// Where the rows of each buffer stand: here, or for input and output in the caller's arrays.
     pub bases: Vec<Shared<E>>,
-    scratch: Aligned<E>,
+    _scratch: Aligned<E>,
+    scratch_of_all: Shared<E>,
     rows: usize,
     threads: usize,
 }
@@ -33,10 +34,12 @@ impl<E: Elem> Workspace<E> {
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory)
     pub fn new(layout: &Layout, rows: usize, threads: usize) -> Result<Self> {
+        let mut scratch = Aligned::try_zeros("threads", threads, layout.scratch_stride())?;
         let mut work = Self {
             buffers: Aligned::try_zeros("samples at once", rows, layout.row_len)?,
             bases: Vec::new(),
-            scratch: Aligned::try_zeros("threads", threads, layout.scratch_stride())?,
+            scratch_of_all: Shared::new(scratch.as_mut_ptr()),
+            _scratch: scratch,
             rows,
             threads,
         };
@@ -50,8 +53,8 @@ impl<E: Elem> Workspace<E> {
     }
 
     /// The scratch of all threads.
-    pub fn scratch(&mut self) -> Shared<E> {
-        Shared::new(self.scratch.as_mut_ptr())
+    pub fn scratch(&self) -> Shared<E> {
+        self.scratch_of_all
     }
 
     /// Threads that it has room for.
