@@ -462,3 +462,38 @@ def test_arrays_need_not_be_aligned(dtype: Any) -> None:
     assert_array_equal(model(odd), model(u))
     assert_array_equal(streams[0].push(odd), streams[1].push(u))
     assert_array_equal(streams[0].step(odd[:, 0]), streams[1].step(u[:, 0]))
+
+
+SAVED = """
+import sys
+import numpy as np
+from ssmrt import Model
+from test_denormals import layer, slow_layers
+u = np.random.default_rng(0).standard_normal((1, 75, 32))
+for name in slow_layers():
+    for dtype in ("float32", "float64"):
+        stream = Model(layer(name), dtype).stream()
+        stream.push(u[:, :40])
+        for t in range(40, 50):
+            stream.step(u[:, t])
+        sys.stdout.buffer.write(stream.snapshot() + stream.push(u[:, 50:]).tobytes())
+"""
+
+
+def test_snapshots_go_between_instruction_sets() -> None:
+    from test_denormals import layer, slow_layers
+
+    env = {**os.environ, "SSMRT_ISA": "scalar", "PYTHONPATH": os.pathsep.join(sys.path)}
+    data = subprocess.run([sys.executable, "-c", SAVED], env=env, capture_output=True, check=True).stdout
+    u = np.random.default_rng(0).standard_normal((1, 75, 32))
+    for name in slow_layers():
+        for dtype, tolerance in (("float32", 1e-6), ("float64", 1e-13)):
+            stream = Model(layer(name), dtype).stream()  # type: ignore[arg-type]
+            size = len(stream.snapshot())
+            blob, data = data[:size], data[size:]
+            y = np.frombuffer(data, dtype, 25 * 32).reshape(1, 25, 32)
+            data = data[y.nbytes :]
+            stream.restore(blob)
+            found = stream.push(u[:, 50:])
+            assert np.abs(found - y).max() <= tolerance * np.abs(y).max(), (name, dtype)
+    assert data == b""
