@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -420,3 +421,127 @@ def test_other_threads_of_python_run_meanwhile(call: str) -> None:
     finally:
         over.set()
         thread.join()
+
+
+def small(**said: Any) -> Model:
+    """Three channels of four modes."""
+    g = np.random.default_rng(0)
+    C = g.standard_normal((1, 3, 4))
+    return ssmrt.diagonal(-0.5 + 1j * np.arange(4)[None], np.ones((1, 4)), C, np.ones((1, 3)), 0.1, **said)
+
+
+@DTYPES
+def test_a_snapshot_with_any_bit_flipped_is_refused(dtype: Any) -> None:
+    stream = small(dtype=dtype).stream(2)
+    stream.push(np.random.default_rng(1).standard_normal((2, 9, 3)))
+    blob = stream.snapshot()
+    for byte in range(len(blob)):
+        damaged = bytearray(blob)
+        damaged[byte] ^= 1 << byte % 8
+        with pytest.raises(ValueError, match="snapshot: expected"):
+            stream.restore(damaged)
+    assert stream.snapshot() == blob
+
+
+def test_a_snapshot_of_another_layout_is_refused() -> None:
+    stream = small().stream()
+    blob = bytearray(stream.snapshot())
+    blob[8] += 1
+    with pytest.raises(ValueError, match="expected layout 1 of the states, found another version's"):
+        stream.restore(blob)
+
+
+def test_a_state_that_is_not_finite_is_refused() -> None:
+    stream, lost = small().stream(), small().stream()
+    stream.push(np.ones((1, 5, 3)))
+    before = stream.snapshot()
+    for bad in (np.nan, np.inf):
+        lost.reset()
+        lost.step(np.full((1, 3), bad))
+        with pytest.raises(ValueError, match="expected finite states"):
+            stream.restore(lost.snapshot())
+    assert stream.snapshot() == before
+
+
+def test_snapshots_go_between_models_that_compute_the_same() -> None:
+    model = small()
+    root = model.document.root
+    told = replace(model.document, root=replace(root, name="encoder"), meta={"source": "elsewhere"}, sample_rate=16e3)
+    stream, other = model.stream(), Model(told).stream()
+    stream.push(np.ones((1, 5, 3)))
+    other.restore(stream.snapshot())
+    assert_array_equal(stream.push(np.ones((1, 5, 3))), other.push(np.ones((1, 5, 3))))
+    assert isinstance(root, Diagonal)
+    less = replace(model.document, root=replace(root, D=root.D * 0.5))
+    with pytest.raises(ValueError, match="expected one of the same model"):
+        Model(less).stream().restore(stream.snapshot())
+
+
+def test_a_snapshot_may_be_any_bytes() -> None:
+    stream, u = small().stream(), np.ones((1, 5, 3))
+    stream.push(u)
+    blob = stream.snapshot()
+    expected = stream.push(u)
+    for same in (blob, bytearray(blob), memoryview(blob), memoryview(bytearray(blob + b"tail"))[: len(blob)]):
+        stream.restore(same)
+        assert_array_equal(stream.push(u), expected)
+
+
+def test_a_sample_of_no_streams_changes_nothing() -> None:
+    model = small()
+    stream = model.stream(4)
+    stream.push(np.ones((4, 3, 3)))
+    before = stream.snapshot()
+    nobody: tuple[Any, ...] = ([], np.zeros(0, int))
+    for active in nobody:
+        assert stream.step(np.zeros((0, 3)), active=active).shape == (0, 3)
+    assert stream.snapshot() == before
+    y, state = model.step(np.zeros((0, 3)), model.default_state(0))
+    assert (y.shape, state.shape) == ((0, 3), (0, model.state_size))
+
+
+@DTYPES
+def test_arrays_need_not_be_aligned(dtype: Any) -> None:
+    u = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(dtype)
+    odd = np.frombuffer(b"header" * 7 + b"?" + u.tobytes(), dtype, u.size, 43).reshape(u.shape)
+    assert not odd.flags.aligned
+    model = small(dtype=dtype)
+    streams = model.stream(2), model.stream(2)
+    assert_array_equal(model(odd), model(u))
+    assert_array_equal(streams[0].push(odd), streams[1].push(u))
+    assert_array_equal(streams[0].step(odd[:, 0]), streams[1].step(u[:, 0]))
+
+
+SAVED = """
+import sys
+import numpy as np
+from ssmrt import Model
+from test_denormals import layer, slow_layers
+u = np.random.default_rng(0).standard_normal((1, 75, 32))
+for name in slow_layers():
+    for dtype in ("float32", "float64"):
+        stream = Model(layer(name), dtype).stream()
+        stream.push(u[:, :40])
+        for t in range(40, 50):
+            stream.step(u[:, t])
+        sys.stdout.buffer.write(stream.snapshot() + stream.push(u[:, 50:]).tobytes())
+"""
+
+
+def test_snapshots_go_between_instruction_sets() -> None:
+    from test_denormals import layer, slow_layers
+
+    env = {**os.environ, "SSMRT_ISA": "scalar", "PYTHONPATH": os.pathsep.join(sys.path)}
+    data = subprocess.run([sys.executable, "-c", SAVED], env=env, capture_output=True, check=True).stdout
+    u = np.random.default_rng(0).standard_normal((1, 75, 32))
+    for name in slow_layers():
+        for dtype, tolerance in (("float32", 1e-6), ("float64", 1e-13)):
+            stream = Model(layer(name), dtype).stream()  # type: ignore[arg-type]
+            size = len(stream.snapshot())
+            blob, data = data[:size], data[size:]
+            y = np.frombuffer(data, dtype, 25 * 32).reshape(1, 25, 32)
+            data = data[y.nbytes :]
+            stream.restore(blob)
+            found = stream.push(u[:, 50:])
+            assert np.abs(found - y).max() <= tolerance * np.abs(y).max(), (name, dtype)
+    assert data == b""

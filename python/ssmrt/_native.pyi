@@ -134,8 +134,11 @@ class Stream:
     def snapshot(self) -> bytes:
         """The states as bytes."""
 
-    def restore(self, blob: bytes) -> None:
-        """Goes on from a snapshot of a stream of the same model, rate, dtype and batch."""
+    def restore(self, blob: bytes | bytearray | memoryview) -> None:
+        """Goes on from a snapshot of a stream of the same model, rate, dtype and batch.
+
+        Raises ValueError where it is no such snapshot, was damaged or holds a NaN; then the states are as they were.
+        """
 
 def schema() -> str:
     """Every kind of node of a Document with its fields, as JSON."""

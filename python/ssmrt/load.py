@@ -89,8 +89,9 @@ def _own(path: Source, prefix: str | None) -> Path | None:
 
 
 def _parse(path: Path, dtype: Dtype, weights: Weights | None) -> Model:
+    data = _read(path)
     try:
-        return Model.parse(_read(path), dtype, weights)
+        return Model.parse(data, dtype, weights)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _native, checks
+from . import _native, checks, writing
 from ._native import Stream
 from .document import KIND_OF, Array, Document, Node, branches, decode, encode, from_bytes
 from .errors import NotStreamable
@@ -303,7 +303,7 @@ class Model:
                 dt = np.broadcast_to(steps, batch).reshape(n)
             except ValueError:
                 raise ValueError(f"dt: expected a number or shape {batch}, found {steps.shape}") from None
-        y, after = plan.step(flat, state.reshape(n, -1), dt=dt)
+        y, after = plan.step(flat, state.reshape(n, *state.shape[-1:]), dt=dt)
         return y.reshape(*batch, plan.d_output), after.reshape(state.shape)
 
     def stream(self, batch: int = 1, *, rate: float = 1.0) -> Stream:
@@ -398,8 +398,11 @@ class Model:
         return self._held.widths()
 
     def save(self, path: str | Path) -> None:
-        """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read."""
-        checks.path("path", path).write_bytes(self._held.to_bytes())
+        """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read.
+
+        The file is there whole or not at all, and an old one stays until then. Raises OSError.
+        """
+        writing.write({checks.path("path", path): self._held.to_bytes()})
 
     def summary(self) -> str:
         """A table, one row a layer."""

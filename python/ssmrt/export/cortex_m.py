@@ -16,11 +16,12 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from .. import writing
 from ..document import Document
 from ..errors import ExportError
 from . import c_memory, c_source
 from .contract import Contract, pairs
-from .onnx_export import HasDocument, Options, document_of, make, write_together
+from .onnx_export import HasDocument, Options, document_of, make
 from .optional import require
 from .report import Cost, Quantization, count, table
 
@@ -182,7 +183,7 @@ def generate(
     contents[folder / f"{name}.onnx"] = proto.SerializeToString()
     contents[folder / "report.json"] = json.dumps(report.as_dict(), indent=2).encode() + b"\n"
     try:
-        write_together(contents)
+        writing.write(contents)
     except BaseException:
         if made:
             shutil.rmtree(folder, ignore_errors=True)

@@ -73,8 +73,10 @@
 
 #[macro_use]
 mod names;
+mod checksum;
 mod conv;
 mod convolution_kernel;
+mod denormals;
 mod discretize;
 mod document;
 mod error;

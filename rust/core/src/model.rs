@@ -47,7 +47,7 @@ impl<E: Elem> Model<E> {
     }
 
     fn packing(document: Document, packed: Packed<E>, isa: Isa, team: &Team) -> Result<Self> {
-        let fingerprint = document.fingerprint();
+        let fingerprint = document.fingerprint() ^ u64::from(packed.halved());
         let regular = Arc::new(Plan::sharing(&document, &packed, fingerprint, 1.0, isa, team)?);
         packed.replace_raw();
         Ok(Self { document, packed, fingerprint, isa, regular, others: Mutex::new(Vec::new()) })

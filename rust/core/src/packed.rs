@@ -37,6 +37,11 @@ impl<E> Packed<E> {
     pub fn new(halved: bool) -> Self {
         Self { halved, matrices: Mutex::new(HashMap::new()) }
     }
+
+    /// Whether weights are rounded.
+    pub fn halved(&self) -> bool {
+        self.halved
+    }
 }
 
 impl<E: Elem> Packed<E> {

@@ -1,7 +1,9 @@
 //! The plan: a Document made into a list of operations on buffers, once, for one rate and one precision.
 
+use crate::conv;
 use crate::document::PoolMode;
 use crate::error::{Error, Result};
+use crate::kernels::aligned::fits;
 use crate::kernels::{Aligned, Elem, Isa, padded};
 use crate::layers::lti::Method;
 use crate::memory::Buffer;
@@ -209,7 +211,10 @@ impl<E: Elem> Plan<E> {
     }
 
     /// A workspace that an earlier call left, or a new one.
-    pub(crate) fn take_workspace(&self, rows: usize, threads: usize) -> Workspace<E> {
+    ///
+    /// # Errors
+    /// [`Error::Memory`]
+    pub(crate) fn take_workspace(&self, rows: usize, threads: usize) -> Result<Workspace<E>> {
         self.spare.take(&self.layout, rows, threads)
     }
 
@@ -271,6 +276,15 @@ impl<E: Elem> Plan<E> {
             }
         }
         Ok(())
+    }
+
+    /// Fails where there is no memory for convolving whole sequences with so many threads.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]
+    pub(crate) fn check_whole(&self, length: usize, threads: usize) -> Result<()> {
+        // The kernels of all outputs of the widest layer at most, beside the transforms.
+        fits::<f64>("length", length, self.layout.row_len + conv::numbers_a_sample(threads)).map(drop)
     }
 
     /// Fails where there are not as many states as streams.

@@ -1,5 +1,6 @@
 //! Running a plan: its operations over each block of samples, one block after the other or several at once.
 
+use crate::denormals::Mode;
 use crate::document::PoolMode;
 use crate::kernels::{Elem, GROUP, padded, pooling};
 use crate::layers::lti::Method;
@@ -198,6 +199,7 @@ impl<E: Elem> Plan<E> {
         input: Input<'_, E>,
         output: &mut [E],
     ) {
+        let _mode = Mode::FLUSHED.hold();
         let Call { streams, rows, stop, .. } = *call;
         assert_eq!(states.len(), streams * self.state_len);
         // As many samples as fit, and as many streams as then fit: all the weights serve all of them at once.
@@ -237,6 +239,7 @@ impl<E: Elem> Plan<E> {
         input: Input<'_, E>,
         output: &mut [E],
     ) {
+        let _mode = Mode::FLUSHED.hold();
         let Call { streams, rows, .. } = *call;
         assert!(states.len() == streams * self.state_len && !self.needs_whole(call.method));
         assert!(works.iter().all(|work| work.rows() >= block) && works[0].threads() >= team.size());

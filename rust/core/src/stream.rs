@@ -1,5 +1,6 @@
 //! Streams: states kept between calls, one sample or one chunk at a time, without allocation.
 
+use crate::checksum::{START, hash};
 use crate::error::{Error, Result};
 use crate::kernels::{Aligned, Elem};
 use crate::layers::lti::Method;
@@ -44,7 +45,7 @@ impl<E: Elem> Plan<E> {
         self.check_input(input)?;
         self.check_sizes(input, streams, dt, output, streams)?;
         self.check_states(states, streams)?;
-        let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), 1);
+        let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), 1)?;
         let call = Call::sample(streams);
         match dt {
             None => self.advance(&mut work, &Team::ALONE, &call, states, input, output),
@@ -64,20 +65,26 @@ impl<E: Elem> Plan<E> {
     }
 }
 
+/// What a snapshot begins with: these bytes, and then as 8 bytes each the layout's version, the model, rate and precision, the
+/// number of streams, and a checksum of that and of the states behind it.
 const MAGIC: &[u8; 8] = b"ssmrtsnp";
+const HEADER: usize = 40;
+
+/// Whoever changes what a number of a state means raises it.
+const LAYOUT: u64 = 1;
 
 impl<E: Elem> Stream<E> {
     /// `streams` streams, all at their start.
     ///
     /// # Errors
-    /// [`Error::NotStreamable`] where the model needs whole sequences.
+    /// [`Error::NotStreamable`] where the model needs whole sequences; [`Error::Memory`].
     pub fn new(plan: Arc<Plan<E>>, streams: usize) -> Result<Self> {
         plan.streamable()?;
         if streams == 0 {
             return Err(Error::Value("batch: expected at least one stream, found 0".into()));
         }
         let states = plan.started(Aligned::try_zeros("batch", streams, plan.state_len())?);
-        let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), 1)];
+        let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), 1)?];
         Ok(Self { plan, states, streams, before: Aligned::default(), works })
     }
 
@@ -100,7 +107,7 @@ impl<E: Elem> Stream<E> {
     /// One sample of every stream: `input` (streams, d_input), `output` (streams, d_output), `dt` (streams,).
     ///
     /// # Errors
-    /// [`Error::Value`] or [`Error::Unsupported`]; then the states are as they were.
+    /// [`Error::Value`], [`Error::Unsupported`] or [`Error::Memory`]; then the states are as they were.
     pub fn step(&mut self, input: Input<'_, E>, dt: Option<&[f64]>, output: &mut [E]) -> Result<()> {
         self.push(input, 1, dt, output)
     }
@@ -239,7 +246,7 @@ impl<E: Elem> Stream<E> {
             let team = if large { Team::all()? } else { Team::ALONE };
             let shares = if self.streams >= team.size() { team.size() } else { 1 };
             let wanted = (self.streams.div_ceil(shares) * rows).min(self.plan.block_rows());
-            self.grow(shares, wanted, if shares == 1 { team.size() } else { 1 });
+            self.grow(shares, wanted, if shares == 1 { team.size() } else { 1 })?;
             let Self { plan, works, states, .. } = self;
             if shares > 1 {
                 plan.advance_shared(&mut works[..shares], &team, &call, states, input, output);
@@ -251,7 +258,7 @@ impl<E: Elem> Stream<E> {
         self.plan.check_dt(dt)?;
         let state_len = self.plan.state_len();
         let longest = dt.chunk_by(|a, b| a == b).map(<[f64]>::len).max().unwrap_or(1);
-        self.grow(1, longest.min(rows).min(self.plan.block_rows()), 1);
+        self.grow(1, longest.min(rows).min(self.plan.block_rows()), 1)?;
         for s in 0..self.streams {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -278,17 +285,18 @@ impl<E: Elem> Stream<E> {
     }
 
     /// Makes `count` workspaces at least, of so many rows and threads at least.
-    fn grow(&mut self, count: usize, rows: usize, threads: usize) {
+    fn grow(&mut self, count: usize, rows: usize, threads: usize) -> Result<()> {
         for i in 0..count.max(self.works.len()) {
             match self.works.get_mut(i) {
                 Some(work) if i >= count || work.rows() >= rows && work.threads() >= threads => {}
                 Some(work) => {
                     let (rows, threads) = (rows.max(work.rows()), threads.max(work.threads()));
-                    *work = Workspace::new(&self.plan.layout, rows, threads);
+                    *work = Workspace::new(&self.plan.layout, rows, threads)?;
                 }
-                None => self.works.push(Workspace::new(&self.plan.layout, rows, threads)),
+                None => self.works.push(Workspace::new(&self.plan.layout, rows, threads)?),
             }
         }
+        Ok(())
     }
 
     /// Starts the streams anew for which `mask` is true, or all.
@@ -314,40 +322,77 @@ impl<E: Elem> Stream<E> {
 
     /// The states as bytes, which a stream of the same model, rate, dtype and size restores.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = self.label();
-        for x in self.states.iter() {
-            bytes.extend_from_slice(&x.f64().to_le_bytes());
-        }
+        let mut bytes = vec![0; self.snapshot_len()];
+        self.write_snapshot(&mut bytes);
         bytes
+    }
+
+    /// Bytes of a snapshot.
+    pub fn snapshot_len(&self) -> usize {
+        HEADER + self.states.len() * size_of::<E>()
+    }
+
+    /// Writes a snapshot over so many bytes.
+    ///
+    /// # Panics
+    /// Where they are not [`Stream::snapshot_len`].
+    pub fn write_snapshot(&self, bytes: &mut [u8]) {
+        assert_eq!(bytes.len(), self.snapshot_len());
+        let (head, body) = bytes.split_at_mut(HEADER);
+        for (bytes, x) in body.chunks_exact_mut(size_of::<E>()).zip(self.states.iter()) {
+            bytes.copy_from_slice(&x.to_bits().to_le_bytes()[..size_of::<E>()]);
+        }
+        head.copy_from_slice(&self.header(body));
     }
 
     /// Goes on from a snapshot.
     ///
     /// # Errors
-    /// [`Error::Value`] where the bytes are no snapshot of such a stream; then the states are as they were.
+    /// [`Error::Value`] where the bytes are no snapshot of such a stream, were damaged, or hold a state that is not finite;
+    /// then the states are as they were.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<()> {
-        let label = self.label();
-        let wrong = |what: &str| Error::Value(format!("snapshot: expected {what}"));
-        let (head, body) = bytes.split_at_checked(label.len()).ok_or_else(|| wrong("a stream's bytes, found fewer"))?;
-        if head[..8] != label[..8] {
-            return Err(wrong("a stream's bytes, found something else"));
+        let wrong = |what: &str| Err(Error::Value(format!("snapshot: expected {what}")));
+        let Some((head, body)) = bytes.split_at_checked(HEADER) else {
+            return wrong("a stream's bytes, found fewer");
+        };
+        let header = self.header(body);
+        let same = |field: usize| head[field * 8..][..8] == header[field * 8..][..8];
+        if !same(0) {
+            return wrong("a stream's bytes, found something else");
         }
-        if head[8..16] != label[8..16] {
-            return Err(wrong("one of the same model, rate and dtype, found another's"));
+        if !same(1) {
+            return wrong(&format!("layout {LAYOUT} of the states, found another version's"));
         }
-        if head[16..] != label[16..] || body.len() != self.states.len() * 8 {
-            return Err(wrong(&format!("one of {} streams, found another number", self.streams)));
+        if !same(2) {
+            return wrong("one of the same model, rate and dtype, found another's");
         }
-        for (x, bytes) in self.states.iter_mut().zip(body.chunks_exact(8)) {
-            *x = E::of(f64::from_le_bytes(bytes.try_into().expect("eight bytes")));
+        if !same(3) || bytes.len() != self.snapshot_len() {
+            return wrong(&format!("one of {} streams, found another number", self.streams));
         }
+        if !same(4) {
+            return wrong("the bytes as they were written, found damaged ones");
+        }
+        let numbers = body.chunks_exact(size_of::<E>()).map(|bytes| {
+            let mut bits = [0; 8];
+            bits[..bytes.len()].copy_from_slice(bytes);
+            E::from_bits(u64::from_le_bytes(bits))
+        });
+        if !numbers.clone().all(|x| x.f64().is_finite()) {
+            return wrong("finite states, found a number that is not: its stream has met a NaN or grown without bound");
+        }
+        self.states.iter_mut().zip(numbers).for_each(|(state, x)| *state = x);
         Ok(())
     }
 
-    fn label(&self) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&self.plan.fingerprint().to_le_bytes());
-        bytes.extend_from_slice(&(self.streams as u64).to_le_bytes());
-        bytes
+    /// What stands before `body` in a snapshot.
+    fn header(&self, body: &[u8]) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(MAGIC);
+        for (i, word) in [LAYOUT, self.plan.fingerprint(), self.streams as u64].into_iter().enumerate() {
+            header[8 + 8 * i..][..8].copy_from_slice(&word.to_le_bytes());
+        }
+        let checksum = hash(hash(START, &header[..HEADER - 8]), body);
+        header[HEADER - 8..].copy_from_slice(&checksum.to_le_bytes());
+        header
     }
 }

@@ -1,6 +1,7 @@
 //! The threads that sequences and the streams of a large batch are shared out to. A sample of a few streams never comes
 //! here.
 
+use crate::denormals::Mode;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -55,15 +56,19 @@ impl Team {
         }
     }
 
-    /// Calls `f(worker, item)` for every item below `n`; a thread that is done takes over from another. Calls with the
-    /// same `worker`, which is below [`Team::size`], come one after the other.
+    /// Calls `f(worker, item)` for every item below `n`, in the caller's mode of denormal numbers; a thread that is done takes
+    /// over from another. Calls with the same `worker`, which is below [`Team::size`], come one after the other.
     pub fn each(&self, n: usize, f: impl Fn(usize, usize) + Sync) {
         match &self.0 {
-            Some(pool) if n > 1 => pool.install(|| {
-                (0..n).into_par_iter().with_max_len(1).for_each(|item| {
-                    f(rayon::current_thread_index().expect("on a thread of the pool"), item);
+            Some(pool) if n > 1 => {
+                let mode = Mode::now();
+                pool.install(|| {
+                    (0..n).into_par_iter().with_max_len(1).for_each(|item| {
+                        let _mode = mode.hold();
+                        f(rayon::current_thread_index().expect("on a thread of the pool"), item);
+                    });
                 });
-            }),
+            }
             _ => (0..n).for_each(|item| f(0, item)),
         }
     }

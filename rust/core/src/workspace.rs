@@ -1,5 +1,6 @@
 //! The memory that a plan's operations need beside the states of streams: kept between calls, never shared.
 
+use crate::error::Result;
 use crate::kernels::{Aligned, Elem, GROUP};
 use crate::shared::Shared;
 use std::sync::{Mutex, PoisonError};
@@ -29,10 +30,13 @@ pub struct Workspace<E> {
 
 impl<E: Elem> Workspace<E> {
     /// Memory for up to `rows` rows and `threads` threads.
-    pub fn new(layout: &Layout, rows: usize, threads: usize) -> Self {
-        let mut scratch = Aligned::zeros(layout.scratch_stride() * threads);
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    pub fn new(layout: &Layout, rows: usize, threads: usize) -> Result<Self> {
+        let mut scratch = Aligned::try_zeros("threads", threads, layout.scratch_stride())?;
         let mut work = Self {
-            buffers: Aligned::zeros(layout.row_len * rows),
+            buffers: Aligned::try_zeros("samples at once", rows, layout.row_len)?,
             bases: Vec::new(),
             scratch_of_all: Shared::new(scratch.as_mut_ptr()),
             _scratch: scratch,
@@ -40,7 +44,7 @@ impl<E: Elem> Workspace<E> {
             threads,
         };
         work.bases = (0..layout.offsets.len()).map(|id| work.own_rows(layout, id)).collect();
-        work
+        Ok(work)
     }
 
     /// Its own rows for a buffer.
@@ -86,11 +90,14 @@ const KEPT: usize = 8;
 
 impl<E: Elem> Spare<E> {
     /// One that an earlier call left, or a new one.
-    pub fn take(&self, layout: &Layout, rows: usize, threads: usize) -> Workspace<E> {
+    ///
+    /// # Errors
+    /// As [`Workspace::new`].
+    pub fn take(&self, layout: &Layout, rows: usize, threads: usize) -> Result<Workspace<E>> {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |w: &Workspace<E>| w.rows == rows && w.threads >= threads;
         match spare.iter().position(fits) {
-            Some(i) => spare.swap_remove(i),
+            Some(i) => Ok(spare.swap_remove(i)),
             None => Workspace::new(layout, rows, threads),
         }
     }

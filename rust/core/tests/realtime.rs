@@ -179,8 +179,13 @@ fn decays<E: Elem>(name: &str, document: &Document, steps: usize) {
         // Some number is always on its way down: none may stay there.
         if t % 1000 == 900 || t % 1000 == 999 {
             let state = stream.snapshot();
-            // What a snapshot begins with is its label.
-            let numbers = state[24..].chunks_exact(8).map(|b| E::of(f64::from_le_bytes(b.try_into().unwrap())));
+            // The states are at its end.
+            let size = size_of::<E>();
+            let numbers = state[state.len() - stream.plan().state_len() * size..].chunks_exact(size).map(|b| {
+                let mut bits = [0; 8];
+                bits[..size].copy_from_slice(b);
+                E::from_bits(u64::from_le_bytes(bits))
+            });
             let found: Vec<usize> = numbers.enumerate().filter(|&(_, x)| denormal(x)).map(|(i, _)| i).collect();
             if t % 1000 == 999 {
                 let stayed: Vec<_> = found.iter().filter(|i| before.contains(*i)).collect();

@@ -1,13 +1,13 @@
 //! Streams as Python sees them: one thread's, states kept inside.
 
-use crate::arrays::{Number, Samples, contiguous, flags, output, per_sample, sizes, writable};
+use crate::arrays::{Number, Samples, contiguous, flags, new_array, output, per_sample, sizes, writable};
 use crate::errors::raise;
 use crate::interrupt::{interruptible, is_long_with_states, sample};
 use crate::precision::Any;
-use numpy::PyArray1;
+use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView};
 use ssmrt_core::Stream as Core;
 use std::sync::Arc;
 
@@ -89,9 +89,13 @@ impl Stream {
 
     /// Samples that each stream has met since its start or last reset (batch,).
     #[getter]
-    fn position<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        let at = |i| on!(&self.inner, s => s.position(i)) as i64;
-        PyArray1::from_iter(py, (0..self.batch()).map(at))
+    fn position<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDyn<i64>>> {
+        let positions = new_array::<i64>(py, &[self.batch()])?;
+        // SAFETY: it is new, so that nobody else has it.
+        for (i, position) in unsafe { positions.as_slice_mut()? }.iter_mut().enumerate() {
+            *position = on!(&self.inner, s => s.position(i)) as i64;
+        }
+        Ok(positions)
     }
 
     /// Streams.
@@ -101,15 +105,18 @@ impl Stream {
     }
 
     /// The states as bytes.
-    fn snapshot<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &on!(&self.inner, s => s.snapshot()))
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        on!(&self.inner, s => PyBytes::new_with(py, s.snapshot_len(), |bytes| {
+            s.write_snapshot(bytes);
+            Ok(())
+        }))
     }
 
     /// Goes on from a snapshot of a stream of the same model, rate, dtype and batch.
+    ///
+    /// Raises ValueError where it is no such snapshot, was damaged or holds a NaN; then the states are as they were.
     fn restore(&mut self, blob: &Bound<'_, PyAny>) -> PyResult<()> {
-        let blob = blob
-            .cast::<PyBytes>()
-            .map_err(|_| PyTypeError::new_err(format!("blob: expected bytes, found {}", blob.get_type())))?;
+        let blob = bytes_of("blob", blob)?;
         on!(&mut self.inner, s => s.restore(blob.as_bytes())).map_err(raise)
     }
 }
@@ -174,7 +181,22 @@ fn push<'py, E: Number>(
     Ok(y.into_any())
 }
 
+/// bytes, and what else Python has for them.
+fn bytes_of<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(bytes.clone());
+    }
+    if value.is_instance_of::<PyByteArray>() || value.is_instance_of::<PyMemoryView>() {
+        return Ok(value.py().get_type::<PyBytes>().call1((value,))?.cast_into()?);
+    }
+    Err(PyTypeError::new_err(format!("{name}: expected bytes, found {}", value.get_type())))
+}
+
 fn stream_numbers(active: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    // NumPy takes an empty list for one of real numbers.
+    if active.is_instance_of::<PyList>() && active.is_empty()? {
+        return Ok(Vec::new());
+    }
     let numbers = contiguous::<i64>("active", active, "iu", "integers")?;
     let number = |&n: &i64| {
         usize::try_from(n).map_err(|_| PyValueError::new_err(format!("active: expected stream numbers, found {n}")))

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::array::{Stored, Tensor};
 use super::fields::{Contents, Tensors, Written};
 use super::{Document, Facts, Node};
+use crate::checksum::{START, hash, mix};
 use crate::error::{Error, Result};
 
 /// The version of the tree that this crate reads and writes.
@@ -145,11 +146,14 @@ impl Document {
         (tree, written.0.into_iter().map(|(name, shape, stored, _)| (name, shape, stored)).collect())
     }
 
-    /// A hash of the tree and its numbers: tells models apart.
+    /// A hash of what computes: the nodes but for their names, and their numbers. Tells models apart.
     pub(crate) fn fingerprint(&self) -> u64 {
-        let (tree, written) = self.written();
-        let mut all = hash(0xcbf2_9ce4_8422_2325, tree.as_bytes());
-        for (.., contents) in &written.0 {
+        let mut written = Written::default();
+        let mut root = self.root.write("root", &mut written);
+        forget_names(&mut root);
+        let mut all = hash(mix(START, self.d_input as u64), root.to_string().as_bytes());
+        for (_, shape, _, contents) in &written.0 {
+            all = shape.iter().fold(all, |h, &n| mix(h, n as u64));
             match contents {
                 Contents::Bytes(bytes) => all = hash(all, bytes),
                 Contents::Matrix(matrix) => {
@@ -172,6 +176,18 @@ impl Document {
             root: self.root.write("root", &mut written),
         };
         (serde_json::to_string(&tree).expect("a tree is JSON"), written)
+    }
+}
+
+/// A tree without the names of its nodes.
+fn forget_names(tree: &mut Value) {
+    match tree {
+        Value::Object(fields) => {
+            fields.remove("name");
+            fields.values_mut().for_each(forget_names);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_names),
+        _ => {}
     }
 }
 
@@ -203,15 +219,4 @@ impl View for WrittenTensor<'_> {
     fn data_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.stored.size()
     }
-}
-
-/// A hash after Fowler, Noll and Vo, of words instead of bytes. One changed word always changes it.
-fn hash(start: u64, bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks();
-    let words = words.iter().map(|word| u64::from_le_bytes(*word)).chain(rest.iter().map(|&byte| byte.into()));
-    words.fold(start, mix)
-}
-
-fn mix(h: u64, word: u64) -> u64 {
-    (h.rotate_left(29) ^ word).wrapping_mul(0x0100_0000_01b3)
 }

@@ -40,6 +40,10 @@ pub trait Elem:
     fn of(x: f64) -> Self;
     /// Widens.
     fn f64(self) -> f64;
+    /// Its bits, the lowest ones where it has fewer than 64.
+    fn to_bits(self) -> u64;
+    /// Of such bits.
+    fn from_bits(bits: u64) -> Self;
     /// Runs `kernel` on the instruction set of `simd`.
     fn vectorize<S: Simd, K: Kernel<Self>>(simd: S, kernel: K) -> K::Output;
 }
@@ -478,6 +482,12 @@ impl Elem for f32 {
     fn f64(self) -> f64 {
         f64::from(self)
     }
+    fn to_bits(self) -> u64 {
+        f32::to_bits(self).into()
+    }
+    fn from_bits(bits: u64) -> f32 {
+        f32::from_bits(bits as u32)
+    }
     #[inline(always)]
     fn vectorize<S: Simd, K: Kernel<f32>>(simd: S, kernel: K) -> K::Output {
         simd.vectorize(On32(kernel))
@@ -498,6 +508,12 @@ impl Elem for f64 {
     #[inline(always)]
     fn f64(self) -> f64 {
         self
+    }
+    fn to_bits(self) -> u64 {
+        f64::to_bits(self)
+    }
+    fn from_bits(bits: u64) -> f64 {
+        f64::from_bits(bits)
     }
     #[inline(always)]
     fn vectorize<S: Simd, K: Kernel<f64>>(simd: S, kernel: K) -> K::Output {

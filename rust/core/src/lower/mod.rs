@@ -19,6 +19,9 @@ use crate::workspace::{Layout, Spare};
 
 /// Elements of activations that a block of rows may take: about what a core's L2 cache holds.
 const BLOCK_ELEMENTS: usize = 192 * 1024;
+/// Elements of activations that a sample may take, and of a block four times as many, 256 MiB in float32: a tree needs no tensors
+/// for nodes as wide as its input, and so could ask for any multiple of its file.
+const MOST_ELEMENTS: usize = 1 << 24;
 /// Rows of a block where not even so many as [`NEAR_ROWS`] would stay in that cache: then matrices are better read less
 /// often.
 const FAR_ROWS: usize = 1024;
@@ -63,8 +66,15 @@ impl<E: Elem> Plan<E> {
             output = lowering.chain(head, target, false)?;
         }
         let (layout, start) = (lowering.layout(), lowering.start());
+        if layout.row_len > MOST_ELEMENTS {
+            return Err(Error::Document(format!(
+                "expected activations of at most {MOST_ELEMENTS} numbers a sample, found {}",
+                layout.row_len
+            )));
+        }
         let near = BLOCK_ELEMENTS / layout.row_len.max(1);
         let rows = if near < NEAR_ROWS { FAR_ROWS } else { near.clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) };
+        let rows = rows.min(4 * MOST_ELEMENTS / layout.row_len.max(1));
         Ok(Plan {
             trunk,
             pool,
@@ -352,7 +362,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
             }
             self.no_step_size.get_or_insert(layer);
         }
-        systems.prepare(self.team)?;
+        systems.prepare(self.team).map_err(|error| Error::Document(format!("{}: {error}", node.label())))?;
         systems.check_stable(&node.label(), rate)
     }
 
