@@ -75,6 +75,7 @@
 mod names;
 mod conv;
 mod convolution_kernel;
+mod crew;
 mod discretize;
 mod document;
 mod error;
@@ -106,6 +107,7 @@ pub use kernels::{Elem, Isa};
 pub use krylov::krylov;
 pub use layers::lti::Method;
 pub use model::Model;
+pub use packed::Weights;
 pub use plan::{Input, NotCausal, Plan};
 pub use sequence::{Sequences, Timing};
 pub use stream::Stream;

@@ -13,6 +13,10 @@ pub struct Layout {
     pub row_len: usize,
     /// Elements of scratch a thread.
     pub scratch_len: usize,
+    /// Elements a row of the sums that shares of a matrix leave, for as many rows as are ever shared out so.
+    pub sums_len: usize,
+    /// Rows up to which they are.
+    pub shared_rows: usize,
 }
 
 /// Buffers for some rows, and scratch for each thread.
@@ -22,6 +26,7 @@ pub struct Workspace<E> {
     /// Where the rows of each buffer stand: here, or for input and output in the caller's arrays.
     pub bases: Vec<Shared<E>>,
     scratch: Aligned<E>,
+    sums: Aligned<E>,
     rows: usize,
     threads: usize,
 }
@@ -33,6 +38,7 @@ impl<E: Elem> Workspace<E> {
             buffers: Aligned::zeros(layout.row_len * rows),
             bases: Vec::new(),
             scratch: Aligned::zeros(layout.scratch_stride() * threads),
+            sums: Aligned::zeros(layout.sums_len * rows.min(layout.shared_rows)),
             rows,
             threads,
         };
@@ -48,6 +54,11 @@ impl<E: Elem> Workspace<E> {
     /// The scratch of all threads.
     pub fn scratch(&mut self) -> Shared<E> {
         Shared::new(self.scratch.as_mut_ptr())
+    }
+
+    /// Sums of all shares of a matrix.
+    pub fn sums(&mut self) -> Shared<E> {
+        Shared::new(self.sums.as_mut_ptr())
     }
 
     /// Threads that it has room for.

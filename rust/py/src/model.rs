@@ -9,7 +9,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
-use ssmrt_core::{Array, Buffer, Discrete, Document as Core, Isa, Layer, Model as CoreModel, Stored, Team};
+use ssmrt_core::{Array, Buffer, Discrete, Document as Core, Isa, Layer, Model as CoreModel, Stored, Team, Weights};
 
 /// A tensor's name, shape and dtype.
 type TensorOutline = (String, Vec<usize>, &'static str);
@@ -44,18 +44,22 @@ pub struct Model {
 
 #[pymethods]
 impl Model {
-    /// In a precision, with weights in the same or in bfloat16. From then on the Document holds the matrices of mixing layers
-    /// packed.
+    /// In a precision, with weights "as given", "float32", "bfloat16" or "int8". From then on the Document holds the
+    /// matrices of mixing layers packed.
     #[new]
     fn new(py: Python<'_>, document: &Document, dtype: &str, weights: &str) -> PyResult<Self> {
         let (document, isa) = (document.core.clone(), Isa::choose().map_err(raise)?);
+        let weights = match weights {
+            "float32" => Weights::Float32,
+            "bfloat16" => Weights::Bfloat16,
+            "int8" => Weights::Int8,
+            _ => Weights::AsGiven,
+        };
         let made = py.detach(|| {
             let team = Team::all()?;
-            Ok(match (dtype, weights) {
-                ("float64", "bfloat16") => Any::F64(CoreModel::with_bfloat16_weights(document, isa, &team)?),
-                (_, "bfloat16") => Any::F32(CoreModel::with_bfloat16_weights(document, isa, &team)?),
-                ("float64", _) => Any::F64(CoreModel::new(document, isa, &team)?),
-                _ => Any::F32(CoreModel::new(document, isa, &team)?),
+            Ok(match dtype {
+                "float64" => Any::F64(CoreModel::with_weights(document, weights, isa, &team)?),
+                _ => Any::F32(CoreModel::with_weights(document, weights, isa, &team)?),
             })
         });
         Ok(Self { any: made.map_err(raise)? })
