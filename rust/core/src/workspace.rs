@@ -25,8 +25,10 @@ pub struct Workspace<E> {
     buffers: Aligned<E>,
     /// Where the rows of each buffer stand: here, or for input and output in the caller's arrays.
     pub bases: Vec<Shared<E>>,
-    scratch: Aligned<E>,
-    sums: Aligned<E>,
+    _scratch: Aligned<E>,
+    scratch_of_all: Shared<E>,
+    _sums: Aligned<E>,
+    sums: Shared<E>,
     rows: usize,
     threads: usize,
 }
@@ -34,11 +36,15 @@ pub struct Workspace<E> {
 impl<E: Elem> Workspace<E> {
     /// Memory for up to `rows` rows and `threads` threads.
     pub fn new(layout: &Layout, rows: usize, threads: usize) -> Self {
+        let mut scratch = Aligned::zeros(layout.scratch_stride() * threads);
+        let mut sums = Aligned::zeros(layout.sums_len * rows.min(layout.shared_rows));
         let mut work = Self {
             buffers: Aligned::zeros(layout.row_len * rows),
             bases: Vec::new(),
-            scratch: Aligned::zeros(layout.scratch_stride() * threads),
-            sums: Aligned::zeros(layout.sums_len * rows.min(layout.shared_rows)),
+            scratch_of_all: Shared::new(scratch.as_mut_ptr()),
+            _scratch: scratch,
+            sums: Shared::new(sums.as_mut_ptr()),
+            _sums: sums,
             rows,
             threads,
         };
@@ -52,13 +58,13 @@ impl<E: Elem> Workspace<E> {
     }
 
     /// The scratch of all threads.
-    pub fn scratch(&mut self) -> Shared<E> {
-        Shared::new(self.scratch.as_mut_ptr())
+    pub fn scratch(&self) -> Shared<E> {
+        self.scratch_of_all
     }
 
     /// Sums of all shares of a matrix.
-    pub fn sums(&mut self) -> Shared<E> {
-        Shared::new(self.sums.as_mut_ptr())
+    pub fn sums(&self) -> Shared<E> {
+        self.sums
     }
 
     /// Threads that it has room for.
