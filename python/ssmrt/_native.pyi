@@ -69,6 +69,12 @@ class Plan:
     @property
     def isa(self) -> str: ...
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of the matrices that every sample is multiplied with."""
+    @property
+    def signal_to_noise(self) -> float | None:
+        """Of weights that were rounded, in decibels; None where none was."""
+    @property
     def not_streamable(self) -> str | None:
         """Why the model cannot stream, or None."""
 

@@ -14,6 +14,7 @@ use crate::layers::convolution::Convolution;
 use crate::layers::lti::{Lti, Run};
 use crate::layers::mimo::Mimo;
 use crate::memory::{Buffer, Context, StateSlice};
+use crate::packed::Table;
 use crate::shared::Shared;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 pub enum RowOp<E> {
     /// y = table\[x\]
     Embed {
-        table: Arc<Aligned<E>>,
+        table: Arc<Table<E>>,
         x: Buffer,
         y: Buffer,
     },
@@ -182,12 +183,35 @@ impl<E: Elem> Stage<E> {
         stages.push(Stage::Sequence { op, from });
     }
 
+    /// Puts an operation in front of a list of stages.
+    pub fn begin_with(stages: &mut Vec<Stage<E>>, op: RowOp<E>) {
+        let rest = std::mem::take(stages);
+        Self::push_rows(stages, op, 0);
+        for stage in rest {
+            match stage {
+                Stage::Rows { ops, from: 0, .. } if stages.len() == 1 => {
+                    ops.into_iter().for_each(|op| Self::push_rows(stages, op, 0));
+                }
+                other => stages.push(other),
+            }
+        }
+    }
+
     /// Multiply-adds a row, roughly, of what computes every row by itself.
     pub fn row_cost(&self) -> usize {
         match self {
             Stage::Rows { cost, .. } => *cost,
             Stage::Sequence { .. } => 0,
         }
+    }
+
+    /// The linear maps among its operations.
+    pub fn linear_maps(&self) -> impl Iterator<Item = &Linear<E>> {
+        let ops = match self {
+            Stage::Rows { ops, .. } => &ops[..],
+            Stage::Sequence { .. } => &[],
+        };
+        ops.iter().filter_map(|op| if let RowOp::Linear { layer, .. } = op { Some(&**layer) } else { None })
     }
 
     /// Whether it needs the rows before.
@@ -248,10 +272,13 @@ impl<E: Elem> Stage<E> {
         }
         match self {
             Stage::Sequence { op, .. } => op.run(c),
-            Stage::Rows { ops, cost, .. } => by_rows(c, *cost, |rows| {
-                // SAFETY: these rows are no one else's.
-                unsafe { run_tiles(c, ops, rows) };
-            }),
+            Stage::Rows { ops, cost, .. } => match c.by_columns {
+                Some(threads) => ops.iter().for_each(|op| op.run_by_columns(c, threads)),
+                None => by_rows(c, *cost, |rows| {
+                    // SAFETY: these rows are no one else's.
+                    unsafe { run_tiles(c, ops, rows) };
+                }),
+            },
         }
     }
 }
@@ -314,7 +341,7 @@ impl<E: Elem> RowOp<E> {
             RowOp::Embed { table, x, y } => {
                 let stride = padded(y.width);
                 for (x, y) in read(*x).chunks_exact(padded(1)).zip(write(*y).chunks_exact_mut(stride)) {
-                    y.copy_from_slice(&table[x[0].f64() as usize * stride..][..stride]);
+                    table.read(x[0].f64() as usize, y);
                 }
             }
             RowOp::Linear { layer, x, y } => layer.run(c.isa, n, read(*x), write(*y)),
@@ -327,6 +354,30 @@ impl<E: Elem> RowOp<E> {
             RowOp::Steps { layer, x, y } => layer.run(c.isa, n, c.dt, read(*x), write(*y)),
             RowOp::Multiply { x, y } => norm::mul_in_place(c.isa, n, x.width, read(*x), write(*y)),
             RowOp::Copy { x, y } => write(*y).copy_from_slice(read(*x)),
+        }
+    }
+}
+
+impl<E: Elem> RowOp<E> {
+    /// Runs it over all rows of all streams: a matrix shared out to the team by its columns, as for so many threads.
+    fn run_by_columns(&self, c: &Context<'_, E>, threads: usize) {
+        let rows = c.streams * c.rows;
+        let RowOp::Linear { layer, x, y } = self else {
+            // SAFETY: the block is this operation's alone.
+            return unsafe { self.run(c, 0, rows) };
+        };
+        let shares = layer.shares(threads);
+        // SAFETY: the block is this operation's alone, and x is another buffer than y, which `Stage::push_rows` has checked.
+        let (x, y) = unsafe { (c.read(*x), c.write(*y)) };
+        let answers = Shared::new(y.as_mut_ptr());
+        c.team.each(shares.count, |_, share| {
+            // SAFETY: y has all rows and the sums room for all shares, and an item has its share of both to itself.
+            unsafe { layer.run_share(c.isa, shares, share, (x, rows), (answers.at(0), c.sums.at(0))) };
+        });
+        if shares.blocks > 1 {
+            // SAFETY: all shares are done.
+            let (sums, y) = unsafe { (c.sums.part(0, rows * layer.sums_len(shares)), answers.part(0, y.len())) };
+            layer.finish(c.isa, shares, rows, sums, y);
         }
     }
 }

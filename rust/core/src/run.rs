@@ -311,16 +311,23 @@ impl<E: Elem> Plan<E> {
         let (now, _) = pass.rows_of(block);
         // SAFETY: the states of `n` streams, each of which has its head.
         let head = unsafe { (*pass.states.at(0), *pass.states.at(1)) };
+        let (scratch, sums) = (work.scratch(), work.sums());
+        // As planned, whoever works on it now: the workspace has room for so many shares.
+        let crew = self.crew.as_ref().map(|crew| crew.size());
         Context {
             isa: self.isa,
             method,
             call_rows: rows,
             team: pass.team,
             stop,
-            scratch: work.scratch(),
+            scratch,
             bases: &work.bases,
             writes_in_place: self.writes_in_place(pass, block),
             scratch_len: self.layout.scratch_stride(),
+            by_columns: (pass.team.size() > 1 && pass.streams * now <= self.layout.shared_rows)
+                .then_some(crew)
+                .flatten(),
+            sums,
             states: pass.states,
             state_len: self.state_len,
             streams: pass.streams,

@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Multiply-adds of a call for which threads are worth their waking: never those of a sample of a few streams.
+/// Multiply-adds of a call for which threads are worth their waking.
 const LARGE: usize = 1 << 25;
 
 /// Some streams of one model, each with its own state.
@@ -45,21 +45,21 @@ impl<E: Elem> Plan<E> {
         self.check_input(input)?;
         self.check_sizes(input, streams, dt, output, streams)?;
         self.check_states(states, streams)?;
-        let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), 1)?;
+        dt.map_or(Ok(()), |dt| self.check_dt(dt))?;
+        let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), self.sharing_threads(streams))?;
         let call = Call::sample(streams);
-        match dt {
-            None => self.advance(&mut work, &Team::ALONE, &call, states, input, output),
+        self.sharing_samples(streams, |team| match dt {
+            None => self.advance(&mut work, team, &call, states, input, output),
             Some(dt) => {
-                self.check_dt(dt)?;
                 let (state_len, d_in, d_out) = (self.state_len(), self.d_input(), self.d_output());
                 for (s, &dt) in dt.iter().enumerate() {
                     let call = Call { streams: 1, dt, ..call };
                     let state = &mut states[s * state_len..][..state_len];
                     let output = &mut output[s * d_out..][..d_out];
-                    self.advance(&mut work, &Team::ALONE, &call, state, input.part(s, s + 1, d_in), output);
+                    self.advance(&mut work, team, &call, state, input.part(s, s + 1, d_in), output);
                 }
             }
-        }
+        });
         self.give_back([work]);
         Ok(())
     }
@@ -84,7 +84,8 @@ impl<E: Elem> Stream<E> {
             return Err(Error::Value("batch: expected at least one stream, found 0".into()));
         }
         let states = plan.started(Aligned::try_zeros("batch", streams, plan.state_len())?);
-        let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), 1)?];
+        let threads = plan.sharing_threads(1);
+        let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), threads)?];
         Ok(Self { plan, states, streams, before: Aligned::default(), works })
     }
 
@@ -130,20 +131,23 @@ impl<E: Elem> Stream<E> {
         if let Some(dt) = dt {
             self.plan.check_dt(dt)?;
         }
-        let (state_len, d_in, d_out) = (self.plan.state_len(), self.plan.d_input(), self.plan.d_output());
+        let Self { plan, works, states, .. } = self;
+        let (state_len, d_in, d_out) = (plan.state_len(), plan.d_input(), plan.d_output());
         let call = Call::sample(1);
-        let mut from = 0;
-        while from < active.len() {
-            // Neighbours go together, unless each has its own step size.
-            let run = active[from..].iter().zip(active[from]..).take_while(|(s, next)| *s == next).count();
-            let run = if dt.is_some() { 1 } else { run };
-            let call = Call { streams: run, dt: dt.map_or(1.0, |dt| dt[from]), ..call };
-            let states = &mut self.states[active[from] * state_len..(active[from] + run) * state_len];
-            let output = &mut output[from * d_out..(from + run) * d_out];
-            let input = input.part(from, from + run, d_in);
-            self.plan.advance(&mut self.works[0], &Team::ALONE, &call, states, input, output);
-            from += run;
-        }
+        plan.sharing_samples(active.len(), |team| {
+            let mut from = 0;
+            while from < active.len() {
+                // Neighbours go together, unless each has its own step size.
+                let run = active[from..].iter().zip(active[from]..).take_while(|(s, next)| *s == next).count();
+                let run = if dt.is_some() { 1 } else { run };
+                let call = Call { streams: run, dt: dt.map_or(1.0, |dt| dt[from]), ..call };
+                let states = &mut states[active[from] * state_len..(active[from] + run) * state_len];
+                let output = &mut output[from * d_out..(from + run) * d_out];
+                let input = input.part(from, from + run, d_in);
+                plan.advance(&mut works[0], team, &call, states, input, output);
+                from += run;
+            }
+        });
         Ok(())
     }
 
@@ -242,6 +246,13 @@ impl<E: Elem> Stream<E> {
         let (method, answers) = (Method::Auto, Answers::Each);
         let mut call = Call { streams: self.streams, rows, method, dt: 1.0, answers, unpadded: None, stop };
         let Some(dt) = dt else {
+            let threads = self.plan.sharing_threads(samples);
+            if threads > 1 {
+                self.grow(1, samples, threads)?;
+                let Self { plan, works, states, .. } = self;
+                plan.sharing_samples(samples, |team| plan.advance(&mut works[0], team, &call, states, input, output));
+                return Ok(());
+            }
             let large = rows * self.streams * self.plan.cost() >= LARGE;
             let team = if large { Team::all()? } else { Team::ALONE };
             let shares = if self.streams >= team.size() { team.size() } else { 1 };
@@ -258,7 +269,7 @@ impl<E: Elem> Stream<E> {
         self.plan.check_dt(dt)?;
         let state_len = self.plan.state_len();
         let longest = dt.chunk_by(|a, b| a == b).map(<[f64]>::len).max().unwrap_or(1);
-        self.grow(1, longest.min(rows).min(self.plan.block_rows()), 1)?;
+        self.grow(1, longest.min(rows).min(self.plan.block_rows()), self.plan.sharing_threads(1))?;
         for s in 0..self.streams {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -270,14 +281,8 @@ impl<E: Elem> Stream<E> {
                 (call.streams, call.rows, call.dt) = (1, run, dt[at]);
                 let state = &mut self.states[s * state_len..][..state_len];
                 let output = &mut output[at * d_out..(at + run) * d_out];
-                self.plan.advance(
-                    &mut self.works[0],
-                    &Team::ALONE,
-                    &call,
-                    state,
-                    input.part(at, at + run, d_in),
-                    output,
-                );
+                let (plan, work, input) = (&self.plan, &mut self.works[0], input.part(at, at + run, d_in));
+                plan.sharing_samples(run, |team| plan.advance(work, team, &call, state, input, output));
                 t += run;
             }
         }

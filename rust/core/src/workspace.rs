@@ -14,6 +14,10 @@ pub struct Layout {
     pub row_len: usize,
     /// Elements of scratch a thread.
     pub scratch_len: usize,
+    /// Elements a row of the sums that shares of a matrix leave, for as many rows as are ever shared out so.
+    pub sums_len: usize,
+    /// Rows up to which they are.
+    pub shared_rows: usize,
 }
 
 /// Buffers for some rows, and scratch for each thread.
@@ -24,6 +28,8 @@ pub struct Workspace<E> {
     pub bases: Vec<Shared<E>>,
     _scratch: Aligned<E>,
     scratch_of_all: Shared<E>,
+    _sums: Aligned<E>,
+    sums: Shared<E>,
     rows: usize,
     threads: usize,
 }
@@ -35,11 +41,14 @@ impl<E: Elem> Workspace<E> {
     /// [`Error::Memory`](crate::Error::Memory)
     pub fn new(layout: &Layout, rows: usize, threads: usize) -> Result<Self> {
         let mut scratch = Aligned::try_zeros("threads", threads, layout.scratch_stride())?;
+        let mut sums = Aligned::try_zeros("samples at once", rows.min(layout.shared_rows), layout.sums_len)?;
         let mut work = Self {
             buffers: Aligned::try_zeros("samples at once", rows, layout.row_len)?,
             bases: Vec::new(),
             scratch_of_all: Shared::new(scratch.as_mut_ptr()),
             _scratch: scratch,
+            sums: Shared::new(sums.as_mut_ptr()),
+            _sums: sums,
             rows,
             threads,
         };
@@ -55,6 +64,11 @@ impl<E: Elem> Workspace<E> {
     /// The scratch of all threads.
     pub fn scratch(&self) -> Shared<E> {
         self.scratch_of_all
+    }
+
+    /// Sums of all shares of a matrix.
+    pub fn sums(&self) -> Shared<E> {
+        self.sums
     }
 
     /// Threads that it has room for.

@@ -10,9 +10,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
-use ssmrt_core::{
-    Array, Buffer, Discrete, Document as Core, Elem, Error, Isa, Layer, Model as CoreModel, Stored, Team,
-};
+use ssmrt_core::{Array, Buffer, Discrete, Document as Core, Isa, Layer, Model as CoreModel, Stored, Team, Weights};
 use std::sync::Arc;
 
 /// A tensor's name, shape and dtype.
@@ -46,24 +44,26 @@ pub struct Model {
     any: Any,
 }
 
-fn model<E: Elem>(document: Core, isa: Isa, halved: bool, team: &Team) -> Result<CoreModel<E>, Error> {
-    if halved { CoreModel::with_bfloat16_weights(document, isa, team) } else { CoreModel::new(document, isa, team) }
-}
-
 #[pymethods]
 impl Model {
-    /// In a precision, with weights in the same or in bfloat16. From then on the Document holds the matrices of mixing layers
-    /// packed.
+    /// In a precision, with weights "as given", "float32", "bfloat16" or "int8". From then on the Document holds the
+    /// matrices of mixing layers packed.
     #[new]
     fn new(py: Python<'_>, document: &Document, dtype: &str, weights: &str) -> PyResult<Self> {
         let (document, isa) = (document.core.clone(), Isa::choose().map_err(raise)?);
-        let (double, halved) = (dtype == "float64", weights == "bfloat16");
+        let weights = match weights {
+            "float32" => Weights::Float32,
+            "bfloat16" => Weights::Bfloat16,
+            "int8" => Weights::Int8,
+            _ => Weights::AsGiven,
+        };
+        let double = dtype == "float64";
         let made = abandonable(py, move || {
             let team = Team::all()?;
             Ok(if double {
-                Any::F64(Arc::new(model(document, isa, halved, &team)?))
+                Any::F64(Arc::new(CoreModel::with_weights(document, weights, isa, &team)?))
             } else {
-                Any::F32(Arc::new(model(document, isa, halved, &team)?))
+                Any::F32(Arc::new(CoreModel::with_weights(document, weights, isa, &team)?))
             })
         })?;
         Ok(Self { any: made.map_err(raise)? })

@@ -49,6 +49,18 @@ impl Plan {
         on!(self.any, p => p.isa().name())
     }
 
+    /// Bytes of the matrices that every sample is multiplied with.
+    #[getter]
+    fn weight_bytes(&self) -> usize {
+        on!(self.any, p => p.weight_bytes())
+    }
+
+    /// Of weights that were rounded, in decibels; None where none was.
+    #[getter]
+    fn signal_to_noise(&self) -> Option<f64> {
+        on!(self.any, p => p.signal_to_noise())
+    }
+
     /// Why the model cannot stream, or None.
     #[getter]
     fn not_streamable(&self) -> Option<String> {
