@@ -21,12 +21,13 @@ test: ## pytest and cargo test
 	cargo test --workspace --release
 
 .PHONY: lint
-lint: stubtest ## formatting, clippy, ruff, mypy, stub
+lint: stubtest ## formatting, clippy, ruff, mypy, pyright, stub
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pyright
 
 .PHONY: stubtest
 stubtest: ## the stub against the extension

@@ -179,5 +179,15 @@ def test_setting_up_is_tested_by_ci() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_what_is_there(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / target).exists(), target
+    for target in re.findall(r"https://github\.com/ssmrt/ssmrt/(?:blob|tree)/main/([^)\s#]+)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_readme_reads_the_same_on_an_index_page() -> None:
+    text = re.sub(r"^```.*?^```$", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"\]\((?!https://)([^)]+)\)", text)
+    defined = re.findall(r"^\[([^\]]+)\]: https://", text, re.MULTILINE)
+    assert set(re.findall(r"\[[^\]]+\]\[([^\]]+)\]", text)) == set(defined)

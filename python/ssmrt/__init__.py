@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from . import nn as nn
 from . import ops as ops
 from ._native import Stream as Stream
+from ._native import __version__ as __version__
 from .document import Document as Document
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigRequired as ConfigRequired
@@ -35,6 +36,3 @@ else:
 
             return getattr(export, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-__version__ = "0.1.0"

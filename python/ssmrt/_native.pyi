@@ -4,7 +4,22 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Document", "Model", "Plan", "Stream", "causal_conv", "discretize", "hippo", "krylov", "schema"]
+import ssmrt
+
+__all__ = [
+    "Document",
+    "Model",
+    "Plan",
+    "Stream",
+    "__version__",
+    "causal_conv",
+    "discretize",
+    "hippo",
+    "krylov",
+    "schema",
+]
+
+__version__: str
 
 @final
 class Document:
@@ -81,14 +96,17 @@ class Plan:
         """Answers (batch, length, d_input) from state (batch, state_size) on: (y, next state)."""
 
     def step(self, u: ArrayLike, state: ArrayLike, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Answers one sample (batch, d_input) from state (batch, state_size) on: (y, next state)."""
+        """Answers one sample (*batch_shape, d_input) from state (*batch_shape, state_size) on: (y, next state)."""
 
-    def stream(self, batch: int) -> Stream:
-        """Streams that start at zero."""
+    def stream(self, batch: int, model: ssmrt.Model, rate: float) -> Stream:
+        """Streams that start at zero, of the Python model that this is the plan of at a rate."""
 
 @final
 class Stream:
-    """Streams of one model, each with its own state. Belongs to one thread at a time."""
+    """Streams of one model, each with its own state. Belongs to one thread at a time.
+
+    Pickles and copies go on from where it is.
+    """
 
     def step(
         self,
@@ -120,6 +138,15 @@ class Stream:
     def batch(self) -> int:
         """Streams."""
 
+    @property
+    def model(self) -> ssmrt.Model:
+        """The model whose streams these are."""
+
+    @property
+    def rate(self) -> float:
+        """What multiplies every step size."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int, float, bytes]]: ...
     def snapshot(self) -> bytes:
         """The states as bytes."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 import weakref
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,16 +63,22 @@ class Model:
         self._held = held
         self._engine = _native.Model(held, dtype, weights or dtype)
         self._regular = self._engine.plan(1.0)
+        # Of the last call: who steps at a rate asks for it once a sample.
+        self._last = (1.0, self._regular)
         self._outline = _outline(held)
         self._document: weakref.ref[Document] | None = None
         self._warned = {1.0}
 
     def _plan(self, rate: float) -> _native.Plan:
+        last, plan = self._last
+        if type(rate) is float and rate == last:
+            return plan
         rate = checks.positive("rate", rate)
         plan = self._engine.plan(rate)
         if rate not in self._warned:
             self._warned.add(rate)
             self._warn(rate)
+        self._last = (rate, plan)
         return plan
 
     def warn_of_instability(self) -> None:
@@ -171,6 +176,48 @@ class Model:
         """Answer whole sequences. See `forward`."""
         return self._forward(u, state, rate, dt, lengths, resets, method)[0]
 
+    @overload
+    def forward(
+        self,
+        u: ArrayLike,
+        *,
+        state: State | None = ...,
+        rate: float = ...,
+        dt: ArrayLike | None = ...,
+        lengths: ArrayLike | None = ...,
+        resets: ArrayLike | None = ...,
+        method: Method = ...,
+        return_state: Literal[False] = ...,
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def forward(
+        self,
+        u: ArrayLike,
+        *,
+        state: State | None = ...,
+        rate: float = ...,
+        dt: ArrayLike | None = ...,
+        lengths: ArrayLike | None = ...,
+        resets: ArrayLike | None = ...,
+        method: Method = ...,
+        return_state: Literal[True],
+    ) -> tuple[NDArray[Any], State]: ...
+
+    @overload
+    def forward(
+        self,
+        u: ArrayLike,
+        *,
+        state: State | None = ...,
+        rate: float = ...,
+        dt: ArrayLike | None = ...,
+        lengths: ArrayLike | None = ...,
+        resets: ArrayLike | None = ...,
+        method: Method = ...,
+        return_state: bool,
+    ) -> NDArray[Any] | tuple[NDArray[Any], State]: ...
+
     def forward(
         self,
         u: ArrayLike,
@@ -264,7 +311,9 @@ class Model:
         sizes = [checks.whole("batch_shape", size) for size in batch_shape]
         return np.zeros((*sizes, self.state_size), self._dtype)
 
-    def step(self, u: ArrayLike, state: State, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], State]:
+    def step(
+        self, u: ArrayLike, state: State, *, rate: float = 1.0, dt: ArrayLike | None = None
+    ) -> tuple[NDArray[Any], State]:
         """Answer one sample.
 
         Parameters
@@ -272,7 +321,10 @@ class Model:
         u
             (*batch_shape, d_input), any float dtype; (*batch_shape) where d_input is 1, or integer tokens.
         state
-            (*batch_shape, state_size): `default_state`'s, or what the step before returned. Left as it is.
+            (*batch_shape, state_size): `default_state`'s, or what the step before returned. Left as it is: a copy goes
+            on, which for large states takes as long as the step itself. `stream` keeps them in place.
+        rate
+            Multiplies every step size, as in `forward`.
         dt
             A number, or (*batch_shape): multiplies the step size for this sample.
 
@@ -286,25 +338,20 @@ class Model:
             The model is not causal.
         ValueError, TypeError
             A shape or a dtype does not fit.
+
+        >>> model = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
+        >>> y, state = model.step([1.0], model.default_state())
+        >>> y.round(4)
+        array([0.0984], dtype=float32)
         """
-        plan = self._regular
-        samples = checks.array("u", u)
-        state = checks.array("state", state)
-        batch = state.shape[:-1]
-        # A last axis of one may be left out: tokens have none.
-        if samples.shape != (*batch, plan.d_input) and not (plan.d_input == 1 and samples.shape == batch):
-            wanted = batch if self._outline.tokens else (*batch, plan.d_input)
-            raise ValueError(f"u: expected shape {wanted} with a state of shape {state.shape}, found {samples.shape}")
-        n = math.prod(batch)
-        flat = samples.reshape(n) if self._outline.tokens else samples.reshape(n, plan.d_input)
+        plan = self._plan(rate)
         if dt is not None:
-            steps = checks.reals("dt", dt)
+            steps, batch = checks.reals("dt", dt), np.shape(state)[:-1]
             try:
-                dt = np.broadcast_to(steps, batch).reshape(n)
+                dt = np.broadcast_to(steps, batch)
             except ValueError:
                 raise ValueError(f"dt: expected a number or shape {batch}, found {steps.shape}") from None
-        y, after = plan.step(flat, state.reshape(n, -1), dt=dt)
-        return y.reshape(*batch, plan.d_output), after.reshape(state.shape)
+        return plan.step(u, state, dt=dt)
 
     def stream(self, batch: int = 1, *, rate: float = 1.0) -> Stream:
         """Streams that keep their states: the path of the lowest latency.
@@ -316,7 +363,12 @@ class Model:
         ValueError, TypeError
             ``batch`` is no number of streams, or ``rate`` no positive number.
         """
-        return self._plan(rate).stream(checks.whole("batch", batch, 1))
+        return self._plan(rate).stream(checks.whole("batch", batch, 1), self, float(rate))
+
+    def _resume(self, batch: int, rate: float, snapshot: bytes) -> Stream:
+        stream = self.stream(batch, rate=rate)
+        stream.restore(snapshot)
+        return stream
 
     def kernel(self, layer: int, length: int, *, rate: float = 1.0) -> NDArray[np.float64]:
         """The convolution kernel (channels, d_model, length) float64 of state-space layer number ``layer``.
@@ -416,6 +468,12 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return Model.parse, (self._held.to_bytes(), self._dtype, self._weights)
+
+    def __copy__(self) -> Model:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self
 
 
 def _outline(held: _native.Document) -> Document:

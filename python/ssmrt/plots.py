@@ -35,7 +35,7 @@ def figure(model: Model, length: int = 1024, *, layer: int | None = None) -> Fig
         # Not pyplot: that would choose a window system.
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise ImportError("this needs matplotlib: pip install 'ssmrt[plot]'") from None
+        raise ImportError("this needs matplotlib: pip install matplotlib") from None
     layers = model.layers()
     if layer is not None and layer >= len(layers):
         raise ValueError(f"layer: expected 0 to {len(layers) - 1}, found {layer}")

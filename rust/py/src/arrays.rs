@@ -64,7 +64,8 @@ pub fn contiguous<'py, T: Element>(
     Ok(contiguous_array::<T>(name, value, kinds, expected)?.try_readonly()?)
 }
 
-fn contiguous_array<'py, T: Element>(
+/// As [`contiguous`], as the array itself.
+pub fn contiguous_array<'py, T: Element>(
     name: &str,
     value: &Bound<'py, PyAny>,
     kinds: &str,
@@ -208,6 +209,22 @@ pub fn output<'py, E: Number>(
         return Err(wrong(if strides { "one with other strides" } else { "a misaligned one" }.into()));
     }
     Ok(array.clone())
+}
+
+/// A copy of a contiguous array.
+pub fn copy<'py, E: Number>(array: &Bound<'py, PyArrayDyn<E>>) -> PyResult<Bound<'py, PyArrayDyn<E>>> {
+    // SAFETY: all of it is written at once, from what is alive, contiguous and aligned.
+    unsafe {
+        let made = PyArrayDyn::new(array.py(), array.shape(), false);
+        made.as_slice_mut()?.copy_from_slice(array.as_slice()?);
+        Ok(made)
+    }
+}
+
+/// The numbers of an array that was made here, of which nobody else knows yet.
+pub fn own<'a, E: Number>(array: &'a mut Bound<'_, PyArrayDyn<E>>) -> PyResult<&'a mut [E]> {
+    // SAFETY: it is alive, contiguous and aligned, and has no other user.
+    unsafe { Ok(array.as_slice_mut()?) }
 }
 
 /// What [`output`] gave, to be written while `u` and `dt` are read.
