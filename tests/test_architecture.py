@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "ssmrt"
 CORE = ROOT / "rust" / "core" / "src"
-EXTRAS = {"rich", "matplotlib", "onnx", "onnxruntime", "emx_onnx_cgen", "zstandard", "soundfile", "pyarrow"}
+EXTRAS = {"rich", "matplotlib", "onnx", "onnxruntime", "emx_onnx_cgen", "zstandard", "soundfile", "pyarrow", "shtab"}
+# Each has a room of its name, for who has it; no extra brings it.
+FRAMEWORKS = {"jax", "torch"}
 
 
 def tables() -> list[dict[str, set[str] | None]]:
@@ -70,7 +72,9 @@ def test_python_rooms_import_downwards(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_numpy_is_imported_at_the_top(path: Path) -> None:
     for name, top in python_imports(path):
-        if not name.startswith(".") and name not in sys.stdlib_module_names and name != "numpy":
+        if name in FRAMEWORKS:
+            assert name == room_of(path, PACKAGE), f"{path.name} imports {name}, which has a room of its own"
+        elif not name.startswith(".") and name not in sys.stdlib_module_names and name != "numpy":
             assert name in EXTRAS, f"{path.name} imports {name}, which no extra brings"
             assert not top, f"{path.name} imports {name} before it is needed"
 

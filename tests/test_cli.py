@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -428,3 +429,29 @@ def test_a_closed_pipe_is_no_failure(file: Path) -> None:
     errors = running.stderr.read()
     running.stderr.close()
     assert (running.wait(60), errors) == (0, "")
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_an_unknown_argument_points_to_the_commands_own_help(run: Run, command: str) -> None:
+    code, _, err = run(command, *["x"] * 2, "--nonsense")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"ssmrt {command}: error: ")
+    assert err.endswith(f"; see ssmrt {command} --help\n")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [("ssmrt pl", ["plot"]), ("ssmrt run --sel", ["--select"]), ("ssmrt plot mod", ["model.ssm.safetensors"])],
+)
+def test_a_shell_completes_commands_options_and_files(
+    run: Run, file: Path, monkeypatch: pytest.MonkeyPatch, line: str, completed: list[str]
+) -> None:
+    pytest.importorskip("shtab", reason="needs ssmrt[cli]")
+    code, script, _ = run("--print-completion", "bash")
+    assert code == 0
+    monkeypatch.chdir(file.parent)
+    words = line.split()
+    ask = f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _shtab_ssmrt; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == completed

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import oracle
@@ -16,7 +18,7 @@ import pytest
 import ssmrt
 from cases import GOLDEN, relative_error
 from numpy.typing import NDArray
-from ssmrt import Model, nn
+from ssmrt import Model, demo, nn, sketch
 from ssmrt.document import Diagonal, Document, Dplr, Linear, Sequential
 from strategies import complex_normal, spectrum, step_sizes
 
@@ -165,6 +167,28 @@ def test_aliases_are_counted_by_channel_where_they_reach_an_output() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bilinear.stream(rate=50)
+
+
+# notebooks
+
+
+@pytest.mark.parametrize("build", [demo.spotter, lambda: alone(diagonal("a <b>", seed=1))])
+def test_a_notebook_shows_every_layer_with_its_kernel_and_poles(build: Callable[[], Model]) -> None:
+    model = build()
+    page = ElementTree.fromstring(model._repr_html_())
+    rows = page.findall(".//tr")
+    head, *summary = model.summary().splitlines()
+    assert "".join(rows[0].itertext()).startswith("".join(head.split()))
+    names = ["".join(row[0].itertext()) for row in rows[1:]]
+    assert names == [line[: len(name)] for line, name in zip(summary[1:-1], names, strict=True)]
+    drawn = [row for row in rows[1:] if len(row[-1]) == 2]
+    assert ["".join(row[0].itertext()).strip() for row in drawn] == [layer["name"] or "-" for layer in model.layers()]
+
+
+def test_a_notebook_marks_poles_outside_of_the_circle() -> None:
+    stable, growing = sketch.circle(np.array([0.5 + 0.5j])), sketch.circle(np.array([0.5, 1.1]))
+    assert stable.count("<path") == 1
+    assert growing.count("<path") == 2
 
 
 # one numbering

@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _native, checks
+from . import _native, checks, sketch
 from ._native import Stream
 from .document import KIND_OF, Array, Document, Node, branches, decode, encode, from_bytes
 from .errors import NotStreamable
@@ -150,6 +150,11 @@ class Model:
     def streamable(self) -> bool:
         """Whether the model is causal, and so can run sample by sample."""
         return self._regular.not_streamable is None
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the model answers once a sequence; a stream then answers each sample as if it were the last."""
+        return self._regular.pooled
 
     @property
     def state_size(self) -> int:
@@ -450,11 +455,7 @@ class Model:
 
     def summary(self) -> str:
         """A table, one row a layer."""
-        rows = [("layer", "kind", "shape", "parameters")]
-        for depth, node in _layers(self._outline.root):
-            arrays = _arrays(node)
-            count = sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays)
-            rows.append(("  " * depth + (node.name or "-"), KIND_OF[type(node)], _describe(node), str(count or "")))
+        rows = [_HEAD, *(_row(depth, node) for depth, node in _layers(self._outline.root))]
         rows.append(("total", "", f"{self.d_input} -> {self.d_output}", str(self.num_parameters)))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
@@ -466,6 +467,21 @@ class Model:
         sizes = f"{self.d_input} -> {self.d_output}, {self.num_parameters} parameters"
         return f"<ssmrt.Model {arch}: {sizes}, {self._dtype}>"
 
+    def _repr_html_(self) -> str:
+        """`summary` for notebooks: state-space layers with their kernels' envelope and their poles."""
+        systems = enumerate(layer["kind"] for layer in self.layers())
+        number, kind = next(systems, (0, ""))
+        rows: list[tuple[tuple[str, ...], str]] = []
+        for depth, node in _layers(self._outline.root):
+            drawn = ""
+            if KIND_OF[type(node)] == kind:
+                # The input of selective layers chooses their kernels.
+                if kind not in ("selective", "ssd"):
+                    drawn = sketch.envelope(self.kernel(number, _SKETCHED)) + sketch.circle(self.poles(number))
+                number, kind = next(systems, (0, ""))
+            rows.append((_row(depth, node), drawn))
+        return sketch.table(repr(self), (*_HEAD, "kernel, poles"), rows)
+
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return Model.parse, (self._held.to_bytes(), self._dtype, self._weights)
 
@@ -474,6 +490,11 @@ class Model:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         return self
+
+
+_HEAD = ("layer", "kind", "shape", "parameters")
+# Samples of the kernels in `Model._repr_html_`.
+_SKETCHED = 256
 
 
 def _outline(held: _native.Document) -> Document:
@@ -510,6 +531,11 @@ def _layers(node: Node, depth: int = 0) -> Iterator[tuple[int, Node]]:
     yield depth, node
     for child in branches(node):
         yield from _layers(child, depth + 1)
+
+
+def _row(depth: int, node: Node) -> tuple[str, str, str, str]:
+    count = sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in _arrays(node))
+    return "  " * depth + (node.name or "-"), KIND_OF[type(node)], _describe(node), str(count or "")
 
 
 def _arrays(node: Node) -> list[Array]:
