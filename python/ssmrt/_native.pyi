@@ -106,6 +106,10 @@ class Stream:
     """Streams of one model, each with its own state. Belongs to one thread at a time.
 
     Pickles and copies go on from where it is.
+
+    >>> stream = model.stream()
+    >>> stream.position
+    array([0])
     """
 
     def step(
@@ -119,16 +123,29 @@ class Stream:
         """One sample of each stream, or of those ``active``: u (batch, d_input) -> y (batch, d_output).
 
         A single stream takes u (d_input,), too, and then y is (d_output,), and dt a number.
+
+        >>> model.stream().step([0.5]).shape
+        (10,)
         """
 
     def push(self, u: ArrayLike, *, dt: ArrayLike | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """A chunk of each stream: u (batch, length, d_input) -> y (batch, length, d_output), any length.
 
         A single stream takes u (length, d_input), too, and then y is (length, d_output), and dt (length,).
+
+        >>> model.stream().push(np.zeros((64, 1))).shape
+        (64, 10)
         """
 
     def reset(self, mask: ArrayLike | None = None) -> None:
-        """Starts anew: every stream, or those for which ``mask`` (batch,) is true."""
+        """Starts anew: every stream, or those for which ``mask`` (batch,) is true.
+
+        >>> stream = model.stream(2)
+        >>> y = stream.step(np.zeros((2, 1)))
+        >>> stream.reset(np.array([True, False]))
+        >>> stream.position
+        array([0, 1])
+        """
 
     @property
     def position(self) -> NDArray[np.int64]:
@@ -148,10 +165,16 @@ class Stream:
 
     def __reduce__(self) -> tuple[Any, tuple[int, float, bytes]]: ...
     def snapshot(self) -> bytes:
-        """The states as bytes."""
+        """The states as bytes.
+
+        >>> saved = stream.snapshot()
+        """
 
     def restore(self, blob: bytes) -> None:
-        """Goes on from a snapshot of a stream of the same model, rate, dtype and batch."""
+        """Goes on from a snapshot of a stream of the same model, rate, dtype and batch.
+
+        >>> stream.restore(stream.snapshot())
+        """
 
 def schema() -> str:
     """Every kind of node of a Document with its fields, as JSON."""

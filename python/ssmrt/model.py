@@ -27,7 +27,12 @@ State = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Modes:
-    """The modes of a state-space layer. Arrays (n,)."""
+    """The modes of a state-space layer. Arrays (n,).
+
+    >>> hertz, seconds = model.modes(0).frequencies, model.modes(0).time_constants
+    >>> f"{hertz.min():.0f} to {hertz.max():.0f} Hz, {seconds.max():.1f} s"
+    '0 to 7996 Hz, 0.1 s'
+    """
 
     poles: NDArray[np.complex128]
     """Discrete eigenvalues."""
@@ -41,6 +46,10 @@ class Model:
     """A trained model, ready to run. Immutable; threads may share it.
 
     Made by `ssmrt.load`, by `ssmrt.nn.model`, and by `ssmrt.diagonal`, `ssmrt.dplr`, `ssmrt.dense`, `ssmrt.selective`.
+
+    >>> model = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
+    >>> model.d_input, model.d_output, model.streamable
+    (1, 1, True)
     """
 
     def __init__(self, document: Document, dtype: Dtype = "float32", weights: Weights | None = None):
@@ -50,7 +59,12 @@ class Model:
 
     @classmethod
     def parse(cls, data: bytes, dtype: Dtype = "float32", weights: Weights | None = None) -> Model:
-        """The model in the bytes of ssmrt's own format. Raises `CheckpointError` where they are none."""
+        """The model in the bytes of ssmrt's own format. Raises `CheckpointError` where they are none.
+
+        >>> from pathlib import Path
+        >>> ssmrt.Model.parse(Path("model.ssm.safetensors").read_bytes())
+        <ssmrt.Model s4-example: 1 -> 10, 84234 parameters, float32>
+        """
         model = cls.__new__(cls)
         model._hold(_native.Document.parse(data), dtype, weights)
         return model
@@ -82,7 +96,10 @@ class Model:
         return plan
 
     def warn_of_instability(self) -> None:
-        """Warn of layers that are let through although they are unstable."""
+        """Warn of layers that are let through although they are unstable.
+
+        >>> model.warn_of_instability()
+        """
         self._warn(1.0)
 
     def _warn(self, rate: float) -> None:
@@ -178,7 +195,11 @@ class Model:
         resets: ArrayLike | None = None,
         method: Method = "auto",
     ) -> NDArray[Any]:
-        """Answer whole sequences. See `forward`."""
+        """Answer whole sequences. See `forward`.
+
+        >>> model(np.ones((100, 1))).shape
+        (10,)
+        """
         return self._forward(u, state, rate, dt, lengths, resets, method)[0]
 
     @overload
@@ -272,6 +293,10 @@ class Model:
             ``rate`` or ``dt`` for a layer that has no step size.
         NotStreamable
             ``dt``, ``resets``, ``state`` or ``return_state`` for a model that is not causal.
+
+        >>> y, state = model.forward(np.ones((2, 100, 1)), return_state=True)
+        >>> y.shape, state.shape == (2, model.state_size)
+        ((2, 10), True)
         """
         if return_state and (why := self._regular.not_streamable) is not None:
             raise NotStreamable(f"return_state: {why}")
@@ -312,7 +337,11 @@ class Model:
         return (y[0], after[0]) if alone else (y, after)
 
     def default_state(self, *batch_shape: int) -> State:
-        """The state before the first sample: zeros (*batch_shape, state_size)."""
+        """The state before the first sample: zeros (*batch_shape, state_size).
+
+        >>> model.default_state(32).shape == (32, model.state_size)
+        True
+        """
         sizes = [checks.whole("batch_shape", size) for size in batch_shape]
         return np.zeros((*sizes, self.state_size), self._dtype)
 
@@ -367,6 +396,10 @@ class Model:
             The model is not causal.
         ValueError, TypeError
             ``batch`` is no number of streams, or ``rate`` no positive number.
+
+        >>> stream = model.stream(batch=3)
+        >>> stream.step(np.ones((3, 1))).shape
+        (3, 10)
         """
         return self._plan(rate).stream(checks.whole("batch", batch, 1), self, float(rate))
 
@@ -387,6 +420,9 @@ class Model:
             The layer's kernel depends on its input.
         ValueError, TypeError
             There is no such layer, ``length`` is no number of samples, or ``rate`` no positive number.
+
+        >>> model.kernel(0, 1000).shape
+        (1, 64, 1000)
         """
         layer, length = checks.whole("layer", layer), checks.whole("length", length)
         return self._held.kernel(layer, length, checks.positive("rate", rate))
@@ -398,6 +434,9 @@ class Model:
         rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, the channel
         or mode that has it, and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``, the samples
         after which its kernel ends, or None; ``bidirectional``.
+
+        >>> model.layers()[0]["kind"], model.layers()[0]["always_stable"]
+        ('diagonal', True)
         """
         return self._held.layers(checks.positive("rate", rate))
 
@@ -418,6 +457,9 @@ class Model:
             The layer has no such systems.
         ValueError, TypeError
             There is no such layer, or ``rate`` is no positive number.
+
+        >>> model.discrete(0)["b"].shape
+        (64, 32)
         """
         return self._held.discrete(checks.whole("layer", layer), checks.positive("rate", rate))
 
@@ -425,6 +467,9 @@ class Model:
         """The discrete eigenvalues (n,) of state-space layer number ``layer``, channel by channel.
 
         Of conjugate pairs that are stored as one mode S4D, S5 and LRU give one, S4 and LSSL both. Raises as `discrete`.
+
+        >>> bool(np.all(np.abs(model.poles(0)) < 1))
+        True
         """
         return self._held.eigenvalues(checks.whole("layer", layer), checks.positive("rate", rate))
 
@@ -446,15 +491,29 @@ class Model:
             return Modes(poles, np.abs(np.angle(poles)) / (2 * np.pi * sample), sample / decay)
 
     def widths(self) -> list[int]:
-        """The widths of the signal after each node of the outermost sequence."""
+        """The widths of the signal after each node of the outermost sequence.
+
+        >>> model.widths()[:3]
+        [64, 64, 64]
+        """
         return self._held.widths()
 
     def save(self, path: str | Path) -> None:
-        """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read."""
+        """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read.
+
+        >>> model.save("model.ssm.safetensors")
+        """
         checks.path("path", path).write_bytes(self._held.to_bytes())
 
     def summary(self) -> str:
-        """A table, one row a layer."""
+        """A table, one row a layer.
+
+        >>> print(ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05]).summary())
+        layer     kind      shape                                parameters
+        --------  --------  -----------------------------------  ----------
+        diagonal  diagonal  C(1,1,1) D(1,1) dt(1) A(1,1) B(1,1)  8
+        total               1 -> 1                               8
+        """
         rows = [_HEAD, *(_row(depth, node) for depth, node in _layers(self._outline.root))]
         rows.append(("total", "", f"{self.d_input} -> {self.d_output}", str(self.num_parameters)))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
