@@ -33,6 +33,10 @@ lint: stubtest ## formatting, clippy, ruff, mypy, pyright, stub
 stubtest: ## the stub against the extension
 	$(BIN)/python -m mypy.stubtest ssmrt._native
 
+.PHONY: docs
+docs: ## the documentation, served while it is written
+	$(BIN)/pip install --quiet '.[docs]' && $(BIN)/mkdocs serve --strict
+
 .PHONY: bench
 bench: ## ssmrt beside its peers, as far as they are installed
 	$(BIN)/python benches/compare.py --quick --markdown

@@ -251,6 +251,27 @@ def test_plot_draws(run: Run, tmp_path: Path, arch: str) -> None:
     assert out.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_plot_draws_a_page_a_layer(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs ssmrt[plot]")
+    file = tmp_path / "m.ssm.safetensors"
+    ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05]).save(file)
+    code, printed, _ = run("plot", file, "-o", tmp_path / "m.svg", "--length", "16", "--pages")
+    names = ["m.svg", "m-0.svg"]
+    assert (code, printed.split()) == (0, [str(tmp_path / name) for name in names])
+    assert all("<svg" in (tmp_path / name).read_text() for name in names)
+    code, printed, _ = run("plot", file, "-o", tmp_path / "m.pdf", "--length", "16", "--rate", "0.5")
+    assert (code, printed.split()) == (0, [str(tmp_path / "m.pdf")])
+    assert (tmp_path / "m.pdf").read_bytes().count(b"/Type /Page ") == 2
+
+
+def test_bench_draws_latencies(run: Run, file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs ssmrt[plot]")
+    out = tmp_path / "m.png"
+    code, _, _ = run("bench", file, "--seconds", "0.01", "--length", "100", "--plot", out)
+    assert code == 0
+    assert out.read_bytes()[:4] == b"\x89PNG"
+
+
 def test_poles_are_those_of_the_recurrence() -> None:
     A, dt = np.array([[-0.5 + 3j, -0.1 + 20j]]), np.array([0.05])
     one = np.ones((1, 2), complex)

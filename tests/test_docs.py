@@ -89,7 +89,18 @@ def for_jax() -> None:
 
 
 SPOTTER = "torch/s4d_minimal/checkpoint_dataparallel.pt"
+
+
+def of_the_demo() -> None:
+    """Pages for whoever has followed the first one."""
+    demo.spotter().save("spotter.ssm.safetensors")
+    Path("recording.wav").write_bytes(wav(demo.clips()[0].samples))
+
+
 FILES = {
+    **dict.fromkeys(
+        ("command-line.md", "format.md", "microphone.md", "performance.md", "stability.md", "streams.md"), of_the_demo
+    ),
     "README.md": copy((SPOTTER, "model.pth")),
     "export.md": copy((SPOTTER, "spotter.pth")),
     "pytorch.md": copy(("kws/kws_s4d.pth", "model.pth")),
@@ -191,3 +202,8 @@ def test_the_readme_reads_the_same_on_an_index_page() -> None:
     assert not re.findall(r"\]\((?!https://)([^)]+)\)", text)
     defined = re.findall(r"^\[([^\]]+)\]: https://", text, re.MULTILINE)
     assert set(re.findall(r"\[[^\]]+\]\[([^\]]+)\]", text)) == set(defined)
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    assert set(re.findall(r"[\w-]+\.md", navigation)) == {page.name for page in (ROOT / "docs").glob("*.md")}

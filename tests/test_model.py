@@ -205,18 +205,41 @@ def test_figures_kernels_poles_and_systems_number_layers_alike() -> None:
     model = nn.model(nn.sequential([mamba, diagonal("a", seed=1), diagonal("b", seed=2)]))
     assert [layer["kind"] for layer in model.layers()] == ["selective", "diagonal", "diagonal"]
     for number, name in [(1, "a"), (2, "b")]:
-        left, _ = plots.figure(model, 20, layer=number).axes
-        assert left.get_title("left") == name
-        drawn = np.array([line.get_ydata() for line in left.lines])
-        np.testing.assert_array_equal(drawn, model.kernel(number, 20)[0])
+        heat, circle, *_ = plots.figure(model, 20, layer=number).axes
+        assert heat.get_title("left").startswith(f"{name}: diagonal")
+        envelopes = 20 * np.log10(np.abs(model.kernel(number, 20)[0]))
+        expected = np.maximum(envelopes - envelopes.max(axis=1, keepdims=True), -60)
+        mesh, order = np.asarray(heat.collections[0].get_array()), np.argsort(heat.lines[0].get_xdata())
+        assert sorted(map(tuple, mesh.round(6))) == sorted(map(tuple, expected.round(6)))
+        np.testing.assert_array_equal(order, [0, 1, 2])
+        poles = model.poles(number)
+        drawn = np.asarray(circle.collections[0].get_offsets()) @ [1, 1j]
+        np.testing.assert_allclose(np.sort(drawn), np.sort(np.concatenate([poles, np.conj(poles)])))
         bar = 1 + model.discrete(number)["a_minus_one"]
         np.testing.assert_allclose(model.poles(number), bar.ravel(), rtol=1e-14)
-    assert len(plots.figure(model, 20).axes) == 4
+    # Two rows of four, and a scale of colours each.
+    assert len(plots.figure(model, 20).axes) == 2 * 5
     for call in (lambda: model.kernel(0, 20), lambda: model.poles(0), lambda: model.discrete(0)):
         with pytest.raises(ssmrt.UnsupportedError, match="input"):
             call()
     with pytest.raises(ssmrt.UnsupportedError, match="to draw"):
         plots.figure(model, 20, layer=0)
+
+
+def test_figures_are_in_hertz_and_seconds_where_the_sampling_rate_is_known_and_mark_what_grows() -> None:
+    pytest.importorskip("matplotlib", reason="needs ssmrt[plot]")
+    from ssmrt import plots
+
+    layer = nn.diagonal([[-1 + 3j, 0.5]], np.ones((1, 2)), np.ones((1, 2)), None, [0.1], allow_unstable=True)
+    for rate, said in (
+        (None, ("time (samples)", "frequency (turns a sample)")),
+        (100.0, ("time (s)", "frequency (Hz)")),
+    ):
+        heat, circle, response, spread, _ = plots.figure(nn.model(layer, sample_rate=rate), 64, layer=0).axes
+        assert (heat.get_xlabel(), response.get_xlabel()) == said
+        assert response.get_xlim()[1] == (rate or 1) / 2
+        np.testing.assert_allclose(np.asarray(circle.collections[1].get_offsets())[:, 0], np.exp([0.05, 0.05]))
+        assert spread.get_title("right") == "1 of 2 do not decay"
 
 
 def test_discrete_systems_step_as_the_model_does() -> None:

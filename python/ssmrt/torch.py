@@ -14,6 +14,7 @@ class Module(torch.nn.Module):
     Takes u (batch, length, d_input) or (length, d_input), or tokens (batch, length), on any device, and answers there,
     in the model's dtype. It pickles with `torch.save` as a whole; it has no parameters that could be trained.
 
+    >>> import torch
     >>> heard = ssmrt.torch.Module(model)(torch.zeros(2, 100, model.d_input))
     """
 

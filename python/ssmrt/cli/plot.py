@@ -1,8 +1,13 @@
-"""Draw the convolution kernels and the poles of a model's state-space layers."""
+"""Draw a model's state-space layers: kernels, poles, frequency responses, time constants.
+
+An overview with a row a layer, or with --layer the page of one; --pages writes those of all layers beside it. A .pdf
+has all of them in one file.
+"""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from .arguments import add_checkpoint, model_of, positive
 
@@ -11,17 +16,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     add_checkpoint(parser)
     parser.add_argument(
-        "--output", "-o", default="ssmrt.png", metavar="FILE", help=".png, .svg or .pdf (default: ssmrt.png)"
+        "--output", "-o", default="ssmrt.png", metavar="FILE", type=Path, help=".png, .svg or .pdf (default: ssmrt.png)"
     )
     parser.add_argument("--length", type=positive, default=1024, help="samples of the kernels (default: 1024)")
-    parser.add_argument("--layer", type=int, metavar="I", help="only state-space layer number I, from 0")
+    parser.add_argument("--rate", type=float, default=1.0, help="multiplies every step size (default: 1)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--layer", type=int, metavar="I", help="only state-space layer number I, from 0")
+    which.add_argument(
+        "--pages", action="store_true", help="write a page a layer too: ssmrt-0.png and so on beside ssmrt.png"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw."""
     from .. import plots
 
-    figure = plots.figure(model_of(arguments), arguments.length, layer=arguments.layer)
-    figure.savefig(arguments.output)
-    print(arguments.output)
+    output: Path = arguments.output
+    model = model_of(arguments)
+    said = {"length": arguments.length, "rate": arguments.rate}
+    first = plots.figure(model, layer=arguments.layer, **said)
+    whole = arguments.layer is None and (arguments.pages or output.suffix == ".pdf")
+    pages = {number: plots.figure(model, layer=number, **said) for number in plots.drawable(model)} if whole else {}
+    if output.suffix == ".pdf":
+        from matplotlib.backends.backend_pdf import PdfPages
+
+        with PdfPages(output) as file:
+            for page in (first, *pages.values()):
+                file.savefig(page)
+        print(output)
+        return 0
+    first.savefig(output)
+    print(output)
+    for number, page in pages.items():
+        path = output.with_stem(f"{output.stem}-{number}")
+        page.savefig(path)
+        print(path)
     return 0
