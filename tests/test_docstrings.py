@@ -21,7 +21,8 @@ ERRORS = {
 }
 # What `Model.document` gives, for who writes an exporter.
 INNER = {"Document"}
-NEEDS = {"export_onnx": "onnx", "OnnxStream": "onnxruntime", "callback": "jax", "Module": "torch"}
+NEEDS = {"callback": "jax", "Module": "torch", "export_onnx": "onnx", "OnnxStream": "onnxruntime"}
+NEEDS |= dict.fromkeys(("figure", "latencies"), "matplotlib")
 
 
 def documented() -> Iterator[tuple[str, str]]:
