@@ -105,7 +105,8 @@ def for_the_command_line() -> None:
     of_the_demo()
     copy((SPOTTER, "model.pth"), (SPOTTER, "steps/checkpoint_100.pth"))()
     tensors: dict[str, Any] = {f"model.{name}": array for name, array in read(Path("model.pth")).tensors.items()}
-    np.savez("lightning.npz", **tensors, **{"loss.weight": np.ones(3, np.float32)})
+    tensors["loss.weight"] = np.ones(3, np.float32)
+    np.savez("lightning.npz", **tensors)
     sound = demo.clips()[0].samples[:2000]
     Path("stereo.wav").write_bytes(wav(np.stack([sound, sound], axis=1)))
     Path("samples.raw").write_bytes((sound * 32767).astype("<i2").tobytes())

@@ -30,7 +30,8 @@ def labelled(source: Path, folder: Path) -> tuple[list[dict[str, Any]], str]:
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    command = [sys.executable, EXAMPLE, folder / "model.ssm.safetensors", source, folder / "labels", "--actors", "2"]
+    paths = map(str, (EXAMPLE, folder / "model.ssm.safetensors", source, folder / "labels"))
+    command = [sys.executable, *paths, "--actors", "2"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     if done.returncode:
         return [], done.stderr
