@@ -5,8 +5,8 @@
     python examples/ray_data.py model.ssm.safetensors recordings.parquet labels/
 
 A folder holds sounds, of any sampling rate; a Parquet file a recording a row, with its `samples` (a list of numbers,
-full scale at 1) and its `rate`. Written are Parquet files with a row a recording: where it came from, its label, the
-label's score, its seconds, and `error` where it could not be heard, in which case the others go on.
+full scale at 1) and its `rate`. Written are Parquet files with a row a recording: the sound's path or the table's other
+columns, its label, the label's score, its seconds, and `error` where it could not be heard: then the others go on.
 
 Without `ray.init(address=...)` or RAY_ADDRESS, the cluster is this machine.
 """
@@ -41,17 +41,17 @@ class Labeller:
 
     def answer(self, row: dict[str, Any]) -> dict[str, Any]:
         """A recording's row of the result."""
-        source = str(row.get("path", row.get("number")))
+        kept = {name: value for name, value in row.items() if name not in ("samples", "rate")}
         try:
-            if "path" in row:
+            if "samples" in row:
+                samples, rate = np.asarray(row["samples"], np.float32), float(row["rate"])
+            else:
                 sound = audio.read(row["path"])
                 samples, rate = sound.mono(), float(sound.rate)
-            else:
-                samples, rate = np.asarray(row["samples"], np.float32), float(row["rate"])
             label, score = self.label(samples, rate)
         except (ssmrt.SsmrtError, OSError, ValueError, TypeError) as error:
-            return {"source": source, "label": "", "score": np.nan, "seconds": np.nan, "error": str(error)}
-        return {"source": source, "label": label, "score": score, "seconds": len(samples) / rate, "error": ""}
+            return {**kept, "label": "", "score": np.nan, "seconds": np.nan, "error": str(error)}
+        return {**kept, "label": label, "score": score, "seconds": len(samples) / rate, "error": ""}
 
     def label(self, samples: np.ndarray, rate: float) -> tuple[str, float]:
         """The label of samples (length,), and its score."""
@@ -68,12 +68,13 @@ def recordings(source: Path) -> ray.data.Dataset:
         if not paths:
             raise FileNotFoundError(f"{source}: expected sounds (.wav, .flac, .ogg), found none")
         return ray.data.from_items([{"path": path} for path in paths])
-    table = ray.data.read_parquet(str(source))
+    # Actors take the cores: reading and writing wait for none.
+    table = ray.data.read_parquet(str(source), num_cpus=0)
     missing = {"samples", "rate"} - set(table.schema().names)
     if missing:
         found = ", ".join(table.schema().names)
         raise ValueError(f"{source}: expected columns samples and rate, found {found}")
-    return table.select_columns(["samples", "rate"]).zip(ray.data.range(table.count()).rename_columns({"id": "number"}))
+    return table
 
 
 def label(model: Path, source: Path, out: Path, actors: int, batch: int = 16) -> None:
@@ -87,7 +88,7 @@ def label(model: Path, source: Path, out: Path, actors: int, batch: int = 16) ->
         num_cpus=1,
         runtime_env={"env_vars": {"SSMRT_NUM_THREADS": "1"}},
     )
-    found.write_parquet(str(out))
+    found.write_parquet(str(out), ray_remote_args={"num_cpus": 0})
 
 
 def main() -> None:
