@@ -8,12 +8,13 @@ A folder holds sounds, of any sampling rate; a Parquet file a recording a row, w
 full scale at 1) and its `rate`. Written are Parquet files with a row a recording: the sound's path or the table's other
 columns, its label, the label's score, its seconds, and `error` where it could not be heard: then the others go on.
 
-Without `ray.init(address=...)` or RAY_ADDRESS, the cluster is this machine.
+Without RAY_ADDRESS, the cluster is this machine. On another one, leave a core to those who read and write.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,7 @@ def recordings(source: Path) -> ray.data.Dataset:
         if not paths:
             raise FileNotFoundError(f"{source}: expected sounds (.wav, .flac, .ogg), found none")
         return ray.data.from_items([{"path": path} for path in paths])
-    # Actors take the cores: reading and writing wait for none.
-    table = ray.data.read_parquet(str(source), num_cpus=0)
+    table = ray.data.read_parquet(str(source))
     missing = {"samples", "rate"} - set(table.schema().names)
     if missing:
         found = ", ".join(table.schema().names)
@@ -79,6 +79,9 @@ def recordings(source: Path) -> ray.data.Dataset:
 
 def label(model: Path, source: Path, out: Path, actors: int, batch: int = 16) -> None:
     """Label recordings with so many actors, each on one core."""
+    if "RAY_ADDRESS" not in os.environ:
+        # Actors keep their cores: one more, and be it in name only, reads and writes, which would wait for ever.
+        ray.init(num_cpus=actors + 1)
     # The model travels to the actors as bytes: their machines need no file of it.
     found = recordings(source).map_batches(
         Labeller,
@@ -88,7 +91,7 @@ def label(model: Path, source: Path, out: Path, actors: int, batch: int = 16) ->
         num_cpus=1,
         runtime_env={"env_vars": {"SSMRT_NUM_THREADS": "1"}},
     )
-    found.write_parquet(str(out), ray_remote_args={"num_cpus": 0})
+    found.write_parquet(str(out))
 
 
 def main() -> None:

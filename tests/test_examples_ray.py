@@ -32,7 +32,7 @@ def labelled(source: Path, folder: Path) -> tuple[list[dict[str, Any]], str]:
     }
     paths = map(str, (EXAMPLE, folder / "model.ssm.safetensors", source, folder / "labels"))
     command = [sys.executable, *paths, "--actors", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     if done.returncode:
         return [], done.stderr
     rows = parquet.read_table(folder / "labels").to_pylist()
