@@ -176,12 +176,10 @@ fn step<'py, E: Number>(
         let found = shape_text(given.shape());
         return Err(PyValueError::new_err(format!("state: expected (*batch_shape, {}), found {found}", p.state_len())));
     };
+    let whole = u.shape().split_last().is_some_and(|(&width, rest)| width == p.d_input() && rest == batch);
     // A last axis of one may be left out: tokens have none.
-    let fits = match u.shape().split_last() {
-        Some((&d_input, rest)) => d_input == p.d_input() && rest == batch,
-        None => false,
-    };
-    if !fits && !(p.d_input() == 1 && u.shape() == batch) {
+    let bare = p.d_input() == 1 && u.shape() == batch;
+    if !(whole || bare) {
         let wanted = if p.vocabulary().is_some() { batch.to_vec() } else { [batch, &[p.d_input()]].concat() };
         let (wanted, state, found) = (shape_text(&wanted), shape_text(given.shape()), shape_text(u.shape()));
         let text = format!("u: expected shape {wanted} with a state of shape {state}, found {found}");

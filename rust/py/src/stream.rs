@@ -12,6 +12,9 @@ use pyo3::types::PyBytes;
 use ssmrt_core::Stream as Core;
 use std::sync::Arc;
 
+/// What a stream goes on from: how many there are, their rate and their snapshot.
+type Resumed<'py> = (usize, f64, Bound<'py, PyBytes>);
+
 enum Inner {
     F32(Core<f32>),
     F64(Core<f64>),
@@ -125,7 +128,7 @@ impl Stream {
     }
 
     /// As its model and its snapshot: pickles and copies go on from where it is.
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (usize, f64, Bound<'py, PyBytes>))> {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Resumed<'py>)> {
         let resume = self.model.bind(py).getattr("_resume")?;
         Ok((resume, (self.batch(), self.rate, self.snapshot(py))))
     }
