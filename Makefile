@@ -27,7 +27,7 @@ lint: stubtest ## formatting, clippy, ruff, mypy, pyright, stub
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: stubtest
 stubtest: ## the stub against the extension
