@@ -21,12 +21,13 @@ test: ## pytest and cargo test
 	cargo test --workspace --release
 
 .PHONY: lint
-lint: stubtest ## formatting, clippy, ruff, mypy, stub
+lint: stubtest ## formatting, clippy, ruff, mypy, pyright, stub
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: stubtest
 stubtest: ## the stub against the extension
@@ -35,6 +36,10 @@ stubtest: ## the stub against the extension
 .PHONY: fuzz
 fuzz: ## damaged checkpoints for an hour, another seed each time; finds stay in fuzz-finds
 	$(BIN)/python tests/fuzz_readers.py --seconds 3600 --seed $$(date +%s) --keep fuzz-finds
+
+.PHONY: docs
+docs: ## the documentation, served while it is written
+	$(BIN)/pip install --quiet '.[docs]' && $(BIN)/mkdocs serve --strict
 
 .PHONY: bench
 bench: ## ssmrt beside its peers, as far as they are installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -250,6 +251,27 @@ def test_plot_draws(run: Run, tmp_path: Path, arch: str) -> None:
     assert out.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_plot_draws_a_page_a_layer(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs ssmrt[plot]")
+    file = tmp_path / "m.ssm.safetensors"
+    ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05]).save(file)
+    code, printed, _ = run("plot", file, "-o", tmp_path / "m.svg", "--length", "16", "--pages")
+    names = ["m.svg", "m-0.svg"]
+    assert (code, printed.split()) == (0, [str(tmp_path / name) for name in names])
+    assert all("<svg" in (tmp_path / name).read_text() for name in names)
+    code, printed, _ = run("plot", file, "-o", tmp_path / "m.pdf", "--length", "16", "--rate", "0.5")
+    assert (code, printed.split()) == (0, [str(tmp_path / "m.pdf")])
+    assert (tmp_path / "m.pdf").read_bytes().count(b"/Type /Page ") == 2
+
+
+def test_bench_draws_latencies(run: Run, file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs ssmrt[plot]")
+    out = tmp_path / "m.png"
+    code, _, _ = run("bench", file, "--seconds", "0.01", "--length", "100", "--plot", out)
+    assert code == 0
+    assert out.read_bytes()[:4] == b"\x89PNG"
+
+
 def test_poles_are_those_of_the_recurrence() -> None:
     A, dt = np.array([[-0.5 + 3j, -0.1 + 20j]]), np.array([0.05])
     one = np.ones((1, 2), complex)
@@ -365,19 +387,19 @@ def test_a_missing_fact_is_asked_for_in_the_words_of_the_command_line(run: Run, 
 
 
 @pytest.mark.parametrize(
-    ("extra", "module", "command"),
+    ("packages", "module", "command"),
     [
-        ("plot", "matplotlib.figure", ("plot",)),
-        ("onnx", "onnx", ("export", "m.onnx")),
-        ("onnx", "onnxruntime", ("verify", "--onnx", "text")),
+        ("matplotlib", "matplotlib.figure", ("plot",)),
+        ("onnx onnxruntime", "onnx", ("export", "m.onnx")),
+        ("onnx onnxruntime", "onnxruntime", ("verify", "--onnx", "text")),
     ],
 )
-def test_a_missing_extra_is_named(
+def test_what_a_missing_extra_brings_is_named(
     run: Run,
     file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    extra: str,
+    packages: str,
     module: str,
     command: tuple[str, ...],
 ) -> None:
@@ -388,7 +410,7 @@ def test_a_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     code, _, err = run(command[0], file, *command[1:])
     assert (code, err.count("\n")) == (2, 1)
-    assert f"pip install 'ssmrt[{extra}]'" in err
+    assert err.endswith(f"pip install {packages}\n")
 
 
 def test_without_rich_it_is_plain(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,3 +450,29 @@ def test_a_closed_pipe_is_no_failure(file: Path) -> None:
     errors = running.stderr.read()
     running.stderr.close()
     assert (running.wait(60), errors) == (0, "")
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_an_unknown_argument_points_to_the_commands_own_help(run: Run, command: str) -> None:
+    code, _, err = run(command, *["x"] * 2, "--nonsense")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"ssmrt {command}: error: ")
+    assert err.endswith(f"; see ssmrt {command} --help\n")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [("ssmrt pl", ["plot"]), ("ssmrt run --sel", ["--select"]), ("ssmrt plot mod", ["model.ssm.safetensors"])],
+)
+def test_a_shell_completes_commands_options_and_files(
+    run: Run, file: Path, monkeypatch: pytest.MonkeyPatch, line: str, completed: list[str]
+) -> None:
+    pytest.importorskip("shtab", reason="needs ssmrt[cli]")
+    code, script, _ = run("--print-completion", "bash")
+    assert code == 0
+    monkeypatch.chdir(file.parent)
+    words = line.split()
+    ask = f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _shtab_ssmrt; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == completed

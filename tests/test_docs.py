@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ssmrt
 from cases import GOLDEN
 from command_line import environment
 from ssmrt import demo
+from ssmrt.cli.main import _all_parsers, _parser
 from ssmrt.readers import read
 from test_architecture import EXTRAS
 from wav_files import wav
@@ -28,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What a mark before a block may say that it needs: frameworks whose users a page is for, and extras.
 NEEDS = {"jax", "equinox", "flax", "torch"} | EXTRAS
+# Options of every command that takes a checkpoint: one example of each is enough.
+WHICH = {"--config", "--arch", "--prefix", "--step", "--dtype"}
 SHOWN = {"text", "c"}
 # .ci/run runs them in a fresh clone.
 SETTING_UP = [
@@ -97,7 +101,32 @@ def for_generate() -> None:
 
 
 SPOTTER = "torch/s4d_minimal/checkpoint_dataparallel.pt"
+
+
+def of_the_demo() -> None:
+    """Pages for whoever has followed the first one."""
+    demo.spotter().save("spotter.ssm.safetensors")
+    Path("recording.wav").write_bytes(wav(demo.clips()[0].samples))
+
+
+def for_the_command_line() -> None:
+    of_the_demo()
+    copy((SPOTTER, "model.pth"), (SPOTTER, "steps/checkpoint_100.pth"))()
+    tensors: dict[str, Any] = {f"model.{name}": array for name, array in read(Path("model.pth")).tensors.items()}
+    tensors["loss.weight"] = np.ones(3, np.float32)
+    np.savez("lightning.npz", **tensors)
+    sound = demo.clips()[0].samples[:2000]
+    Path("stereo.wav").write_bytes(wav(np.stack([sound, sound], axis=1)))
+    Path("samples.raw").write_bytes((sound * 32767).astype("<i2").tobytes())
+    Path("log.csv").write_text("t,x\n" + "\n".join(f"{i},{x}" for i, x in enumerate(sound)))
+    np.save("typical.npy", sound[:, None])
+    layer = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
+    layer.save("small.ssm.safetensors")
+
+
 FILES = {
+    "command-line.md": for_the_command_line,
+    **dict.fromkeys(("format.md", "microphone.md", "performance.md", "stability.md", "streams.md"), of_the_demo),
     "README.md": copy((SPOTTER, "model.pth")),
     "export.md": copy((SPOTTER, "spotter.pth")),
     "pytorch.md": copy(("kws/kws_s4d.pth", "model.pth")),
@@ -188,5 +217,31 @@ def test_setting_up_is_tested_by_ci() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_what_is_there(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / target).exists(), target
+    for target in re.findall(r"https://github\.com/ssmrt/ssmrt/(?:blob|tree)/main/([^)\s#]+)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_readme_reads_the_same_on_an_index_page() -> None:
+    text = re.sub(r"^```.*?^```$", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"\]\((?!https://)([^)]+)\)", text)
+    defined = re.findall(r"^\[([^\]]+)\]: https://", text, re.MULTILINE)
+    assert set(re.findall(r"\[[^\]]+\]\[([^\]]+)\]", text)) == set(defined)
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    assert set(re.findall(r"[\w-]+\.md", navigation)) == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_every_option_is_in_an_example_that_runs() -> None:
+    code = "\n".join(block.code for block in blocks(ROOT / "docs" / "command-line.md") if block.language == "sh")
+    lines = code.splitlines()
+    for parser in _all_parsers(_parser()):
+        mine = " ".join(line for line in lines if parser.prog in line)
+        for action in parser._actions:
+            if action.option_strings and not {"--help", *WHICH} & {*action.option_strings}:
+                assert any(option in mine.split() for option in action.option_strings), (parser.prog, action.dest)
+    assert all(any(option in line.split() for line in lines) for option in WHICH)

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import oracle
@@ -16,7 +18,7 @@ import pytest
 import ssmrt
 from cases import GOLDEN, relative_error
 from numpy.typing import NDArray
-from ssmrt import Model, nn
+from ssmrt import Model, demo, nn, sketch
 from ssmrt.document import Diagonal, Document, Dplr, Linear, Sequential
 from strategies import complex_normal, spectrum, step_sizes
 
@@ -167,6 +169,28 @@ def test_aliases_are_counted_by_channel_where_they_reach_an_output() -> None:
         bilinear.stream(rate=50)
 
 
+# notebooks
+
+
+@pytest.mark.parametrize("build", [demo.spotter, lambda: alone(diagonal("a <b>", seed=1))])
+def test_a_notebook_shows_every_layer_with_its_kernel_and_poles(build: Callable[[], Model]) -> None:
+    model = build()
+    page = ElementTree.fromstring(model._repr_html_())
+    rows = page.findall(".//tr")
+    head, *summary = model.summary().splitlines()
+    assert "".join(rows[0].itertext()).startswith("".join(head.split()))
+    names = ["".join(row[0].itertext()) for row in rows[1:]]
+    assert names == [line[: len(name)] for line, name in zip(summary[1:-1], names, strict=True)]
+    drawn = [row for row in rows[1:] if len(row[-1]) == 2]
+    assert ["".join(row[0].itertext()).strip() for row in drawn] == [layer["name"] or "-" for layer in model.layers()]
+
+
+def test_a_notebook_marks_poles_outside_of_the_circle() -> None:
+    stable, growing = sketch.circle(np.array([0.5 + 0.5j])), sketch.circle(np.array([0.5, 1.1]))
+    assert stable.count("<path") == 1
+    assert growing.count("<path") == 2
+
+
 # one numbering
 
 
@@ -181,18 +205,41 @@ def test_figures_kernels_poles_and_systems_number_layers_alike() -> None:
     model = nn.model(nn.sequential([mamba, diagonal("a", seed=1), diagonal("b", seed=2)]))
     assert [layer["kind"] for layer in model.layers()] == ["selective", "diagonal", "diagonal"]
     for number, name in [(1, "a"), (2, "b")]:
-        left, _ = plots.figure(model, 20, layer=number).axes
-        assert left.get_title("left") == name
-        drawn = np.array([line.get_ydata() for line in left.lines])
-        np.testing.assert_array_equal(drawn, model.kernel(number, 20)[0])
+        heat, circle, *_ = plots.figure(model, 20, layer=number).axes
+        assert heat.get_title("left").startswith(f"{name}: diagonal")
+        envelopes = 20 * np.log10(np.abs(model.kernel(number, 20)[0]))
+        expected = np.maximum(envelopes - envelopes.max(axis=1, keepdims=True), -60)
+        mesh, order = np.asarray(heat.collections[0].get_array()), np.argsort(heat.lines[0].get_xdata())
+        assert sorted(map(tuple, mesh.round(6))) == sorted(map(tuple, expected.round(6)))
+        np.testing.assert_array_equal(order, [0, 1, 2])
+        poles = model.poles(number)
+        drawn = np.asarray(circle.collections[0].get_offsets()) @ [1, 1j]
+        np.testing.assert_allclose(np.sort(drawn), np.sort(np.concatenate([poles, np.conj(poles)])))
         bar = 1 + model.discrete(number)["a_minus_one"]
         np.testing.assert_allclose(model.poles(number), bar.ravel(), rtol=1e-14)
-    assert len(plots.figure(model, 20).axes) == 4
+    # Two rows of four, and a scale of colours each.
+    assert len(plots.figure(model, 20).axes) == 2 * 5
     for call in (lambda: model.kernel(0, 20), lambda: model.poles(0), lambda: model.discrete(0)):
         with pytest.raises(ssmrt.UnsupportedError, match="input"):
             call()
     with pytest.raises(ssmrt.UnsupportedError, match="to draw"):
         plots.figure(model, 20, layer=0)
+
+
+def test_figures_are_in_hertz_and_seconds_where_the_sampling_rate_is_known_and_mark_what_grows() -> None:
+    pytest.importorskip("matplotlib", reason="needs ssmrt[plot]")
+    from ssmrt import plots
+
+    layer = nn.diagonal([[-1 + 3j, 0.5]], np.ones((1, 2)), np.ones((1, 2)), None, [0.1], allow_unstable=True)
+    for rate, said in (
+        (None, ("time (samples)", "frequency (turns a sample)")),
+        (100.0, ("time (s)", "frequency (Hz)")),
+    ):
+        heat, circle, response, spread, _ = plots.figure(nn.model(layer, sample_rate=rate), 64, layer=0).axes
+        assert (heat.get_xlabel(), response.get_xlabel()) == said
+        assert response.get_xlim()[1] == (rate or 1) / 2
+        np.testing.assert_allclose(np.asarray(circle.collections[1].get_offsets())[:, 0], np.exp([0.05, 0.05]))
+        assert spread.get_title("right") == "1 of 2 do not decay"
 
 
 def test_discrete_systems_step_as_the_model_does() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import pickle
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy import linalg  # type: ignore[import-untyped]
-from ssmrt import layers, nn
+from ssmrt import nn
 from ssmrt.document import Document
 from ssmrt.readers import read
 from strategies import Case, cases, complex_normal, models, spectrum
@@ -370,8 +369,3 @@ def test_what_does_not_fit_is_named(case: int) -> None:
     make, error, says = WRONG[case]
     with pytest.raises(error, match=says):
         make()
-
-
-def test_the_examples_of_single_layers_are_right() -> None:
-    found = doctest.testmod(layers, extraglobs={"ssmrt": ssmrt})
-    assert (found.failed, found.attempted) == (0, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import os
@@ -26,6 +27,17 @@ PUBLIC = [
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_there(name: str) -> None:
     assert getattr(ssmrt, name) is not None
+
+
+def test_dir_and_star_have_every_name_that_is_imported_for_users() -> None:
+    tree = ast.parse((ROOT / "python" / "ssmrt" / "__init__.py").read_text(encoding="utf-8"))
+    aliases = [alias for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    named = {alias.name for alias in aliases if alias.asname == alias.name}
+    # A star brings no framework.
+    assert sorted(named) == sorted(dir(ssmrt)) == sorted([*ssmrt.__all__, "__version__", "jax", "torch"])
+    given: dict[str, object] = {}
+    exec("from ssmrt import *", given)
+    assert set(ssmrt.__all__) <= set(given)
 
 
 def test_functions_are_not_hidden_by_modules_of_their_names() -> None:

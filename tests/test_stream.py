@@ -5,6 +5,7 @@ What is exact here is asserted bit for bit: neither the rest of the batch nor th
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import subprocess
@@ -86,6 +87,34 @@ def test_a_push_of_streams_that_are_not_there_is_refused() -> None:
 
 @DTYPES
 @given(cases(CAUSAL))
+def test_pickles_and_copies_of_a_stream_go_on_from_where_it_is(dtype: Any, case: Case) -> None:
+    model = Model(case.document, dtype)
+    stream, parts = model.stream(len(case.u), rate=1.0), case.splits()
+    for part in parts[: len(parts) // 2]:
+        stream.push(case.u[:, part])
+    others = [pickle.loads(pickle.dumps(stream)), copy.deepcopy(stream), copy.copy(stream)]
+    assert [other.model is model for other in others] == [False, True, True]
+    for part in parts[len(parts) // 2 :]:
+        expected = stream.push(case.u[:, part])
+        for other in others:
+            assert_array_equal(other.push(case.u[:, part]), expected)
+            assert_array_equal(other.position, stream.position)
+
+
+def test_a_copy_of_a_stream_keeps_its_rate_and_says_so() -> None:
+    model = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
+    stream = model.stream(3, rate=2.0)
+    stream.push(np.ones((3, 5, 1)))
+    stream.reset(np.array([True, False, False]))
+    other = pickle.loads(pickle.dumps(stream))
+    assert other.rate == 2.0
+    assert_array_equal(other.step(np.ones((3, 1))), stream.step(np.ones((3, 1))))
+    text = f"<ssmrt.Stream: 3 streams at rate 2, 1 to 6 samples heard, of {model!r}>"
+    assert repr(stream) == repr(other) == text
+
+
+@DTYPES
+@given(cases(CAUSAL))
 def test_a_reset_stream_is_a_new_one(dtype: Any, case: Case) -> None:
     model = Model(case.document, dtype)
     stream = model.stream(len(case.u))
@@ -124,6 +153,17 @@ def test_the_functional_step_is_the_streams(dtype: Any, case: Case) -> None:
         assert_array_equal(state, before)
         assert_array_equal(y, stream.step(case.u[:, t]))
         state = after
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.0, np.float32(2.0), 2])
+def test_the_functional_step_at_a_rate_is_the_streams(rate: float) -> None:
+    model = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
+    stream, state = model.stream(rate=rate), model.default_state()
+    for x in np.random.default_rng(0).standard_normal((40, 1)):
+        y, state = model.step(x, state, rate=rate)
+        assert_array_equal(y, stream.step(x))
+        # Another rate between them changes nothing.
+        model.step(x, state)
 
 
 @given(cases(CAUSAL, st.just(8), st.just(6)))

@@ -1,10 +1,12 @@
 """ssmrt: trained state-space models on plain CPUs, one sample at a time in microseconds."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 from . import nn as nn
 from . import ops as ops
 from ._native import Stream as Stream
+from ._native import __version__ as __version__
 from .document import Document as Document
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigRequired as ConfigRequired
@@ -26,6 +28,8 @@ from .ops import hippo as hippo
 from .verify import verify as verify
 
 if TYPE_CHECKING:
+    from . import jax as jax
+    from . import torch as torch
     from .export import OnnxStream as OnnxStream
     from .export import export_onnx as export_onnx
 else:
@@ -36,7 +40,37 @@ else:
             from . import export
 
             return getattr(export, name)
+        if name in ("jax", "torch"):
+            return importlib.import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__version__ = "0.1.0"
+__all__ = [
+    "CheckpointError",
+    "ConfigRequired",
+    "Document",
+    "ExportError",
+    "Model",
+    "Modes",
+    "NotStreamable",
+    "OnnxStream",
+    "SsmrtError",
+    "Stream",
+    "UnsupportedError",
+    "dense",
+    "diagonal",
+    "discretize",
+    "dplr",
+    "export_onnx",
+    "hippo",
+    "load",
+    "nn",
+    "ops",
+    "selective",
+    "verify",
+]
+
+
+def __dir__() -> list[str]:
+    # Names that are imported when they are asked for too.
+    return [*__all__, "__version__", "jax", "torch"]

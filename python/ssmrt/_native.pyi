@@ -4,7 +4,22 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Document", "Model", "Plan", "Stream", "causal_conv", "discretize", "hippo", "krylov", "schema"]
+import ssmrt
+
+__all__ = [
+    "Document",
+    "Model",
+    "Plan",
+    "Stream",
+    "__version__",
+    "causal_conv",
+    "discretize",
+    "hippo",
+    "krylov",
+    "schema",
+]
+
+__version__: str
 
 @final
 class Document:
@@ -91,14 +106,21 @@ class Plan:
         """Answers (batch, length, d_input) from state (batch, state_size) on: (y, next state)."""
 
     def step(self, u: ArrayLike, state: ArrayLike, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Answers one sample (batch, d_input) from state (batch, state_size) on: (y, next state)."""
+        """Answers one sample (*batch_shape, d_input) from state (*batch_shape, state_size) on: (y, next state)."""
 
-    def stream(self, batch: int) -> Stream:
-        """Streams at their start."""
+    def stream(self, batch: int, model: ssmrt.Model, rate: float) -> Stream:
+        """Streams at their start, of the Python model that this is the plan of at a rate."""
 
 @final
 class Stream:
-    """Streams of one model, each with its own state. Belongs to one thread at a time."""
+    """Streams of one model, each with its own state. Belongs to one thread at a time.
+
+    Pickles and copies go on from where it is.
+
+    >>> stream = model.stream()
+    >>> stream.position
+    array([0])
+    """
 
     def step(
         self,
@@ -111,6 +133,9 @@ class Stream:
         """One sample of each stream, or of those ``active``: u (batch, d_input) -> y (batch, d_output).
 
         A single stream takes u (d_input,), too, and then y is (d_output,), and dt a number.
+
+        >>> model.stream().step([0.5]).shape
+        (10,)
         """
 
     def push(
@@ -124,10 +149,20 @@ class Stream:
         """A chunk of each stream, or of those ``active``: u (batch, length, d_input) -> y (batch, length, d_output).
 
         A single stream takes u (length, d_input), too, and then y is (length, d_output), and dt (length,).
+
+        >>> model.stream().push(np.zeros((64, 1))).shape
+        (64, 10)
         """
 
     def reset(self, mask: ArrayLike | None = None) -> None:
-        """Starts anew: every stream, or those for which ``mask`` (batch,) is true."""
+        """Starts anew: every stream, or those for which ``mask`` (batch,) is true.
+
+        >>> stream = model.stream(2)
+        >>> y = stream.step(np.zeros((2, 1)))
+        >>> stream.reset(np.array([True, False]))
+        >>> stream.position
+        array([0, 1])
+        """
 
     @property
     def position(self) -> NDArray[np.int64]:
@@ -137,13 +172,27 @@ class Stream:
     def batch(self) -> int:
         """Streams."""
 
+    @property
+    def model(self) -> ssmrt.Model:
+        """The model whose streams these are."""
+
+    @property
+    def rate(self) -> float:
+        """What multiplies every step size."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int, float, bytes]]: ...
     def snapshot(self) -> bytes:
-        """The states as bytes."""
+        """The states as bytes.
+
+        >>> saved = stream.snapshot()
+        """
 
     def restore(self, blob: bytes | bytearray | memoryview) -> None:
         """Goes on from a snapshot of a stream of the same model, rate, dtype and batch.
 
         Raises ValueError where it is no such snapshot, was damaged or holds a NaN; then the states are as they were.
+
+        >>> stream.restore(stream.snapshot())
         """
 
 def schema() -> str:

@@ -95,6 +95,13 @@ def array(name: str, value: ArrayLike) -> NDArray[Any]:
         result = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: expected an array, found what is none: {error}") from None
+    except TypeError as error:
+        if type(error).__name__ != "TracerArrayConversionError":
+            raise
+        raise TypeError(
+            f"{name}: expected an array, found one that JAX traces, which has no numbers yet: within jax.jit and its"
+            " like ssmrt.jax.callback(model) runs a model"
+        ) from None
     # Theirs is a kind of bytes that has a type of its own, and converts.
     strange = result.dtype.kind == "V" and result.dtype.type is not np.void
     return result.astype(np.float32) if strange else result

@@ -67,6 +67,10 @@ def load(
         The model holds something that ssmrt does not run.
     TypeError, ValueError
         An argument is of another kind or out of range.
+
+    >>> model = ssmrt.load("model.ssm.safetensors")
+    >>> model
+    <ssmrt.Model s4-example: 1 -> 10, 84234 parameters, float32>
     """
     own = _own(path, prefix)
     if own is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 import weakref
@@ -10,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _native, checks, writing
+from . import _native, checks, sketch, writing
 from ._native import Stream
 from .document import KIND_OF, Array, Document, Node, branches, decode, encode, from_bytes
 from .errors import NotStreamable
@@ -28,7 +27,12 @@ State = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Modes:
-    """The modes of a state-space layer. Arrays (n,)."""
+    """The modes of a state-space layer. Arrays (n,).
+
+    >>> hertz, seconds = model.modes(0).frequencies, model.modes(0).time_constants
+    >>> f"{hertz.min():.0f} to {hertz.max():.0f} Hz, {seconds.max():.1f} s"
+    '0 to 7996 Hz, 0.1 s'
+    """
 
     poles: NDArray[np.complex128]
     """Discrete eigenvalues."""
@@ -42,6 +46,10 @@ class Model:
     """A trained model, ready to run. Immutable; threads may share it.
 
     Made by `ssmrt.load`, by `ssmrt.nn.model`, and by `ssmrt.diagonal`, `ssmrt.dplr`, `ssmrt.dense`, `ssmrt.selective`.
+
+    >>> model = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
+    >>> model.d_input, model.d_output, model.streamable
+    (1, 1, True)
     """
 
     def __init__(self, document: Document, dtype: Dtype = "float32", weights: Weights | None = None):
@@ -51,7 +59,12 @@ class Model:
 
     @classmethod
     def parse(cls, data: bytes, dtype: Dtype = "float32", weights: Weights | None = None) -> Model:
-        """The model in the bytes of ssmrt's own format. Raises `CheckpointError` where they are none."""
+        """The model in the bytes of ssmrt's own format. Raises `CheckpointError` where they are none.
+
+        >>> from pathlib import Path
+        >>> ssmrt.Model.parse(Path("model.ssm.safetensors").read_bytes())
+        <ssmrt.Model s4-example: 1 -> 10, 84234 parameters, float32>
+        """
         model = cls.__new__(cls)
         model._hold(_native.Document.parse(data), dtype, weights)
         return model
@@ -64,20 +77,29 @@ class Model:
         self._held = held
         self._engine = _native.Model(held, dtype, weights or "as given")
         self._regular = self._engine.plan(1.0)
+        # Of the last call: who steps at a rate asks for it once a sample.
+        self._last = (1.0, self._regular)
         self._outline = _outline(held)
         self._document: weakref.ref[Document] | None = None
         self._warned = {1.0}
 
     def _plan(self, rate: float) -> _native.Plan:
+        last, plan = self._last
+        if type(rate) is float and rate == last:
+            return plan
         rate = checks.positive("rate", rate)
         plan = self._engine.plan(rate)
         if rate not in self._warned:
             self._warned.add(rate)
             self._warn(rate)
+        self._last = (rate, plan)
         return plan
 
     def warn_of_instability(self) -> None:
-        """Warn of layers that are let through although they are unstable."""
+        """Warn of layers that are let through although they are unstable.
+
+        >>> model.warn_of_instability()
+        """
         self._warn(1.0)
 
     def _warn(self, rate: float) -> None:
@@ -147,6 +169,11 @@ class Model:
         return self._regular.not_streamable is None
 
     @property
+    def pooled(self) -> bool:
+        """Whether the model answers once a sequence; a stream then answers each sample as if it were the last."""
+        return self._regular.pooled
+
+    @property
     def state_size(self) -> int:
         """Numbers of state a stream: the last axis of `default_state`."""
         return self._regular.state_size
@@ -183,8 +210,54 @@ class Model:
         resets: ArrayLike | None = None,
         method: Method = "auto",
     ) -> NDArray[Any]:
-        """Answer whole sequences. See `forward`."""
+        """Answer whole sequences. See `forward`.
+
+        >>> model(np.ones((100, 1))).shape
+        (10,)
+        """
         return self._forward(u, state, rate, dt, lengths, resets, method)[0]
+
+    @overload
+    def forward(
+        self,
+        u: ArrayLike,
+        *,
+        state: State | None = ...,
+        rate: float = ...,
+        dt: ArrayLike | None = ...,
+        lengths: ArrayLike | None = ...,
+        resets: ArrayLike | None = ...,
+        method: Method = ...,
+        return_state: Literal[False] = ...,
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def forward(
+        self,
+        u: ArrayLike,
+        *,
+        state: State | None = ...,
+        rate: float = ...,
+        dt: ArrayLike | None = ...,
+        lengths: ArrayLike | None = ...,
+        resets: ArrayLike | None = ...,
+        method: Method = ...,
+        return_state: Literal[True],
+    ) -> tuple[NDArray[Any], State]: ...
+
+    @overload
+    def forward(
+        self,
+        u: ArrayLike,
+        *,
+        state: State | None = ...,
+        rate: float = ...,
+        dt: ArrayLike | None = ...,
+        lengths: ArrayLike | None = ...,
+        resets: ArrayLike | None = ...,
+        method: Method = ...,
+        return_state: bool,
+    ) -> NDArray[Any] | tuple[NDArray[Any], State]: ...
 
     def forward(
         self,
@@ -235,6 +308,10 @@ class Model:
             ``rate`` or ``dt`` for a layer that has no step size.
         NotStreamable
             ``dt``, ``resets``, ``state`` or ``return_state`` for a model that is not causal.
+
+        >>> y, state = model.forward(np.ones((2, 100, 1)), return_state=True)
+        >>> y.shape, state.shape == (2, model.state_size)
+        ((2, 10), True)
         """
         if return_state and (why := self._regular.not_streamable) is not None:
             raise NotStreamable(f"return_state: {why}")
@@ -275,11 +352,17 @@ class Model:
         return (y[0], after[0]) if alone else (y, after)
 
     def default_state(self, *batch_shape: int) -> State:
-        """The state before the first sample, (*batch_shape, state_size): zeros, but for a layer with an ``x0``."""
+        """The state before the first sample, (*batch_shape, state_size): zeros, but for a layer with an ``x0``.
+
+        >>> model.default_state(32).shape == (32, model.state_size)
+        True
+        """
         sizes = [checks.whole("batch_shape", size) for size in batch_shape]
         return np.broadcast_to(self._regular.start, (*sizes, self.state_size)).copy()
 
-    def step(self, u: ArrayLike, state: State, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], State]:
+    def step(
+        self, u: ArrayLike, state: State, *, rate: float = 1.0, dt: ArrayLike | None = None
+    ) -> tuple[NDArray[Any], State]:
         """Answer one sample.
 
         Parameters
@@ -287,7 +370,10 @@ class Model:
         u
             (*batch_shape, d_input), any float dtype; (*batch_shape) where d_input is 1, or integer tokens.
         state
-            (*batch_shape, state_size): `default_state`'s, or what the step before returned. Left as it is.
+            (*batch_shape, state_size): `default_state`'s, or what the step before returned. Left as it is: a copy goes
+            on, which for large states takes as long as the step itself. `stream` keeps them in place.
+        rate
+            Multiplies every step size, as in `forward`.
         dt
             A number, or (*batch_shape): multiplies the step size for this sample.
 
@@ -301,25 +387,20 @@ class Model:
             The model is not causal.
         ValueError, TypeError
             A shape or a dtype does not fit.
+
+        >>> model = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
+        >>> y, state = model.step([1.0], model.default_state())
+        >>> y.round(4)
+        array([0.0984], dtype=float32)
         """
-        plan = self._regular
-        samples = checks.array("u", u)
-        state = checks.array("state", state)
-        batch = state.shape[:-1]
-        # A last axis of one may be left out: tokens have none.
-        if samples.shape != (*batch, plan.d_input) and not (plan.d_input == 1 and samples.shape == batch):
-            wanted = batch if self._outline.tokens else (*batch, plan.d_input)
-            raise ValueError(f"u: expected shape {wanted} with a state of shape {state.shape}, found {samples.shape}")
-        n = math.prod(batch)
-        flat = samples.reshape(n) if self._outline.tokens else samples.reshape(n, plan.d_input)
+        plan = self._plan(rate)
         if dt is not None:
-            steps = checks.reals("dt", dt)
+            steps, batch = checks.reals("dt", dt), np.shape(state)[:-1]
             try:
-                dt = np.broadcast_to(steps, batch).reshape(n)
+                dt = np.broadcast_to(steps, batch)
             except ValueError:
                 raise ValueError(f"dt: expected a number or shape {batch}, found {steps.shape}") from None
-        y, after = plan.step(flat, state.reshape(n, *state.shape[-1:]), dt=dt)
-        return y.reshape(*batch, plan.d_output), after.reshape(state.shape)
+        return plan.step(u, state, dt=dt)
 
     def stream(self, batch: int = 1, *, rate: float = 1.0) -> Stream:
         """Streams that keep their states: the path of the lowest latency.
@@ -330,8 +411,17 @@ class Model:
             The model is not causal.
         ValueError, TypeError
             ``batch`` is no number of streams, or ``rate`` no positive number.
+
+        >>> stream = model.stream(batch=3)
+        >>> stream.step(np.ones((3, 1))).shape
+        (3, 10)
         """
-        return self._plan(rate).stream(checks.whole("batch", batch, 1))
+        return self._plan(rate).stream(checks.whole("batch", batch, 1), self, float(rate))
+
+    def _resume(self, batch: int, rate: float, snapshot: bytes) -> Stream:
+        stream = self.stream(batch, rate=rate)
+        stream.restore(snapshot)
+        return stream
 
     def kernel(self, layer: int, length: int, *, rate: float = 1.0) -> NDArray[np.float64]:
         """The convolution kernel (channels, d_model, length) float64 of state-space layer number ``layer``.
@@ -345,6 +435,9 @@ class Model:
             The layer's kernel depends on its input.
         ValueError, TypeError
             There is no such layer, ``length`` is no number of samples, or ``rate`` no positive number.
+
+        >>> model.kernel(0, 1000).shape
+        (1, 64, 1000)
         """
         layer, length = checks.whole("layer", layer), checks.whole("length", length)
         return self._held.kernel(layer, length, checks.positive("rate", rate))
@@ -356,6 +449,9 @@ class Model:
         rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, the channel,
         mode or oscillator that has it, and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``,
         the samples after which its kernel ends, or None; ``bidirectional``.
+
+        >>> model.layers()[0]["kind"], model.layers()[0]["always_stable"]
+        ('diagonal', True)
         """
         return self._held.layers(checks.positive("rate", rate))
 
@@ -380,6 +476,9 @@ class Model:
             The layer has no such systems.
         ValueError, TypeError
             There is no such layer, or ``rate`` is no positive number.
+
+        >>> model.discrete(0)["b"].shape
+        (64, 32)
         """
         return self._held.discrete(checks.whole("layer", layer), checks.positive("rate", rate))
 
@@ -388,6 +487,9 @@ class Model:
 
         Of conjugate pairs that are stored as one mode S4D, S5 and LRU give one, S4 and LSSL both. Each oscillator of
         LinOSS has two. Raises as `discrete`.
+
+        >>> bool(np.all(np.abs(model.poles(0)) < 1))
+        True
         """
         return self._held.eigenvalues(checks.whole("layer", layer), checks.positive("rate", rate))
 
@@ -409,23 +511,32 @@ class Model:
             return Modes(poles, np.abs(np.angle(poles)) / (2 * np.pi * sample), sample / decay)
 
     def widths(self) -> list[int]:
-        """The widths of the signal after each node of the outermost sequence."""
+        """The widths of the signal after each node of the outermost sequence.
+
+        >>> model.widths()[:3]
+        [64, 64, 64]
+        """
         return self._held.widths()
 
     def save(self, path: str | Path) -> None:
         """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read.
 
         The file is there whole or not at all, and an old one stays until then. Raises OSError.
+
+        >>> model.save("model.ssm.safetensors")
         """
         writing.write({checks.path("path", path): self._held.to_bytes()})
 
     def summary(self) -> str:
-        """A table, one row a layer."""
-        rows = [("layer", "kind", "shape", "parameters")]
-        for depth, node in _layers(self._outline.root):
-            arrays = _arrays(node)
-            count = sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays)
-            rows.append(("  " * depth + (node.name or "-"), KIND_OF[type(node)], _describe(node), str(count or "")))
+        """A table, one row a layer.
+
+        >>> print(ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05]).summary())
+        layer     kind      shape                                parameters
+        --------  --------  -----------------------------------  ----------
+        diagonal  diagonal  C(1,1,1) D(1,1) dt(1) A(1,1) B(1,1)  8
+        total               1 -> 1                               8
+        """
+        rows = [_HEAD, *(_row(depth, node) for depth, node in _layers(self._outline.root))]
         rows.append(("total", "", f"{self.d_input} -> {self.d_output}", str(self.num_parameters)))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
@@ -437,8 +548,34 @@ class Model:
         sizes = f"{self.d_input} -> {self.d_output}, {self.num_parameters} parameters"
         return f"<ssmrt.Model {arch}: {sizes}, {self._dtype}>"
 
+    def _repr_html_(self) -> str:
+        """`summary` for notebooks: state-space layers with their kernels' envelope and their poles."""
+        systems = enumerate(layer["kind"] for layer in self.layers())
+        number, kind = next(systems, (0, ""))
+        rows: list[tuple[tuple[str, ...], str]] = []
+        for depth, node in _layers(self._outline.root):
+            drawn = ""
+            if KIND_OF[type(node)] == kind:
+                # The input of selective layers chooses their kernels.
+                if kind not in ("selective", "ssd"):
+                    drawn = sketch.envelope(self.kernel(number, _SKETCHED)) + sketch.circle(self.poles(number))
+                number, kind = next(systems, (0, ""))
+            rows.append((_row(depth, node), drawn))
+        return sketch.table(repr(self), (*_HEAD, "kernel, poles"), rows)
+
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return Model.parse, (self._held.to_bytes(), self._dtype, self._weights)
+
+    def __copy__(self) -> Model:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self
+
+
+_HEAD = ("layer", "kind", "shape", "parameters")
+# Samples of the kernels in `Model._repr_html_`.
+_SKETCHED = 256
 
 
 def _outline(held: _native.Document) -> Document:
@@ -471,6 +608,11 @@ def _layers(node: Node, depth: int = 0) -> Iterator[tuple[int, Node]]:
     yield depth, node
     for child in branches(node):
         yield from _layers(child, depth + 1)
+
+
+def _row(depth: int, node: Node) -> tuple[str, str, str, str]:
+    count = sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in _arrays(node))
+    return "  " * depth + (node.name or "-"), KIND_OF[type(node)], _describe(node), str(count or "")
 
 
 def _arrays(node: Node) -> list[Array]:

@@ -40,6 +40,10 @@ def discretize(
     ------
     ValueError, TypeError
         Shapes that do not fit, numbers that are not finite or not real, dt that is not positive, alpha outside [0, 1].
+
+    >>> Abar, Bbar = ssmrt.discretize([[-1.0]], [1.0], 0.1, method="zoh")
+    >>> Abar.round(4), Bbar.round(4)
+    (array([[0.9048]]), array([0.0952]))
     """
     matrix, column = checks.reals("A", A), checks.reals("B", B)
     step, part = checks.number("dt", dt), checks.number("alpha", alpha)
@@ -48,7 +52,13 @@ def discretize(
 
 
 def hippo(measure: Literal["legs", "legt", "lagt", "fourier"], N: int) -> tuple[Float, Float]:
-    """The HiPPO system (A (N, N), B (N,)) of a measure (Gu et al. 2020), as upstream's S4 has it."""
+    """The HiPPO system (A (N, N), B (N,)) of a measure (Gu et al. 2020), as upstream's S4 has it.
+
+    >>> A, B = ssmrt.hippo("legs", 2)
+    >>> A.round(4)
+    array([[-1.    ,  0.    ],
+           [-1.7321, -2.    ]])
+    """
     return _native.hippo(checks.text("measure", measure), checks.whole("N", N))
 
 
@@ -57,6 +67,9 @@ def causal_conv(u: ArrayLike, k: ArrayLike) -> Float:
 
     ``u`` (..., L) and ``k`` (..., K) broadcast; a kernel longer than the input is cut, a shorter one padded.
     Returns (..., L).
+
+    >>> ssmrt.ops.causal_conv([1.0, 0.0, 0.0, 2.0], [4.0, 2.0, 1.0])
+    array([4., 2., 1., 8.])
     """
     signal, kernel = checks.reals("u", u), checks.reals("k", k)
     for name, array in (("u", signal), ("k", kernel)):
@@ -76,6 +89,9 @@ def krylov(A: ArrayLike, b: ArrayLike, length: int) -> Float:
     """(b, A b, A^2 b, ...) as (..., N, length) in float64, by doubling.
 
     ``A`` is real (..., N, N) and ``b`` (..., N); leading axes broadcast.
+
+    >>> ssmrt.ops.krylov([[0.5]], [8.0], 4)
+    array([[8., 4., 2., 1.]])
     """
     matrix, vector, length = checks.reals("A", A), checks.reals("b", b), checks.whole("length", length)
     if matrix.ndim < 2 or vector.ndim < 1 or matrix.shape[-2:] != (vector.shape[-1],) * 2:

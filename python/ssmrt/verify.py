@@ -120,6 +120,9 @@ def verify(
         ``onnx`` is no graph of ssmrt's. ImportError: ONNX Runtime is missing.
     ValueError, TypeError
         ``u`` does not fit the model, or the graph does not; ``model`` is none.
+
+    >>> ssmrt.verify(model).ok
+    True
     """
     checks.instance("model", model, Model, "a model")
     if onnx is not None:

@@ -17,7 +17,7 @@ from .encodings import Encoding, Samples
 from .wav import MAGIC, OtherEncoding, read_header
 
 _BLOCK = 1 << 16
-_INSTALL = "other sound files need soundfile: pip install 'ssmrt[audio]'"
+_INSTALL = "other sound files need soundfile: pip install soundfile"
 
 Read = Callable[[int], Samples]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=positive, default=16000, help="samples of the whole sequence (default: 16000)")
     parser.add_argument("--seconds", type=float, default=1.0, help="spent on each measurement (default: 1)")
     parser.add_argument("--rate", type=float, default=1.0, help="multiplies every step size (default: 1)")
+    parser.add_argument("--plot", metavar="FILE", help="draw how often a call took how long: .png, .svg or .pdf")
     add_json(parser)
 
 
@@ -35,22 +37,25 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure."""
     model = model_of(arguments)
     seconds: float = arguments.seconds
+    times: dict[str, NDArray[np.float64]] = {}
     result: dict[str, Any] = {"model": repr(model), "isa": model.isa, "dtype": str(model.dtype)}
     if model.streamable:
         stream = model.stream(rate=arguments.rate)
         sample = _noise(model, 1)[:, 0]
         answer = np.empty((1, model.d_output), model.dtype)
-        result["step_us"] = percentiles(measure(lambda: stream.step(sample, out=answer), seconds, _MOST))
+        times["step"] = measure(lambda: stream.step(sample, out=answer), seconds, _MOST)
         for block in _BLOCKS:
             chunk = _noise(model, block)
             answers = np.empty((1, block, model.d_output), model.dtype)
-            result[f"push_{block}_us"] = percentiles(
-                measure(lambda u=chunk, y=answers: stream.push(u, out=y), seconds, _MOST)  # type: ignore[misc]
-            )
+            call = partial(stream.push, chunk, out=answers)
+            times[f"push_{block}"] = measure(call, seconds, _MOST)
     sequence = _noise(model, arguments.length)
-    result[f"forward_{arguments.length}_us"] = percentiles(
-        measure(lambda: model(sequence, rate=arguments.rate), seconds, _MOST)
-    )
+    times[f"forward_{arguments.length}"] = measure(lambda: model(sequence, rate=arguments.rate), seconds, _MOST)
+    result |= {f"{name}_us": percentiles(taken) for name, taken in times.items()}
+    if arguments.plot is not None:
+        from .. import plots
+
+        plots.latencies(times).savefig(arguments.plot)
     print(json.dumps(result) if arguments.json else _table(result))
     return 0
 

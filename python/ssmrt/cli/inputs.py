@@ -277,7 +277,7 @@ def _parquet(text: str, selected: list[str] | None, samples: int, tokens: bool) 
     try:
         from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
     except ModuleNotFoundError:
-        raise ImportError("this needs pyarrow: pip install 'ssmrt[parquet]'") from None
+        raise ImportError("this needs pyarrow: pip install pyarrow") from None
     with open(text, "rb") as file:
         try:
             table = parquet.ParquetFile(file)

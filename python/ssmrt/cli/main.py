@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn, Protocol
 
 from .. import __version__
 from ..errors import ConfigRequired, SsmrtError
@@ -35,6 +35,9 @@ COMMANDS: dict[str, Command] = {
     "plot": plot,
 }
 FAILED = 2
+SHELLS = ("bash", "zsh", "tcsh")
+# The words in usages that stand for files and folders.
+_PATHS = ("MODEL", "INPUT", "OUT", "FILE", "JSON", "NPY")
 _EXPECTED = (SsmrtError, ValueError, TypeError, ImportError)
 
 
@@ -45,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     cause. Exit code 1 is `verify`'s "no".
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            # By the command's own parser, so that the error points to its help.
+            arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.showwarning = _note  # type: ignore[assignment]
@@ -74,9 +80,36 @@ class _Parser(argparse.ArgumentParser):
         self.exit(FAILED, f"{self.prog}: error: {_line(message)}; see {self.prog} --help\n")
 
 
+class _Completion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *found: Any) -> NoReturn:
+        try:
+            import shtab
+        except ModuleNotFoundError:
+            raise ImportError("this needs shtab: pip install shtab") from None
+        for part in _all_parsers(parser):
+            for action in part._actions:
+                if action.metavar in _PATHS:
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+        print(shtab.complete(parser, shell=found[1]))
+        parser.exit()
+
+
+def _all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ssmrt", description="Trained state-space models on plain CPUs, one sample at a time.")
     parser.add_argument("--version", action="version", version=f"ssmrt {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        action=_Completion,
+        help='print what completes its words in a shell: eval "$(ssmrt --print-completion bash)"',
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         text = command.__doc__ or ""
@@ -87,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(one)
-        one.set_defaults(command=command)
+        one.set_defaults(command=command, parser=one)
     return parser
 
 

@@ -175,6 +175,8 @@ def export_onnx(
         A model that is not causal, a mode without meaning for it, an option out of range.
     TypeError
         ``model`` or ``path`` is none.
+
+    >>> report = ssmrt.export_onnx(model, "model.onnx")
     """
     document = document_of(model)
     options = Options(mode, chunk, batch, rate, opset, layout)

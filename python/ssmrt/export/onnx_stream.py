@@ -26,6 +26,9 @@ class OnnxStream:
 
     ``path`` is a file that `export_onnx` wrote; its contract says everything else. ``threads`` is the number
     of ONNX Runtime's threads, 0: as it likes. Raises `ExportError` where the file holds no contract.
+
+    >>> ssmrt.OnnxStream("model.onnx").step(np.zeros(1)).shape
+    (10,)
     """
 
     def __init__(self, path: str | Path, *, threads: int = 1):

@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-EXTRA = {"onnx": "onnx", "onnxruntime": "onnx", "emx_onnx_cgen": "mcu"}
+# Their names on the index: the extras of pyproject.toml, whose `ssmrt` itself may have come from elsewhere.
+PACKAGES = {
+    "onnx": "onnx onnxruntime",
+    "onnxruntime": "onnx onnxruntime",
+    "emx_onnx_cgen": "onnx 'emx-onnx-cgen>=1.4,<1.5'",
+}
 
 
 def require(module: str) -> Any:
@@ -15,5 +20,4 @@ def require(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        extra = EXTRA[module]
-        raise ImportError(f"this needs {module.replace('_', '-')}: pip install 'ssmrt[{extra}]'") from None
+        raise ImportError(f"this needs {module.replace('_', '-')}: pip install {PACKAGES[module]}") from None

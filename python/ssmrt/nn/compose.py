@@ -42,6 +42,9 @@ def model(
     ValueError
         Layers that do not fit one another, numbers that are not finite, an unstable system; the message names the
         layer. Layers none of which says how wide it is.
+
+    >>> ssmrt.nn.model(ssmrt.nn.linear(np.ones((2, 3))), sample_rate=16000)
+    <ssmrt.Model linear: 3 -> 2, 6 parameters, float32>
     """
     node = as_node(layer)
     try:
@@ -73,7 +76,12 @@ def _widths(node: doc.Node) -> tuple[int, int]:
 
 
 def sequential(layers: Iterable[Layer], *, name: str = "") -> doc.Sequential:
-    """One layer after the other; of none, the identity."""
+    """One layer after the other; of none, the identity.
+
+    >>> layers = [ssmrt.nn.linear(np.ones((4, 3))), ssmrt.nn.activation("gelu"), ssmrt.nn.pool("mean")]
+    >>> ssmrt.nn.model(ssmrt.nn.sequential(layers))
+    <ssmrt.Model sequential: 3 -> 4, 12 parameters, float32>
+    """
     return doc.Sequential(tuple(as_node(layer) for layer in layers), name=name)
 
 
@@ -85,14 +93,24 @@ def residual(
     beta: float | ArrayLike = 1.0,
     name: str = "",
 ) -> doc.Residual:
-    """The sum y = alpha skip(x) + beta layer(x); skip is the identity unless given, beta a number or (d,)."""
+    """The sum y = alpha skip(x) + beta layer(x); skip is the identity unless given, beta a number or (d,).
+
+    >>> ssmrt.nn.model(ssmrt.nn.residual(ssmrt.nn.linear(np.zeros((3, 3)))))(np.ones((1, 3)))
+    array([[1., 1., 1.]], dtype=float32)
+    """
     scale = checks.number("beta", beta) if np.ndim(beta) == 0 else real("beta", beta, "d")
     around = None if skip is None else as_node(skip)
     return doc.Residual(as_node(layer), around, checks.number("alpha", alpha), scale, name=name)
 
 
 def gate(left: Layer, right: Layer, *, name: str = "") -> doc.Gate:
-    """The product y = left(x) * right(x), element by element."""
+    """The product y = left(x) * right(x), element by element.
+
+    >>> left = ssmrt.nn.linear(np.ones((3, 2)))
+    >>> right = ssmrt.nn.sequential([ssmrt.nn.linear(np.ones((3, 2))), ssmrt.nn.activation("silu")])
+    >>> ssmrt.nn.model(ssmrt.nn.gate(left, right))
+    <ssmrt.Model gate: 2 -> 3, 12 parameters, float32>
+    """
     return doc.Gate(as_node(left), as_node(right), name=name)
 
 

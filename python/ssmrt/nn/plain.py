@@ -16,12 +16,20 @@ def linear(weight: ArrayLike, bias: ArrayLike | None = None, *, name: str = "") 
     """The affine map y = weight x + bias; weight (d_out, d_in), bias (d_out,).
 
     So have PyTorch and Equinox them; a kernel of Flax is transposed.
+
+    >>> ssmrt.nn.model(ssmrt.nn.linear([[1, 2]], [0.5]))(np.ones((1, 2)))
+    array([[3.5]], dtype=float32)
     """
     return doc.Linear(real("weight", weight, "d_out, d_in"), optional("bias", bias, "d_out"), name=name)
 
 
 def embedding(weight: ArrayLike, *, name: str = "") -> doc.Embedding:
-    """The row y = weight[token]; weight (vocabulary, d_out). Stands first: the input is one integer a sample."""
+    """The row y = weight[token]; weight (vocabulary, d_out). Stands first: the input is one integer a sample.
+
+    >>> ssmrt.nn.model(ssmrt.nn.embedding([[1, 2], [3, 4]]))([1, 0])
+    array([[3., 4.],
+           [1., 2.]], dtype=float32)
+    """
     return doc.Embedding(real("weight", weight, "vocabulary, d_out"), name=name)
 
 
@@ -31,6 +39,9 @@ def layer_norm(
     """Layer norm y = (x - mean) / sqrt(var + eps) * weight + bias over the channels of a sample; weight, bias (d,).
 
     PyTorch's and Equinox' eps is 1e-5, Flax' 1e-6.
+
+    >>> ssmrt.nn.model(ssmrt.nn.layer_norm([1, 1], [0, 0]))(np.array([[1.0, 3.0]])).round(3)
+    array([[-1.,  1.]], dtype=float32)
     """
     return doc.Norm(
         "layer", optional("weight", weight, "d"), optional("bias", bias, "d"), checks.number("eps", eps), name=name
@@ -48,6 +59,9 @@ def rms_norm(
     """RMS norm y = x / sqrt(mean(x^2) + eps) * weight + bias over the channels of a sample; weight, bias (d,).
 
     ``size``: over each run of that many channels by itself, as Mamba-2's over the channels of a group.
+
+    >>> ssmrt.nn.model(ssmrt.nn.rms_norm([1, 1]))(np.array([[3.0, 4.0]])).round(3)
+    array([[0.849, 1.131]], dtype=float32)
     """
     weight, bias = optional("weight", weight, "d"), optional("bias", bias, "d")
     runs = None if size is None else checks.whole("size", size, 1)
@@ -66,6 +80,9 @@ def batch_norm(
     """Batch norm y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     All are (d,); mean and var are the running statistics of the training.
+
+    >>> ssmrt.nn.model(ssmrt.nn.batch_norm([2], [4], [1], [0]))(np.array([[6.0]])).round(3)
+    array([[2.]], dtype=float32)
     """
     eps = checks.number("eps", eps)
     centre, spread = (np.asarray(real(n, x, "d"), np.float64) for n, x in (("mean", mean), ("var", var)))
@@ -85,17 +102,29 @@ def activation(function: doc.Function, *, size: int | None = None, name: str = "
 
     "identity", "gelu" (by erf), "gelu_tanh" (its approximation, the default of JAX and Flax), "relu", "leaky_relu",
     "silu", "sigmoid", "tanh", "softplus", "elu", "sqrelu".
+
+    >>> ssmrt.nn.model(ssmrt.nn.sequential([ssmrt.nn.linear([[1], [2]]), ssmrt.nn.activation("relu")]))([[-1.0], [1.0]])
+    array([[0., 0.],
+           [1., 2.]], dtype=float32)
     """
     return doc.Activation(function, size, name=name)
 
 
 def glu(gate: doc.Function = "sigmoid", *, name: str = "") -> doc.Glu:
-    """First half of the channels times ``gate`` of the second half (Dauphin et al. 2017, eq. 1)."""
+    """First half of the channels times ``gate`` of the second half (Dauphin et al. 2017, eq. 1).
+
+    >>> ssmrt.nn.model(ssmrt.nn.sequential([ssmrt.nn.linear(np.ones((4, 3))), ssmrt.nn.glu()]))
+    <ssmrt.Model sequential: 3 -> 2, 12 parameters, float32>
+    """
     return doc.Glu(gate, name=name)
 
 
 def pool(mode: Literal["mean", "sum", "last", "first"], *, name: str = "") -> doc.Pool:
-    """One sample from a sequence; streamed, as if the sequence ended with it. Only in the outermost `sequential`."""
+    """One sample from a sequence; streamed, as if the sequence ended with it. Only in the outermost `sequential`.
+
+    >>> ssmrt.nn.model(ssmrt.nn.sequential([ssmrt.nn.linear([[1]]), ssmrt.nn.pool("last")]))(np.array([[1.0], [5.0]]))
+    array([5.], dtype=float32)
+    """
     return doc.Pool(mode, name=name)
 
 
@@ -106,6 +135,9 @@ def conv1d(
 
     weight (d, K), or (d, 1, K) as PyTorch has it where groups = d and K - 1 zeros are put before the sequence.
     ``x0`` (d, K - 1): the inputs before a stream's first sample, the oldest first; None: those zeros.
+
+    >>> ssmrt.nn.model(ssmrt.nn.conv1d([[1, 0.5]]))(np.array([[2.0], [0.0], [0.0]])).ravel()
+    array([1., 2., 0.], dtype=float32)
     """
     array = checks.floats("weight", weight)
     if array.ndim == 3 and array.shape[1] == 1:

@@ -59,8 +59,10 @@ def diagonal(
     TypeError
         An argument of another kind.
 
-    Examples
-    --------
+    >>> layer = ssmrt.nn.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05], name="first")
+    >>> ssmrt.nn.model(layer)
+    <ssmrt.Model diagonal: 1 -> 1, 8 parameters, float32>
+
     >>> layer = ssmrt.nn.diagonal([0.5], [[1]], [[0.5]], None, None, disc="discrete", x0=[3])
     >>> ssmrt.nn.model(layer)(np.zeros((3, 1)))[:, 0]
     array([1.5  , 0.75 , 0.375], dtype=float32)
@@ -135,6 +137,10 @@ def dplr(
     ------
     ValueError, TypeError
         As `diagonal`.
+
+    >>> layer = ssmrt.nn.dplr([[-0.5 + 3j]], [[0.5]], [[1]], [[1]], None, [0.1])
+    >>> ssmrt.nn.model(layer)
+    <ssmrt.Model dplr: 1 -> 1, 10 parameters, float32>
     """
     a, p, b, c = (checks.complexes(n, x) for n, x in (("A", A), ("P", P), ("B", B), ("C", C)))
     conjugate_pairs = checks.flag("conjugate_pairs", conjugate_pairs)
@@ -189,6 +195,10 @@ def dense(
     ------
     ValueError, TypeError
         As `diagonal`.
+
+    >>> A, B = ssmrt.hippo("legs", 4)
+    >>> ssmrt.nn.model(ssmrt.nn.dense(A, B, np.ones((1, 1, 4)), None, [0.1]))
+    <ssmrt.Model dense: 1 -> 1, 26 parameters, float32>
     """
     a, b, c = (checks.reals(n, x) for n, x in (("A", A), ("B", B), ("C", C)))
     checks.word("disc", disc, ("gbt", "zoh", "discrete"))
@@ -319,6 +329,10 @@ def selective(
     ------
     ValueError, TypeError
         As `diagonal`; by `model` also a positive A.
+
+    >>> layer = ssmrt.nn.selective([[-1.0, -2.0]], [[0.1]] * 5, [[1.0]], [0.0], None)
+    >>> ssmrt.nn.model(layer)
+    <ssmrt.Model selective: 1 -> 1, 10 parameters, float32>
     """
     a = np.asarray(real("A", A, "d, N"), np.float64)
     direct = np.zeros(len(a)) if D is None else np.asarray(real("D", D, "d"), np.float64)

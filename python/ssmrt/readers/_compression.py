@@ -70,7 +70,5 @@ def _zstandard(where: str) -> Any:
     try:
         import zstandard
     except ImportError:
-        raise CheckpointError(
-            f"{where}: zstd-compressed, which needs the zstandard library: pip install 'ssmrt[jax]'"
-        ) from None
+        raise CheckpointError(f"{where}: zstd-compressed, which needs zstandard: pip install zstandard") from None
     return zstandard

@@ -65,7 +65,8 @@ pub fn contiguous<'py, T: Element>(
     Ok(contiguous_array::<T>(name, value, kinds, expected)?.try_readonly()?)
 }
 
-fn contiguous_array<'py, T: Element>(
+/// As [`contiguous`], as the array itself.
+pub fn contiguous_array<'py, T: Element>(
     name: &str,
     value: &Bound<'py, PyAny>,
     kinds: &str,
@@ -248,6 +249,18 @@ pub fn output<'py, E: Number>(
         return Err(wrong(if strides { "one with other strides" } else { "a misaligned one" }.into()));
     }
     Ok(array.clone())
+}
+
+/// A copy of a contiguous array.
+pub fn copy<'py, E: Number>(array: &Bound<'py, PyArrayDyn<E>>) -> PyResult<Bound<'py, PyArrayDyn<E>>> {
+    // SAFETY: it is alive, contiguous and aligned.
+    array_of(array.py(), array.shape(), unsafe { array.as_slice()? })
+}
+
+/// The numbers of an array that was made here, of which nobody else knows yet.
+pub fn own<'a, E: Number>(array: &'a mut Bound<'_, PyArrayDyn<E>>) -> PyResult<&'a mut [E]> {
+    // SAFETY: it is alive, contiguous and aligned, and has no other user.
+    unsafe { Ok(array.as_slice_mut()?) }
 }
 
 /// What [`output`] gave, to be written while `u` and `dt` are read.

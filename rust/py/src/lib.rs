@@ -22,4 +22,8 @@ mod _native {
     use super::plan::Plan;
     #[pymodule_export]
     use super::stream::Stream;
+    /// The version of the whole package.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
 }

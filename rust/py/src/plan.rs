@@ -1,11 +1,13 @@
 //! Models as Python sees them: immutable, shared between threads.
 
-use crate::arrays::{Number, Samples, array_of, contiguous, expect_shape, flags, new_array, output, per_sample, sizes};
+use crate::arrays::{
+    Number, Samples, contiguous_array, copy, expect_shape, flags, new_array, output, own, per_sample, shape_text, sizes,
+};
 use crate::errors::raise;
 use crate::interrupt::{interruptible, is_long, sample};
 use crate::precision::{Any, on};
 use crate::stream::Stream;
-use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use ssmrt_core::{Method, Plan as Core, Sequences, Team, Timing};
@@ -83,7 +85,7 @@ impl Plan {
         on!(self.any, p => forward(py, p, u, state, dt, lengths, resets, method))
     }
 
-    /// Answers one sample (batch, d_input) from state (batch, state_size) on: (y, next state).
+    /// Answers one sample (*batch_shape, d_input) from state (*batch_shape, state_size) on: (y, next state).
     #[pyo3(signature = (u, state, *, dt=None))]
     fn step<'py>(
         &self,
@@ -101,9 +103,9 @@ impl Plan {
         on!(self.any, p => PyArray1::from_slice(py, &p.default_state(1)).into_any())
     }
 
-    /// Streams at their start.
-    fn stream(&self, batch: usize) -> PyResult<Stream> {
-        Stream::new(&self.any, batch)
+    /// Streams at their start, of the Python model that this is the plan of at a rate.
+    fn stream(&self, batch: usize, model: Py<PyAny>, rate: f64) -> PyResult<Stream> {
+        Stream::new(&self.any, batch, model, rate)
     }
 }
 
@@ -117,6 +119,8 @@ fn method_of(name: &str) -> PyResult<Method> {
     }
 }
 
+const STATE: &str = "a state of this model";
+
 fn state_of<'py, E: Number>(
     py: Python<'py>,
     p: &Core<E>,
@@ -125,13 +129,13 @@ fn state_of<'py, E: Number>(
 ) -> PyResult<Bound<'py, PyArrayDyn<E>>> {
     let shape = [batch, p.state_len()];
     let Some(state) = state.filter(|s| !s.is_none()) else {
-        let next = new_array::<E>(py, &shape)?;
-        p.start(next.try_readwrite()?.as_slice_mut()?);
+        let mut next = new_array::<E>(py, &shape)?;
+        p.start(own(&mut next)?);
         return Ok(next);
     };
-    let given = contiguous::<E>("state", state, "f", "a state of this model")?;
+    let given = contiguous_array::<E>("state", state, "f", STATE)?;
     expect_shape("state", &shape, given.shape())?;
-    array_of(py, &shape, given.as_slice()?)
+    copy(&given)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -162,12 +166,11 @@ fn forward<'py, E: Number>(
         ),
         None => None,
     };
-    let next = state_of(py, p, streams, state)?;
+    let mut next = state_of(py, p, streams, state)?;
     let shape: &[usize] = if p.pooled() { &[streams, p.d_output()] } else { &[streams, length, p.d_output()] };
-    let y = output::<E>(py, None, shape)?;
+    let mut y = output::<E>(py, None, shape)?;
     {
-        let (mut states, mut answers) = (next.try_readwrite()?, y.try_readwrite()?);
-        let (states, answers) = (states.as_slice_mut()?, answers.as_slice_mut()?);
+        let (states, answers) = (own(&mut next)?, own(&mut y)?);
         let timing = Timing {
             dt: dt.as_ref().map(|a| a.as_slice()).transpose()?,
             resets: resets.as_deref(),
@@ -190,14 +193,26 @@ fn step<'py, E: Number>(
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     p.streamable().map_err(raise)?;
     let u = Samples::<E>::of(u, p.vocabulary().is_some())?;
-    let (streams, _) = sizes(p, &u, "batch")?;
-    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[streams])?;
-    let next = state_of(py, p, streams, Some(state))?;
-    let y = output::<E>(py, None, &[streams, p.d_output()])?;
+    let given = contiguous_array::<E>("state", state, "f", STATE)?;
+    let Some((_, batch)) = given.shape().split_last().filter(|(width, _)| **width == p.state_len()) else {
+        let found = shape_text(given.shape());
+        return Err(PyValueError::new_err(format!("state: expected (*batch_shape, {}), found {found}", p.state_len())));
+    };
+    let whole = u.shape().split_last().is_some_and(|(&width, rest)| width == p.d_input() && rest == batch);
+    // A last axis of one may be left out: tokens have none.
+    let bare = p.d_input() == 1 && u.shape() == batch;
+    if !(whole || bare) {
+        let wanted = if p.vocabulary().is_some() { batch.to_vec() } else { [batch, &[p.d_input()]].concat() };
+        let (wanted, state, found) = (shape_text(&wanted), shape_text(given.shape()), shape_text(u.shape()));
+        let text = format!("u: expected shape {wanted} with a state of shape {state}, found {found}");
+        return Err(PyValueError::new_err(text));
+    }
+    let streams: usize = batch.iter().product();
+    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", batch)?;
+    let (mut next, mut y) = (copy(&given)?, output::<E>(py, None, &[batch, &[p.d_output()]].concat())?);
     {
-        let (mut states, mut answers) = (next.try_readwrite()?, y.try_readwrite()?);
-        let (states, answers) = (states.as_slice_mut()?, answers.as_slice_mut()?);
-        let (dt, input) = (dt.as_ref().map(|a| a.as_slice()).transpose()?, u.input()?);
+        let (states, answers) = (own(&mut next)?, own(&mut y)?);
+        let (input, dt) = (u.input()?, dt.as_ref().map(|a| a.as_slice()).transpose()?);
         sample(py, streams, || p.step(states, streams, input, dt, answers)).map_err(raise)?;
     }
     Ok((y.into_any(), next.into_any()))

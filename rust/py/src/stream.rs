@@ -6,10 +6,14 @@ use crate::interrupt::{interruptible, is_long_with_states, sample};
 use crate::precision::Any;
 use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView};
 use ssmrt_core::Stream as Core;
 use std::sync::Arc;
+
+/// What a stream goes on from: how many there are, their rate and their snapshot.
+type Resumed<'py> = (usize, f64, Bound<'py, PyBytes>);
 
 enum Inner {
     F32(Core<f32>),
@@ -29,15 +33,18 @@ macro_rules! on {
 #[pyclass(module = "ssmrt._native")]
 pub struct Stream {
     inner: Inner,
+    /// The Python model, of which a copy or a pickle of the stream needs to know.
+    model: Py<PyAny>,
+    rate: f64,
 }
 
 impl Stream {
-    pub fn new(plan: &Any, batch: usize) -> PyResult<Self> {
+    pub fn new(plan: &Any, batch: usize, model: Py<PyAny>, rate: f64) -> PyResult<Self> {
         let inner = match plan {
             Any::F32(p) => Core::new(Arc::clone(p), batch).map(Inner::F32),
             Any::F64(p) => Core::new(Arc::clone(p), batch).map(Inner::F64),
         };
-        Ok(Self { inner: inner.map_err(raise)? })
+        Ok(Self { inner: inner.map_err(raise)?, model, rate })
     }
 }
 
@@ -102,6 +109,38 @@ impl Stream {
     #[getter]
     fn batch(&self) -> usize {
         on!(&self.inner, s => s.streams())
+    }
+
+    /// The model whose streams these are.
+    #[getter]
+    fn model(&self, py: Python<'_>) -> Py<PyAny> {
+        self.model.clone_ref(py)
+    }
+
+    /// What multiplies every step size.
+    #[getter]
+    fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let model = self.model.bind(py).repr()?;
+        let batch = self.batch();
+        let heard = (0..batch).map(|i| on!(&self.inner, s => s.position(i)));
+        let (least, most) = (heard.clone().min().unwrap_or(0), heard.max().unwrap_or(0));
+        let heard = if least == most { most.to_string() } else { format!("{least} to {most}") };
+        let streams = if batch == 1 { "stream" } else { "streams" };
+        Ok(format!("<ssmrt.Stream: {batch} {streams} at rate {}, {heard} samples heard, of {model}>", self.rate))
+    }
+
+    /// As its model and its snapshot: pickles and copies go on from where it is.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Resumed<'py>)> {
+        let resume = self.model.bind(py).getattr("_resume")?;
+        Ok((resume, (self.batch(), self.rate, self.snapshot(py)?)))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.model)
     }
 
     /// The states as bytes.
