@@ -31,7 +31,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What a mark before a block may say that it needs: frameworks whose users a page is for, and extras.
 NEEDS = {"jax", "equinox", "flax", "torch"} | EXTRAS
 # Options of every command that takes a checkpoint: one example of each is enough.
-WHICH = {"--config", "--arch", "--prefix", "--step", "--dtype"}
+WHICH = {"--config", "--arch", "--prefix", "--step", "--dtype", "--weights"}
 SHOWN = {"text", "c"}
 # .ci/run runs them in a fresh clone.
 SETTING_UP = [
@@ -122,6 +122,7 @@ def for_the_command_line() -> None:
     np.save("typical.npy", sound[:, None])
     layer = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
     layer.save("small.ssm.safetensors")
+    shutil.copytree(GOLDEN / "torch/hf_mamba2", "mamba-130m-hf")
 
 
 FILES = {

@@ -98,10 +98,12 @@ def generate(
         A token is none of the model's, a parameter is out of range or of another kind, or the model's answers are not
         finite.
 
-    >>> model = ssmrt.load("mamba-130m-hf")
-    >>> prompts = [[510, 3158], [688, 253, 5068, 273]]
-    >>> for several in ssmrt.generate(model, prompts, tokens=20, temperature=0.8, top_p=0.95, stop=[0]):
-    ...     print(several)
+    >>> layers = ssmrt.nn.embedding(np.eye(9)), ssmrt.nn.linear(np.roll(np.eye(9), 1, axis=0))
+    >>> counts = ssmrt.nn.model(ssmrt.nn.sequential(*layers))
+    >>> list(ssmrt.generate(counts, [1, 2], tokens=4))
+    [3, 4, 5, 6]
+    >>> list(ssmrt.generate(counts, [[1, 2], [7]], tokens=3, stop=[0]))
+    [[3, 8], [4, None], [5, None]]
     """
     count = _vocabulary(model)
     sampling = Sampling(temperature, top_k, top_p)
