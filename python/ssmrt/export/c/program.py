@@ -1,0 +1,153 @@
+"""What a lowering writes into: tables of constants, the state, buffers, C functions and their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...document import Node
+from ...errors import ExportError
+from ..systems import Systems
+from .functions import NAMES
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A signal of ``width`` floats at ``pointer``, a C expression. What is ``owned`` is a buffer of one user."""
+
+    pointer: str
+    width: int
+    owned: bool = False
+
+
+@dataclass(frozen=True)
+class Out:
+    """Where an operation stores, and how: ``store`` is "=", "+=" or "*="."""
+
+    value: Value
+    store: str = "="
+    function: str = "identity"  # applied before
+
+    def __call__(self, place: str, number: str) -> str:
+        """The statement that stores ``number`` at ``place``."""
+        applied = number if self.function == "identity" else f"{NAMES[self.function]}({number})"
+        return f"{place} {self.store} {applied};"
+
+    @property
+    def suffix(self) -> str:
+        """What tells a C function that stores so from others."""
+        how = {"=": "", "+=": "_add", "*=": "_multiply"}[self.store]
+        return ("" if self.function == "identity" else f"_{self.function}") + how
+
+
+@dataclass(frozen=True)
+class Held:
+    """The state of a layer: ``size`` floats from ``offset``, zero at first or ``start``."""
+
+    layer: str
+    offset: int
+    size: int
+    start: Array | None = None
+
+
+@dataclass
+class Costs:
+    """Operations of a step."""
+
+    multiply_adds: int = 0
+    functions: int = 0  # exponentials and what is made of them
+    other: int = 0  # on single numbers
+
+
+@dataclass
+class Program:
+    """One step of a model as C. Call ``scope`` around each node, so that errors and comments name it."""
+
+    systems: Systems
+    rate: float
+    weights: list[tuple[str, Array]] = field(default_factory=list)  # (layer, float32)
+    counts: list[int] = field(default_factory=list)
+    states: list[Held] = field(default_factory=list)
+    kernels: dict[str, str] = field(default_factory=dict)
+    functions: set[str] = field(default_factory=set)
+    calls: list[tuple[str, str]] = field(default_factory=list)  # (layer, statement)
+    layer_costs: dict[str, Costs] = field(default_factory=dict)
+    work: int = 0  # floats of all buffers
+    layer: str = ""
+    _used: list[tuple[int, int]] = field(default_factory=list)  # (begin, end) of the buffers in use
+    _floats: int = 0
+
+    @contextmanager
+    def scope(self, node: Node) -> Iterator[None]:
+        """Within it, ``node`` is the layer."""
+        before = self.layer
+        self.layer = node.name or before
+        yield
+        self.layer = before
+
+    def constants(self, array: Array) -> str:
+        """The C expression that points to these weights."""
+        with np.errstate(over="ignore"):
+            single = np.asarray(array, np.float64).astype(np.float32).reshape(-1)
+        if not np.isfinite(single).all():
+            raise ExportError(f"layer {self.layer!r}: its weights are beyond float32")
+        at = self._floats
+        self.weights.append((self.layer, single))
+        self._floats += len(single)
+        return f"w + {at}" if at else "w"
+
+    def numbers(self, values: Array) -> str:
+        """The C expression that points to these numbers, uint16_t."""
+        at = len(self.counts)
+        self.counts += [int(v) for v in values]
+        return f"n + {at}" if at else "n"
+
+    def state(self, size: int, start: Array | None = None) -> str:
+        """The C expression that points to ``size`` floats of state."""
+        at = self.state_size
+        self.states.append(Held(self.layer, at, size, start))
+        return f"s + {at}" if at else "s"
+
+    @property
+    def costs(self) -> Costs:
+        """Of the layer."""
+        return self.layer_costs.setdefault(self.layer, Costs())
+
+    @property
+    def state_size(self) -> int:
+        """Floats of state."""
+        return self.states[-1].offset + self.states[-1].size if self.states else 0
+
+    def buffer(self, width: int) -> Value:
+        """A new buffer, the lowest that is free."""
+        begin = 0
+        for other in sorted(self._used):
+            if other[0] - begin >= width:
+                break
+            begin = max(begin, other[1])
+        self._used.append((begin, begin + width))
+        self.work = max(self.work, begin + width)
+        return Value(f"work + {begin}" if begin else "work", width, owned=True)
+
+    def free(self, value: Value) -> None:
+        """The buffer of an owned value has no more readers."""
+        if value.owned:
+            begin = int(value.pointer.partition("+")[2] or 0)
+            self._used.remove((begin, begin + value.width))
+
+    def call(self, statement: str) -> None:
+        """Append a statement of the step."""
+        self.calls.append((self.layer, statement))
+
+    def kernel(self, name: str, text: str, *functions: str) -> str:
+        """The name of the C function ``text``, which calls these functions."""
+        self.kernels.setdefault(name, text)
+        self.functions.update(NAMES.get(f, f) for f in functions if f != "identity")
+        return name
