@@ -36,19 +36,36 @@ static void run_{name}(void)
 }}
 """
 
+_RUN_BLOCK = """\
+static void run_{name}_block(void)
+{{
+    static {name}_t model;
+    {name}_input x[{guard}_BLOCK * {guard}_INPUTS];
+    float y[{guard}_BLOCK * {guard}_OUTPUTS];
+    {name}_init(&model);
+    while (fread(x, sizeof x, 1, stdin) == 1) {{
+        {name}_step_block(&model, x, y);
+        fwrite(y, sizeof y, 1, stdout);
+    }}
+}}
+"""
+
 
 class Compiled:
-    """Models in one program, by any names."""
+    """Models in one program, by any names; with ``block`` so many samples a call too."""
 
-    def __init__(self, models: Mapping[str, Document], folder: Path, **options: Any):
+    def __init__(self, models: Mapping[str, Document], folder: Path, block: int | None = None):
         self.folder = folder
         self.models = dict(models)
         self._names = {name: f"model{i}" for i, name in enumerate(models)}
         main = "#include <stdio.h>\n#include <stdlib.h>\n"
         for name, model in models.items():
-            export_c(model, folder, name=self._names[name], **options)
-            main += _RUN.format(name=self._names[name], guard=self._names[name].upper())
-        cases = "".join(f"        case {i}: run_model{i}(); break;\n" for i in range(len(models)))
+            export_c(model, folder, name=self._names[name], method="step" if block is None else "block", block=block)
+            for run in [_RUN] if block is None else [_RUN, _RUN_BLOCK]:
+                main += run.format(name=self._names[name], guard=self._names[name].upper())
+        calls = [f"run_model{i}()" for i in range(len(models))]
+        calls += [] if block is None else [f"run_model{i}_block()" for i in range(len(models))]
+        cases = "".join(f"        case {i}: {call}; break;\n" for i, call in enumerate(calls))
         main += "int main(int count, char **arguments)\n{\n    switch (count > 1 ? atoi(arguments[1]) : -1) {\n"
         main += cases + "        default: return 2;\n    }\n    return 0;\n}\n"
         (folder / "program.c").write_text(main)
@@ -62,11 +79,11 @@ class Compiled:
             check=True,
         )
 
-    def push(self, name: str, u: Array) -> Array:
+    def push(self, name: str, u: Array, *, blocks: bool = False) -> Array:
         """The answers (length, d_output) to u (length, d_input), or tokens (length,)."""
         model = self.models[name]
         data = u.astype(np.int32 if model.tokens else np.float32).tobytes()
-        command = ["./program", str(list(self.models).index(name))]
+        command = ["./program", str(list(self.models).index(name) + blocks * len(self.models))]
         done = subprocess.run(command, cwd=self.folder, input=data, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
         return np.frombuffer(done.stdout, np.float32).reshape(len(u), model.d_output)

@@ -37,7 +37,7 @@ def load(case: Case) -> Document:
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    return Compiled(KINDS, tmp_path_factory.mktemp("kinds"))
+    return Compiled(KINDS, tmp_path_factory.mktemp("kinds"), block=5)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,13 @@ def test_c_is_the_document(kinds: Compiled, name: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", KINDS)
+def test_blocks_are_steps(kinds: Compiled, name: str) -> None:
+    u = inputs(KINDS[name], STEPS)[0]
+    assert relative_error(kinds.push(name, u, blocks=True), kinds.push(name, u)) < 1e-6
+
+
+@needs_compiler
 @pytest.mark.parametrize("case", STREAMS, ids=str)
 def test_c_is_the_checkpoint(checkpoints: Compiled, case: Case) -> None:
     model = checkpoints.models[str(case)]
@@ -64,11 +71,13 @@ def test_c_is_the_checkpoint(checkpoints: Compiled, case: Case) -> None:
 @settings(max_examples=12, deadline=None)
 @given(st.lists(models(), min_size=1, max_size=3), st.integers(0, 2**32 - 1))
 def test_c_is_any_document(tmp_path_factory: pytest.TempPathFactory, some: list[Document], seed: int) -> None:
-    compiled = Compiled({str(i): model for i, model in enumerate(some)}, tmp_path_factory.mktemp("any"))
+    folder = tmp_path_factory.mktemp("any")
+    compiled = Compiled({str(i): model for i, model in enumerate(some)}, folder, block=6)
     for i, model in enumerate(some):
         u = inputs(model, STEPS, seed=seed)
         expected = run(model, u.astype(np.float32) if not model.tokens else u, streamed=True)[0]
         assert relative_error(compiled.push(str(i), u[0]), expected) < 1e-5
+        assert relative_error(compiled.push(str(i), u[0], blocks=True), expected) < 1e-5
 
 
 @needs_compiler
@@ -243,7 +252,9 @@ def test_source_is_small(tmp_path: Path) -> None:
         ({"sample_rate": 100}, "sample_rate: has no meaning without a target"),
         ({"rate": 0.0}, "rate: expected"),
         ({"mhz": -1, "target": "cortex-m4"}, "mhz: expected"),
-        ({"method": "chunk"}, "method: expected 'step'"),
+        ({"method": "chunk"}, "method: expected 'step' or 'block'"),
+        ({"block": 8}, "block: has no meaning in method='step'"),
+        ({"method": "block", "block": 0}, "block: expected"),
         ({"quantize": "int8"}, "quantize: expected None"),
     ],
 )

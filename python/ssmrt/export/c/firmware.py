@@ -22,7 +22,7 @@ from ..onnx_export import HasDocument, document_of, write_together
 from ..report import table
 from ..systems import Systems
 from . import lower, measure, package, source
-from .program import Costs, Program, Value
+from .program import Costs, Program
 from .targets import TARGETS, Target
 
 Array = NDArray[Any]
@@ -117,6 +117,7 @@ def export_c(
     rate: float = 1.0,
     quantize: str | None = None,
     method: str = "step",
+    block: int | None = None,
     ram: int | None = None,
     flash: int | None = None,
     mhz: float | None = None,
@@ -142,8 +143,11 @@ def export_c(
         and where QEMU is, instructions are counted. None: C for any.
     rate
         Multiplies every step size: sampling at another rate than in training, baked in.
-    quantize, method
-        None and "step", one sample of float32 a call: nothing else is written yet.
+    quantize
+        None: float32. Nothing else is written.
+    method, block
+        "step": one sample a call. "block": ``{name}_step_block`` beside it, which takes ``block`` samples a call (None:
+        16) and reads the matrices once for two samples, the modes once for all of them. The report is of single steps.
     ram, flash, mhz
         Bytes and clock of the part; None: those of a common part with that processor.
     sample_rate
@@ -168,15 +172,19 @@ def export_c(
     """
     document = document_of(model)
     path = checks.path("folder", folder)
-    part = _checked(name, target, rate, quantize, method, ram, flash, mhz, sample_rate)
-    program = _program(document, float(rate))
+    part = _checked(name, target, rate, quantize, method, block, ram, flash, mhz, sample_rate)
+    systems = Systems(document, float(rate))
+    program = _program(document, systems, float(rate), None)
+    several = None
+    if method == "block":
+        several = _program(document, systems, float(rate), 16 if block is None else int(block))
     if part is not None:
         _fits("RAM", part.ram if ram is None else ram, 4 * program.state_size, 0, program, target)
     title = f"{document.meta.get('arch', 'A state-space model')}, written by ssmrt {ssmrt_version()}."
     i = source.interface(document, name, title)
     texts = {
-        f"{name}.h": source.header(i, program),
-        f"{name}.c": source.source(i, program),
+        f"{name}.h": source.header(i, program, several),
+        f"{name}.c": source.source(i, program, several),
         f"{name}_weights.h": source.weights_header(i, program),
         f"{name}_weights.c": source.weights(i, program),
     }
@@ -209,6 +217,7 @@ def _checked(
     rate: float,
     quantize: str | None,
     method: str,
+    block: int | None,
     ram: int | None,
     flash: int | None,
     mhz: float | None,
@@ -217,7 +226,11 @@ def _checked(
     """The target. Raises `ExportError` where an argument is of another kind or out of range."""
     try:
         checks.positive("rate", rate)
-        checks.word("method", method, ("step",))
+        checks.word("method", method, ("step", "block"))
+        if block is not None:
+            checks.whole("block", block, 1)
+            if method == "step":
+                raise ValueError(f"block: has no meaning in method='step', found {block!r}; pass method='block'")
         if quantize is not None:
             raise ValueError(f"quantize: expected None, found {quantize!r}; export_onnx writes int8")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", checks.text("name", name)) or name.lower() in _TAKEN:
@@ -241,9 +254,9 @@ def _checked(
     return TARGETS[target]
 
 
-def _program(document: Document, rate: float) -> Program:
-    program = Program(Systems(document, rate), rate)
-    x, y = Value("x", document.d_input), Value("y", document.d_output)
+def _program(document: Document, systems: Systems, rate: float, samples: int | None) -> Program:
+    program = Program(systems, rate, samples)
+    x, y = program.signal("x", document.d_input), program.signal("y", document.d_output)
     lower.run(program, x, document.root, y)
     return program
 

@@ -108,7 +108,8 @@ def _operation(p: Program, x: Value, group: Sequence[Node], out: Out | None) -> 
         return _gate(p, x, node, out)
     if isinstance(node, Embedding):
         width = node.weight.shape[1]
-        found = Value(f"{p.constants(node.weight)} + {width} * *x", width)
+        token = "*x" if p.samples is None else "x[t]"
+        found = Value(f"{p.constants(node.weight)} + {width} * {token}", width)
         return found if out is None else _chain(p, found, [], out)
     function = group[-1].function if isinstance(group[-1], Activation) else "identity"
     width = _width(node, x.width) // (2 if len(group) > 1 and isinstance(group[1], Glu) else 1)

@@ -55,17 +55,21 @@ def interleaved(head: Array, matrix: Array) -> Array:
 
 def linear(p: Program, x: Value, out: Out, weight: Array, bias: Array | None) -> None:
     """Y = W x + b."""
-    weight = np.asarray(weight, np.float64)
     head = np.zeros(len(weight)) if bias is None else np.asarray(bias, np.float64)
-    _product(p, x, out, head, weight, None)
+    weight = np.asarray(weight, np.float64)
+    if p.samples is not None and x.stride and out.value.stride:
+        _block(p, x, out, head, weight)
+    else:
+        p.call(_product(p, x, out, head, weight, None))
 
 
-def direct(p: Program, x: Value, out: Out, weight: Array, D: Array, u: Value) -> None:
-    """Y = W x + D u, with D (d_out,)."""
-    _product(p, x, out, np.asarray(D, np.float64), weight, u)
+def read(p: Program, x: Value, out: Out, weight: Array, D: Array | None, u: Value) -> str:
+    """The statement y = W x + D u, with D (d_out,) or none."""
+    head = np.zeros(len(weight)) if D is None else np.asarray(D, np.float64)
+    return _product(p, x, out, head, weight, None if D is None else u)
 
 
-def _product(p: Program, x: Value, out: Out, head: Array, weight: Array, u: Value | None) -> None:
+def _product(p: Program, x: Value, out: Out, head: Array, weight: Array, u: Value | None) -> str:
     kind = "linear" if u is None else "linear_direct"
     scale = "" if u is None else " * u[{}]"
     starts = ", ".join(f"a{i} = k[{i}]{scale.format(i)}" for i in range(TILE))
@@ -91,12 +95,74 @@ float *y, int rows, int columns)
 }}
 """
     name = p.kernel(kind + out.suffix, text, out.function)
-    table = p.constants(interleaved(head, weight))
     rows, columns = weight.shape
+    _count(p, out, rows, columns)
+    table = p.constants(interleaved(head, weight))
+    arguments = [table, x.pointer, *([] if u is None else [u.pointer]), out.value.pointer]
+    return f"{name}({', '.join(arguments)}, {rows}, {columns});"
+
+
+def _count(p: Program, out: Out, rows: int, columns: int) -> None:
     p.costs.multiply_adds += rows * columns
     p.costs.functions += rows * (out.function != "identity")
-    arguments = [table, x.pointer, *([] if u is None else [u.pointer]), out.value.pointer]
-    p.call(f"{name}({', '.join(arguments)}, {rows}, {columns});")
+
+
+def _block(p: Program, x: Value, out: Out, head: Array, weight: Array) -> None:
+    """The product for a block: each tile of the matrix for two samples after the other two."""
+    text = f"""\
+/* y = W x + b of a block of samples, four rows at a time for two of them. */
+static void linear{out.suffix}_block(const float *RESTRICT tile, const float *x, float *y, int rows, int columns, \
+int across, int samples)
+{{
+    for (; rows >= 4; rows -= 4) {{
+        const float *x0 = x;
+        float *y0 = y;
+        int t = samples;
+        for (; t >= 2; t -= 2) {{
+            const float *k = tile, *const x1 = x0 + columns;
+            float *const y1 = y0 + across;
+{_two("k", 12)}
+{indented(chr(10).join(out(f"y{s}[{i}]", f"a{s}{i}") for s in range(2) for i in range(TILE)), 12)}
+            x0 += 2 * columns;
+            y0 += 2 * across;
+        }}
+        if (t > 0) {{
+            const float *k = tile;
+            float a0 = k[0], a1 = k[1], a2 = k[2], a3 = k[3];
+            k += 4;
+{multiply("columns", "x0", 12)}
+{indented(chr(10).join(out(f"y0[{i}]", f"a{i}") for i in range(TILE)), 12)}
+        }}
+        tile += 4 * (columns + 1);
+        y += 4;
+    }}
+    for (; rows > 0; rows--) {{
+        for (int t = 0; t < samples; t++) {{
+            float a = tile[0];
+            for (int j = 0; j < columns; j++)
+                a += tile[j + 1] * x[t * columns + j];
+            {out("y[t * across]", "a")}
+        }}
+        tile += columns + 1;
+        y++;
+    }}
+}}
+"""
+    name = p.kernel(f"linear{out.suffix}_block", text, out.function)
+    rows, columns = weight.shape
+    _count(p, out, rows, columns)
+    table = p.constants(interleaved(head, weight))
+    pointers = f"{table}, {x.base}, {out.value.base}"
+    p.call_block(f"{name}({pointers}, {rows}, {columns}, {out.value.stride}, {p.samples});")
+
+
+def _two(k: str, indent: int) -> str:
+    """C statements: a00 .. a03 and a10 .. a13 are a tile's four rows for the samples at x0 and x1."""
+    lines = [f"float {', '.join(f'a{s}{i} = {k}[{i}]' for i in range(TILE))};" for s in range(2)]
+    lines += [f"{k} += 4;", "for (int j = 0; j < columns; j++) {", "    const float u0 = x0[j], u1 = x1[j];"]
+    lines += [f"    a{s}{i} += {k}[{i}] * u{s};" for i in range(TILE) for s in range(2)]
+    lines += [f"    {k} += 4;", "}"]
+    return indented("\n".join(lines), indent)
 
 
 def linear_glu(p: Program, x: Value, out: Out, weight: Array, bias: Array | None, gate: str) -> None:
@@ -137,7 +203,68 @@ static void linear_glu_{gate}{out.suffix}(const float *RESTRICT k, const float *
     }}
 }}
 """
+    if p.samples is not None and x.stride and out.value.stride:
+        _glu_block(p, x, out, table, gate, half)
+        return
     name = p.kernel(f"linear_glu_{gate}{out.suffix}", text, gate, out.function)
-    p.costs.multiply_adds += weight.size + half
-    p.costs.functions += half * (1 + (out.function != "identity"))
+    _count_glu(p, out, half, weight.shape[1])
     p.call(f"{name}({p.constants(table)}, {x.pointer}, {out.value.pointer}, {half}, {weight.shape[1]});")
+
+
+def _count_glu(p: Program, out: Out, half: int, columns: int) -> None:
+    p.costs.multiply_adds += half * (2 * columns + 1)
+    p.costs.functions += half * (1 + (out.function != "identity"))
+
+
+def _glu_block(p: Program, x: Value, out: Out, table: Array, gate: str, half: int) -> None:
+    call = "{}" if gate == "identity" else f"{NAMES[gate]}({{}})"
+
+    def stores(s: int) -> str:
+        return "\n".join(out(f"y{s}[{i}]", f"a{s}{i} * {call.format(f'a{s}{i + 2}')}") for i in range(2))
+
+    text = f"""\
+/* y = (W x + b) {gate}(V x + c) of a block of samples, two rows of each at a time for two of them. */
+static void linear_glu_{gate}{out.suffix}_block(const float *RESTRICT tile, const float *x, float *y, int rows, \
+int columns, int across, int samples)
+{{
+    for (; rows >= 2; rows -= 2) {{
+        const float *x0 = x;
+        float *y0 = y;
+        int t = samples;
+        for (; t >= 2; t -= 2) {{
+            const float *k = tile, *const x1 = x0 + columns;
+            float *const y1 = y0 + across;
+{_two("k", 12)}
+{indented(stores(0) + chr(10) + stores(1), 12)}
+            x0 += 2 * columns;
+            y0 += 2 * across;
+        }}
+        if (t > 0) {{
+            const float *k = tile;
+            float a0 = k[0], a1 = k[1], a2 = k[2], a3 = k[3];
+            k += 4;
+{multiply("columns", "x0", 12)}
+            {out("y0[0]", f"a0 * {call.format('a2')}")}
+            {out("y0[1]", f"a1 * {call.format('a3')}")}
+        }}
+        tile += 4 * (columns + 1);
+        y += 2;
+    }}
+    for (int t = 0; rows > 0 && t < samples; t++) {{
+        const float *k = tile;
+        float a = k[0], b = k[1];
+        k += 2;
+        for (int j = 0; j < columns; j++) {{
+            a += k[0] * x[t * columns + j];
+            b += k[1] * x[t * columns + j];
+            k += 2;
+        }}
+        {out("y[t * across]", f"a * {call.format('b')}")}
+    }}
+}}
+"""
+    name = p.kernel(f"linear_glu_{gate}{out.suffix}_block", text, gate, out.function)
+    columns = x.width
+    _count_glu(p, out, half, columns)
+    pointers = f"{p.constants(table)}, {x.base}, {out.value.base}"
+    p.call_block(f"{name}({pointers}, {half}, {columns}, {out.value.stride}, {p.samples});")

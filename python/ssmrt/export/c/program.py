@@ -20,11 +20,20 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Value:
-    """A signal of ``width`` floats at ``pointer``, a C expression. What is ``owned`` is a buffer of one user."""
+    """A signal of ``width`` floats at ``base``, a C expression. What is ``owned`` is a buffer of one user.
 
-    pointer: str
+    In a block sample t is at ``base + stride * t``; ``stride`` 0: there is one for all.
+    """
+
+    base: str
     width: int
     owned: bool = False
+    stride: int = 0
+
+    @property
+    def pointer(self) -> str:
+        """Where it is for the sample at hand."""
+        return f"{self.base} + {self.stride} * t" if self.stride else self.base
 
 
 @dataclass(frozen=True)
@@ -68,10 +77,13 @@ class Costs:
 
 @dataclass
 class Program:
-    """One step of a model as C. Call ``scope`` around each node, so that errors and comments name it."""
+    """One step of a model as C, or with ``samples`` a block of steps. Call ``scope`` around each node, so that errors
+    and comments name it.
+    """
 
     systems: Systems
     rate: float
+    samples: int | None = None
     weights: list[tuple[str, Array]] = field(default_factory=list)  # (layer, float32)
     counts: list[int] = field(default_factory=list)
     states: list[Held] = field(default_factory=list)
@@ -125,25 +137,38 @@ class Program:
         """Floats of state."""
         return self.states[-1].offset + self.states[-1].size if self.states else 0
 
+    def signal(self, base: str, width: int, *, owned: bool = False) -> Value:
+        """A signal at ``base``, its samples one behind the other."""
+        return Value(base, width, owned, 0 if self.samples is None else width)
+
     def buffer(self, width: int) -> Value:
         """A new buffer, the lowest that is free."""
+        size = width * (self.samples or 1)
         begin = 0
         for other in sorted(self._used):
-            if other[0] - begin >= width:
+            if other[0] - begin >= size:
                 break
             begin = max(begin, other[1])
-        self._used.append((begin, begin + width))
-        self.work = max(self.work, begin + width)
-        return Value(f"work + {begin}" if begin else "work", width, owned=True)
+        self._used.append((begin, begin + size))
+        self.work = max(self.work, begin + size)
+        return self.signal(f"work + {begin}" if begin else "work", width, owned=True)
 
     def free(self, value: Value) -> None:
         """The buffer of an owned value has no more readers."""
         if value.owned:
-            begin = int(value.pointer.partition("+")[2] or 0)
-            self._used.remove((begin, begin + value.width))
+            begin = int(value.base.partition("+")[2] or 0)
+            self._used.remove((begin, begin + value.width * (self.samples or 1)))
 
-    def call(self, statement: str) -> None:
-        """Append a statement of the step."""
+    def call(self, *statements: str) -> None:
+        """Append statements of a step; in a block, one sample after the other."""
+        if self.samples is None:
+            self.calls += [(self.layer, statement) for statement in statements]
+            return
+        inner = "".join(f"\n        {statement}" for statement in statements)
+        self.calls.append((self.layer, f"for (int t = 0; t < {self.samples}; t++) {{{inner}\n    }}"))
+
+    def call_block(self, statement: str) -> None:
+        """Append a statement that does a whole block."""
         self.calls.append((self.layer, statement))
 
     def kernel(self, name: str, text: str, *functions: str) -> str:

@@ -150,13 +150,59 @@ static void {what}(const float *RESTRICT k, const uint16_t *n, float *s, const f
     }}
 }}
 """
-    name = p.kernel(what, text, out.function)
     p.costs.multiply_adds += groups * (outputs + n * (2 + 2 * outputs))
     p.costs.other += 2 * groups * n
     p.costs.functions += groups * outputs * (out.function != "identity")
     table, numbers, state = p.constants(np.concatenate(tables)), p.numbers(np.array(counts)), p.state(total)
+    if p.samples is not None and outputs == 1 and u.stride and out.value.stride:
+        name = p.kernel(f"modes{out.suffix}_block{p.samples}", _modes_block(out, p.samples), out.function)
+        pointers = f"{table}, {numbers}, {state}, {u.base}, {out.value.base}"
+        p.call_block(f"{name}({pointers}, {groups}, {u.stride}, {out.value.stride});")
+        return
+    name = p.kernel(what, text, out.function)
     more = "" if outputs == 1 else f", {outputs}, {strides[0]}, {strides[1]}"
     p.call(f"{name}({table}, {numbers}, {state}, {u.pointer}, {out.value.pointer}, {groups}{more});")
+
+
+def _modes_block(out: Out, samples: int) -> str:
+    """The C function of `_modes` for a block of samples: a pair of modes stays in registers for all of them."""
+
+    def loop(mirrored: bool) -> str:
+        lines = ["for (int i = 2 * *n++; i > 0; i--) {"]
+        lines += [f"    float r{m} = s[{m}], q{m} = s[{m + 4}];" for m in range(2)]
+        lines.append("    for (int t = 0; t < samples; t++) {")
+        lines.append("        const float x = u[t * down];")
+        for m in range(2):
+            enter, move = (f"(x - r{m})", f"r{m} - q{m}") if mirrored else (f"(x + r{m})", f"q{m} + r{m}")
+            lines.append(f"        r{m} = {enter} + k[{m}] * r{m} - k[{m + 4}] * q{m};")
+            lines.append(f"        q{m} = {move};")
+        lines.append("        y[t] += (k[8] * r0 + k[12] * q0) + (k[9] * r1 + k[13] * q1);")
+        lines.append("    }")
+        lines += [f"    s[{m}] = r{m};" for m in range(2)] + [f"    s[{m + 4}] = q{m};" for m in range(2)]
+        # The pairs of a four are side by side.
+        lines += ["    k += i % 2 == 0 ? 2 : 14;", "    s += i % 2 == 0 ? 2 : 6;", "}"]
+        return indented("\n".join(lines), 8)
+
+    return f"""\
+/* As modes, for a block of samples; one of them is down or across floats behind the other. */
+static void modes{out.suffix}_block{samples}(const float *RESTRICT k, const uint16_t *n, float *s, const float *u, \
+float *out, int channels, int down, int across)
+{{
+    const int samples = {samples};
+    float y[{samples}];
+    for (; channels > 0; channels--) {{
+        for (int t = 0; t < samples; t++)
+            y[t] = k[0] * u[t * down];
+        k++;
+{loop(False)}
+{loop(True)}
+        for (int t = 0; t < samples; t++)
+            {out("out[t * across]", "y[t]")}
+        u++;
+        out++;
+    }}
+}}
+"""
 
 
 def _section(a: Array, G: Array, minus: bool) -> tuple[Array, Array, Array, Array]:
@@ -397,12 +443,9 @@ static void driven_modes(const float *RESTRICT k, float *s, const float *u, int 
     name = p.kernel("driven_modes", text)
     state = p.state(2 * n)
     columns = B.shape[1]
-    p.call(f"{name}({p.constants(table)}, {state}, {x.pointer}, {n}, {columns});")
+    drive = f"{name}({p.constants(table)}, {state}, {x.pointer}, {n}, {columns});"
     p.costs.multiply_adds += 2 * n * (columns + 2)
     p.costs.other += 2 * n
-    held = Value(state, 2 * n)
     weight = by_two(C.conj().T).transpose(3, 0, 1, 2).reshape(len(C), -1)
-    if node.D is not None and node.D.any():
-        mixing.direct(p, held, out, weight, node.D, x)
-    else:
-        mixing.linear(p, held, out, weight, None)
+    D = node.D if node.D is not None and node.D.any() else None
+    p.call(drive, mixing.read(p, Value(state, 2 * n), out, weight, D, x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ def selective(p: Program, x: Value, out: Out, node: Selective) -> None:
     if node.norm_eps is not None:
         at = 0
         for size, weight in ((rank, node.dt_norm), (n, node.B_norm), (n, node.C_norm)):
-            pointwise.rms(p, Value(f"{chosen.pointer} + {at}", size), weight, node.norm_eps)
+            pointwise.rms(
+                p, replace(chosen, base=f"{chosen.base} + {at}", width=size, owned=False), weight, node.norm_eps
+            )
             at += size
     # In powers of two: exp(dt A) = 2^(dt A log2(e)).
     columns = [node.dt_bias, node.dt_proj.T, node.D, node.A.T / math.log(2.0)]

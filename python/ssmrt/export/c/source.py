@@ -88,7 +88,7 @@ typedef struct {{
 void {name}_init({name}_t *model);
 void {name}_reset({name}_t *model);
 void {name}_step({name}_t *model, const {name}_input x[{guard}_INPUTS], float y[{guard}_OUTPUTS]);
-{labels}
+{block}{labels}
 #ifdef __cplusplus
 }}
 #endif
@@ -97,8 +97,16 @@ void {name}_step({name}_t *model, const {name}_input x[{guard}_INPUTS], float y[
 """
 
 
-def header(i: Interface, p: Program) -> str:
-    """``{name}.h``."""
+_BLOCK = """
+/* As many samples at once, one behind the other, each answered as {name}_step does: faster, with more stack. */
+#define {guard}_BLOCK {samples}
+void {name}_step_block({name}_t *model, const {name}_input x[{guard}_BLOCK * {guard}_INPUTS],
+{indent}float y[{guard}_BLOCK * {guard}_OUTPUTS]);
+"""
+
+
+def header(i: Interface, p: Program, block: Program | None) -> str:
+    """``{name}.h`` of a step and perhaps a block of steps."""
     more = ""
     if i.sample_rate is not None:
         more += f"#define {i.guard}_SAMPLE_RATE {_number(i.sample_rate)}\n"
@@ -117,7 +125,13 @@ def header(i: Interface, p: Program) -> str:
         tokens="" if i.vocabulary is None else f" /* 0 to {i.vocabulary - 1}; others are read past the table */",
         state=max(p.state_size, 1),
         labels=names if i.labels is not None else "",
+        block="" if block is None else _BLOCK.format(**_parts(i, block)),
     )
+
+
+def _parts(i: Interface, block: Program) -> dict[str, Any]:
+    indent = " " * len(f"void {i.name}_step_block(")
+    return {"name": i.name, "guard": i.guard, "samples": block.samples, "indent": indent}
 
 
 def _number(value: float) -> str:
@@ -161,14 +175,20 @@ void {name}_reset({name}_t *model)
 
 void {name}_step({name}_t *model, const {name}_input x[{guard}_INPUTS], float y[{guard}_OUTPUTS])
 {{
-{locals}
-{calls}
+{step}
+}}
+{block}"""
+
+_BLOCK_BODY = """
+void {name}_step_block({name}_t *model, const {name}_input x[{guard}_BLOCK * {guard}_INPUTS],
+{indent}float y[{guard}_BLOCK * {guard}_OUTPUTS])
+{{
+{body}
 }}
 """
 
 
-def source(i: Interface, p: Program) -> str:
-    """``{name}.c``."""
+def _body(i: Interface, p: Program) -> str:
     local = []
     if p.weights:
         local.append(f"    const float *const w = {i.name}_weights;")
@@ -178,6 +198,13 @@ def source(i: Interface, p: Program) -> str:
     local.append("    float *const s = model->state;" if p.state_size else "    (void)model;")
     if p.work:
         local.append(f"    float work[{p.work}];")
+    return "\n".join([*local, *_calls(p.calls)])
+
+
+def source(i: Interface, p: Program, block: Program | None) -> str:
+    """``{name}.c`` of a step and perhaps a block of steps, which share constants and state."""
+    programs = [p] if block is None else [p, block]
+    kernels = {name: text for program in programs for name, text in program.kernels.items()}
     labels = ""
     if i.labels is not None:
         inner = ", ".join(string(label) for label in i.labels)
@@ -186,12 +213,12 @@ def source(i: Interface, p: Program) -> str:
         title=comment(i.title),
         name=i.name,
         guard=i.guard,
-        functions=sources(p.functions),
-        kernels="\n".join(p.kernels.values()),
+        functions=sources(function for program in programs for function in program.functions),
+        kernels="\n".join(kernels.values()),
         labels=labels,
         starts="".join(_starts(p.states, i.name)),
-        locals="\n".join(local),
-        calls="\n".join(_calls(p.calls)),
+        step=_body(i, p),
+        block="" if block is None else _BLOCK_BODY.format(body=_body(i, block), **_parts(i, block)),
     )
     for unused, name in (("<float.h>", "FLT_MAX"), ("<stddef.h>", "NULL")):
         if name not in text:
