@@ -344,6 +344,7 @@ FAILURES = [
     "export MODEL m --target c --opset 17",
     "export MODEL m --target c --dtype float32",
     "export MODEL m --target c --name 2",
+    "export MODEL m.onnx --block 4",
     "export MODEL m --target c --ram 1000",
     "export MODEL m --target cortex-m4 --ram 1000",
     "export MODEL m --target cortex-m4 --sample-rate 1e9",

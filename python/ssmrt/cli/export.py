@@ -18,7 +18,7 @@ from .arguments import add_json, add_model, model_of, positive
 
 # What only one of the two takes, by the name of its argument.
 _ONNX = ("mode", "chunk", "batch", "opset", "quantize", "calibration", "dtype")
-_C = ("name", "ram", "flash", "mhz", "sample_rate")
+_C = ("name", "block", "ram", "flash", "mhz", "sample_rate")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     c = parser.add_argument_group("C")
     c.add_argument("--target", metavar="CORE", help="c for any processor, or one such as cortex-m4, which is measured")
     c.add_argument("--name", help="prefix of the files and of all public C names (default: ssm)")
+    c.add_argument("--block", type=positive, metavar="N", help="a function for N samples a call, too")
     c.add_argument("--ram", type=positive, metavar="BYTES", help="that the part has (default: a common part's)")
     c.add_argument("--flash", type=positive, metavar="BYTES", help="that the part has (default: a common part's)")
     c.add_argument("--mhz", type=float, help="the part's clock (default: a common part's)")
@@ -61,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     if to_c:
         target = None if arguments.target == "c" else arguments.target
         given = {name: getattr(arguments, name) for name in _C if getattr(arguments, name) is not None}
-        device = export_c(model, arguments.out, target=target, rate=arguments.rate, **given)
+        method = "step" if arguments.block is None else "block"
+        device = export_c(model, arguments.out, target=target, rate=arguments.rate, method=method, **given)
         print(json.dumps(device.as_dict()) if arguments.json else device)
         return 0
     report = export_onnx(model, arguments.out, **_onnx_options(arguments))

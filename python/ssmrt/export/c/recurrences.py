@@ -165,22 +165,24 @@ static void {what}(const float *RESTRICT k, const uint16_t *n, float *s, const f
 
 
 def _modes_block(out: Out, samples: int) -> str:
-    """The C function of `_modes` for a block of samples: a pair of modes stays in registers for all of them."""
+    """The C function of `_modes` for a block of samples: four modes stay in registers for all of them."""
 
     def loop(mirrored: bool) -> str:
-        lines = ["for (int i = 2 * *n++; i > 0; i--) {"]
-        lines += [f"    float r{m} = s[{m}], q{m} = s[{m + 4}];" for m in range(2)]
-        lines.append("    for (int t = 0; t < samples; t++) {")
-        lines.append("        const float x = u[t * down];")
-        for m in range(2):
+        fours = range(BLOCK)
+        lines = ["for (int i = *n++; i > 0; i--) {"]
+        lines += [f"    float r{m} = s[{m}], q{m} = s[{m + 4}];" for m in fours]
+        lines += [
+            f"    const float c{m} = k[{m}], d{m} = k[{m + 4}], e{m} = k[{m + 8}], f{m} = k[{m + 12}];" for m in fours
+        ]
+        lines += ["    for (int t = 0; t < samples; t++) {", "        const float x = u[t * down];"]
+        for m in fours:
             enter, move = (f"(x - r{m})", f"r{m} - q{m}") if mirrored else (f"(x + r{m})", f"q{m} + r{m}")
-            lines.append(f"        r{m} = {enter} + k[{m}] * r{m} - k[{m + 4}] * q{m};")
+            lines.append(f"        r{m} = {enter} + c{m} * r{m} - d{m} * q{m};")
             lines.append(f"        q{m} = {move};")
-        lines.append("        y[t] += (k[8] * r0 + k[12] * q0) + (k[9] * r1 + k[13] * q1);")
+        lines.append(f"        y[t] += {' + '.join(f'(e{m} * r{m} + f{m} * q{m})' for m in fours)};")
         lines.append("    }")
-        lines += [f"    s[{m}] = r{m};" for m in range(2)] + [f"    s[{m + 4}] = q{m};" for m in range(2)]
-        # The pairs of a four are side by side.
-        lines += ["    k += i % 2 == 0 ? 2 : 14;", "    s += i % 2 == 0 ? 2 : 6;", "}"]
+        lines += [f"    s[{m}] = r{m};" for m in fours] + [f"    s[{m + 4}] = q{m};" for m in fours]
+        lines += ["    k += 16;", "    s += 8;", "}"]
         return indented("\n".join(lines), 8)
 
     return f"""\
