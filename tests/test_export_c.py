@@ -255,7 +255,6 @@ def test_source_is_small(tmp_path: Path) -> None:
         ({"method": "chunk"}, "method: expected 'step' or 'block'"),
         ({"block": 8}, "block: has no meaning in method='step'"),
         ({"method": "block", "block": 0}, "block: expected"),
-        ({"quantize": "int8"}, "quantize: expected None"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_written(

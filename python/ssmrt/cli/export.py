@@ -17,7 +17,7 @@ import numpy as np
 from .arguments import add_json, add_model, model_of, positive
 
 # What only one of the two takes, by the name of its argument.
-_ONNX = ("mode", "chunk", "batch", "opset", "quantize", "calibration", "dtype")
+_ONNX = ("mode", "chunk", "batch", "opset", "dtype")
 _C = ("name", "block", "ram", "flash", "mhz", "sample_rate")
 
 
@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(dtype=None)
     parser.add_argument("out", metavar="OUT", help="the .onnx file to write; with --target a directory")
     parser.add_argument("--rate", type=float, default=1.0, help="multiplies every step size (default: 1)")
+    parser.add_argument(
+        "--quantize",
+        choices=("int8", "int16"),
+        help="ONNX: int8, the mixing layers' weights in 8 bits; C: fixed point, with those in as many bits",
+    )
+    parser.add_argument("--calibration", metavar="NPY", help="typical input (length, d_input) for --quantize")
     onnx = parser.add_argument_group("ONNX")
     onnx.add_argument(
         "--mode", choices=("step", "chunk"), help="samples a call: one, or --chunk N (default: by --chunk)"
@@ -34,8 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     onnx.add_argument("--chunk", type=positive, metavar="N", help="samples a call")
     onnx.add_argument("--batch", type=positive, help="streams side by side (default: 1)")
     onnx.add_argument("--opset", type=int, help="the ONNX operator set (default: 17)")
-    onnx.add_argument("--quantize", choices=("int8",), help="the mixing layers' weights in 8 bits")
-    onnx.add_argument("--calibration", metavar="NPY", help="typical input (length, d_input) for --quantize")
     c = parser.add_argument_group("C")
     c.add_argument("--target", metavar="CORE", help="c for any processor, or one such as cortex-m4, which is measured")
     c.add_argument("--name", help="prefix of the files and of all public C names (default: ssm)")
@@ -63,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         target = None if arguments.target == "c" else arguments.target
         given = {name: getattr(arguments, name) for name in _C if getattr(arguments, name) is not None}
         method = "step" if arguments.block is None else "block"
-        device = export_c(model, arguments.out, target=target, rate=arguments.rate, method=method, **given)
+        options = {"rate": arguments.rate, "quantize": arguments.quantize, "calibration": _calibration(arguments)}
+        device = export_c(model, arguments.out, target=target, method=method, **options, **given)
         print(json.dumps(device.as_dict()) if arguments.json else device)
         return 0
     report = export_onnx(model, arguments.out, **_onnx_options(arguments))
@@ -71,13 +76,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _calibration(arguments: argparse.Namespace) -> Any:
+    if arguments.calibration is None:
+        return None
+    try:
+        return np.load(arguments.calibration, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"--calibration: expected a .npy array, found {arguments.calibration}: {error}") from None
+
+
 def _onnx_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    calibration = None
-    if arguments.calibration is not None:
-        try:
-            calibration = np.load(arguments.calibration, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"--calibration: expected a .npy array, found {arguments.calibration}: {error}") from None
     return {
         "mode": arguments.mode or ("step" if arguments.chunk is None else "chunk"),
         "chunk": arguments.chunk,
@@ -85,5 +93,5 @@ def _onnx_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "rate": arguments.rate,
         "opset": 17 if arguments.opset is None else arguments.opset,
         "quantize": arguments.quantize,
-        "calibration": calibration,
+        "calibration": _calibration(arguments),
     }

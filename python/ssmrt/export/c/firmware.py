@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ... import _native, checks
 from ...document import Document, Embedding, encode, first
 from ...errors import ExportError, SsmrtError
 from ..contract import ssmrt_version
 from ..onnx_export import HasDocument, document_of, write_together
+from ..quantize import signal_to_noise
 from ..report import table
 from ..systems import Systems
-from . import lower, measure, package, source
+from . import fixed, lower, measure, package, source
 from .program import Costs, Program
 from .targets import TARGETS, Target
 
@@ -40,6 +41,8 @@ _A_MULTIPLY_ADD = 3.3
 _ANOTHER = 3.0
 _A_FUNCTION = 45.0
 _WITHOUT_FPU = 30.0
+_A_FIXED_MULTIPLY_ADD = 12.0
+_A_FIXED_FUNCTION = 80.0
 _CODE_BYTES = 1024
 _CODE_BYTES_A_KERNEL = 640
 _STACK_BYTES = 192
@@ -69,6 +72,8 @@ class CReport:
     mhz: float | None
     highest_rate: float | None  # samples a second that the clock allows for
     costs: Costs
+    quantize: str | None = None
+    signal_to_noise: float | None = None  # in dB, over the last quarter of the calibration data; None: no compiler, cc
 
     @property
     def ram(self) -> int:
@@ -99,6 +104,9 @@ class CReport:
         if self.highest_rate is not None:
             by = "cycles" if self.cycles is not None else "instructions, one a cycle"
             rows.append(("highest rate", f"{self.highest_rate:.0f} samples a second at {self.mhz:g} MHz (by {by})"))
+        if self.quantize is not None:
+            noise = "not measured" if self.signal_to_noise is None else f"{self.signal_to_noise:.1f} dB"
+            rows.append(("fixed point", f"{self.quantize}, signal to noise {noise}"))
         if self.error is not None:
             rows.append(("error, emulated", f"{self.error:.1e}"))
         return rows
@@ -116,6 +124,7 @@ def export_c(
     target: str | None = None,
     rate: float = 1.0,
     quantize: str | None = None,
+    calibration: ArrayLike | None = None,
     method: str = "step",
     block: int | None = None,
     ram: int | None = None,
@@ -143,8 +152,11 @@ def export_c(
         and where QEMU is, instructions are counted. None: C for any.
     rate
         Multiplies every step size: sampling at another rate than in training, baked in.
-    quantize
-        None: float32. Nothing else is written.
+    quantize, calibration
+        None: float32. "int16", "int8": fixed point, signals in 16 bits, states in 32, weights of the mixing layers in
+        as many bits, for processors without floating point; of models of `Diagonal`, `Linear`, norms, GLUs, residuals
+        and a mean. Needs ``calibration``, typical input (length, d_input), the last quarter of which is held back to
+        measure what is lost.
     method, block
         "step": one sample a call. "block": ``{name}_step_block`` beside it, which takes ``block`` samples a call (None:
         16) and reads the matrices once for two samples, the modes once for all of them. The report is of single steps.
@@ -172,16 +184,24 @@ def export_c(
     """
     document = document_of(model)
     path = checks.path("folder", folder)
-    part = _checked(name, target, rate, quantize, method, block, ram, flash, mhz, sample_rate)
+    part = _checked(name, target, rate, method, block, ram, flash, mhz, sample_rate)
     systems = Systems(document, float(rate))
-    program = _program(document, systems, float(rate), None)
+    exponent = samples = None
+    if quantize is None:
+        if calibration is not None:
+            raise ExportError("calibration: only quantize='int16' and 'int8' take calibration data")
+        program = _program(document, systems, float(rate), None)
+    else:
+        samples = _calibration(document, quantize, calibration, method)
+        seen = samples[: max(1, 3 * len(samples) // 4)]
+        program, exponent = fixed.lowered(document, systems, float(rate), int(quantize[3:]), seen)
     several = None
     if method == "block":
         several = _program(document, systems, float(rate), 16 if block is None else int(block))
     if part is not None:
         _fits("RAM", part.ram if ram is None else ram, 4 * program.state_size, 0, program, target)
     title = f"{document.meta.get('arch', 'A state-space model')}, written by ssmrt {ssmrt_version()}."
-    i = source.interface(document, name, title)
+    i = source.interface(document, name, title, exponent)
     texts = {
         f"{name}.h": source.header(i, program, several),
         f"{name}.c": source.source(i, program, several),
@@ -189,9 +209,15 @@ def export_c(
         f"{name}_weights.c": source.weights(i, program),
     }
     size = sum(map(len, texts.values()))
-    x, y = _vectors(document, float(rate))
-    texts[f"{name}_vectors.h"] = package.vectors(i, x, y)
+    x = _noise(document) if samples is None or exponent is None else fixed.quantized(samples, exponent)
+    y = _answers(document, float(rate), x if exponent is None else x * 2.0**-exponent)
+    texts[f"{name}_vectors.h"] = package.vectors(i, x[:VECTORS], y[:VECTORS])
     report = _report(program, texts, name, target, part, size, mhz)
+    if exponent is not None:
+        found = measure.on_host(texts, name, x, document.d_output)
+        kept = (len(x) + 3) // 4
+        noise = None if found is None else signal_to_noise(y[-kept:], found[-kept:])
+        report = replace(report, quantize=quantize, signal_to_noise=noise)
     if part is not None:
         _fits("RAM", part.ram if ram is None else ram, report.state, report.stack, program, target)
         _fits(
@@ -205,7 +231,7 @@ def export_c(
         _keeps_up(report, sample_rate, program)
     facts = "".join(f"- {key.strip()}: {value}\n" for key, value in report.rows())
     flags = () if part is None else (*part.flags, f"-ffp-contract={part.contract}")
-    texts |= package.files(i, x, y, flags, facts, logarithm="logf(" in texts[f"{name}.c"])
+    texts |= package.files(i, x[:VECTORS], y[:VECTORS], flags, facts, logarithm="logf(" in texts[f"{name}.c"])
     report = replace(report, files=tuple(path / file for file in (*texts, f"{name}_report.json")))
     _write(path, {**texts, f"{name}_report.json": json.dumps(report.as_dict(), indent=2) + "\n"})
     return report
@@ -215,7 +241,6 @@ def _checked(
     name: str,
     target: str | None,
     rate: float,
-    quantize: str | None,
     method: str,
     block: int | None,
     ram: int | None,
@@ -231,8 +256,6 @@ def _checked(
             checks.whole("block", block, 1)
             if method == "step":
                 raise ValueError(f"block: has no meaning in method='step', found {block!r}; pass method='block'")
-        if quantize is not None:
-            raise ValueError(f"quantize: expected None, found {quantize!r}; export_onnx writes int8")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", checks.text("name", name)) or name.lower() in _TAKEN:
             raise ValueError(f"name: expected an identifier of C that is no header of its library, found {name!r}")
         for what, value in (("ram", ram), ("flash", flash)):
@@ -261,8 +284,8 @@ def _program(document: Document, systems: Systems, rate: float, samples: int | N
     return program
 
 
-def _vectors(document: Document, rate: float) -> tuple[Array, Array]:
-    """(steps, d_input) or tokens (steps,), and what the model answers to it in float64."""
+def _noise(document: Document) -> Array:
+    """(steps, d_input), or tokens (steps,)."""
     rng = np.random.default_rng(0)
     head = first(document.root)
     x: Array
@@ -270,13 +293,42 @@ def _vectors(document: Document, rate: float) -> tuple[Array, Array]:
         x = rng.integers(0, len(head.weight), VECTORS)
     else:
         x = rng.standard_normal((VECTORS, document.d_input)).astype(np.float32)
+    return x
+
+
+def _calibration(document: Document, quantize: str, calibration: ArrayLike | None, method: str) -> Array:
+    """The calibration data, float64 (length, d_input). Raises `ExportError` where they are none."""
+    if quantize not in ("int16", "int8"):
+        raise ExportError(f"quantize: expected None, 'int16' or 'int8', found {quantize!r}")
+    if method != "step":
+        raise ExportError(f"method: quantize={quantize!r} has single steps only, found {method!r}")
+    if document.tokens:
+        raise ExportError(f"quantize={quantize!r}: a model of tokens has no fixed-point C; export with quantize=None")
+    if calibration is None:
+        raise ExportError(f"calibration: quantize={quantize!r} needs typical input (length, {document.d_input})")
+    data = np.asarray(calibration)
+    if data.ndim != 2 or data.shape[1] != document.d_input or data.dtype.kind not in "fiu" or not data.size:
+        raise ExportError(
+            f"calibration: expected numbers (length, {document.d_input}), found {data.dtype} {data.shape}"
+        )
+    data = data.astype(np.float64)
+    if not np.isfinite(data).all():
+        raise ExportError("calibration: expected finite numbers, found NaN or infinity")
+    if not data[: max(1, 3 * len(data) // 4)].any():
+        raise ExportError("calibration: expected typical input, found zeros alone in its first three quarters")
+    return data
+
+
+def _answers(document: Document, rate: float, x: Array) -> Array:
+    """What the model answers to x (steps, d_input), or tokens (steps,), in float64."""
     tree, tensors = encode(document)
     try:
         held = _native.Document(tree, list(tensors.items()))
         stream = _native.Model(held, "float64", "float64").plan(rate).stream(1)
     except SsmrtError as error:
         raise ExportError(str(error)) from None
-    return x, np.asarray(stream.push(x[None] if x.ndim == 1 else x.astype(np.float64)[None]))[0]
+    y: Array = stream.push(x[None] if x.ndim == 1 else x.astype(np.float64)[None])[0]
+    return y
 
 
 def _report(
@@ -294,16 +346,16 @@ def _report(
             for kind in ("multiply_adds", "functions", "other")
         )
     )
-    weights = 4 * sum(len(array) for _, array in program.weights) + 2 * len(program.counts)
+    weights = sum(program.table_bytes.values())
     flash = weights + _CODE_BYTES + _CODE_BYTES_A_KERNEL * len(program.kernels)
-    stack = 4 * program.work + _STACK_BYTES
+    stack = (4 if program.number == "float" else 2) * program.work + _STACK_BYTES
     compiled = run = None
     clock = None
     instructions: int | None = None
     if part is not None:
         compiled, run = _measured(texts, name, part, program)
         clock = part.mhz if mhz is None else float(mhz)
-        instructions = _estimate(costs, part) if run is None else run.instructions
+        instructions = _estimate(costs, part, program.number) if run is None else run.instructions
     cycles = None if run is None else run.cycles
     per_step = cycles or instructions
     return CReport(
@@ -325,7 +377,9 @@ def _report(
     )
 
 
-def _estimate(costs: Costs, part: Target) -> int:
+def _estimate(costs: Costs, part: Target, number: str) -> int:
+    if number != "float":
+        return round(_A_FIXED_MULTIPLY_ADD * costs.multiply_adds + _A_FIXED_FUNCTION * costs.functions)
     float_operations = _A_MULTIPLY_ADD * costs.multiply_adds + _ANOTHER * costs.other + _A_FUNCTION * costs.functions
     soft = "-mfloat-abi=soft" in part.flags or "-mabi=ilp32" in part.flags
     return round(float_operations * (_WITHOUT_FPU if soft else 1.0))
@@ -351,8 +405,7 @@ def _fits(what: str, limit: int, main: int, rest: int, program: Program, target:
             by_layer[held.layer] = by_layer.get(held.layer, 0) + 4 * held.size
         parts, of = f"state {main}, stack {rest}", "state"
     else:
-        for layer, array in program.weights:
-            by_layer[layer] = by_layer.get(layer, 0) + 4 * len(array)
+        by_layer = program.table_bytes
         parts, of = f"weights {main}, code {rest}", "weights"
     largest = max(by_layer, key=by_layer.__getitem__, default=None)
     where = "" if largest is None else f"; the largest {of}, {by_layer[largest]}, is in layer {largest!r}"

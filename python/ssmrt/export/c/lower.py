@@ -37,13 +37,13 @@ _RUNS = ("softmax", "log_softmax")
 
 def run(p: Program, x: Value, node: Node, target: Value | None = None) -> Value:
     """The output of ``node``, in ``target`` where that is given. ``x`` is freed where it is owned."""
-    return _chain(p, x, _flat(node), None if target is None else Out(target))
+    return _chain(p, x, flat(node), None if target is None else Out(target))
 
 
-def _flat(node: Node) -> list[Node]:
+def flat(node: Node) -> list[Node]:
     """The nodes one after the other, without those that do nothing."""
     if isinstance(node, Sequential):
-        return [inner for child in node.children for inner in _flat(child)]
+        return [inner for child in node.children for inner in flat(child)]
     if isinstance(node, Activation) and node.function == "identity":
         return []
     if isinstance(node, Pool) and node.mode == "last":
@@ -53,7 +53,7 @@ def _flat(node: Node) -> list[Node]:
 
 def _chain(p: Program, x: Value, nodes: Sequence[Node], out: Out | None) -> Value:
     """All ``nodes``, the last of which stores as ``out`` says (None: in a buffer of its own)."""
-    groups = _fused(nodes)
+    groups = fused(nodes)
     if not groups:
         if out is None:
             return x
@@ -65,7 +65,7 @@ def _chain(p: Program, x: Value, nodes: Sequence[Node], out: Out | None) -> Valu
     return _run(p, x, groups[-1], out)
 
 
-def _fused(nodes: Sequence[Node]) -> list[list[Node]]:
+def fused(nodes: Sequence[Node]) -> list[list[Node]]:
     """Neighbours that one C function computes: a product with its gate; anything with the function behind it."""
     groups: list[list[Node]] = []
     for node in nodes:
@@ -179,9 +179,9 @@ def _emit(p: Program, x: Value, out: Out, group: Sequence[Node]) -> None:
 def _residual(p: Program, x: Value, node: Residual, out: Out | None) -> Value:
     """The child's last operation adds to the skip, which stays where it is."""
     shared = replace(x, owned=False)
-    inner = _flat(node.child)
+    inner = flat(node.child)
     plain = node.alpha == 1.0 and not isinstance(node.beta, np.ndarray) and node.beta == 1.0
-    if node.skip is None or not _flat(node.skip):
+    if node.skip is None or not flat(node.skip):
         if x.owned and (out is None or out.store != "="):
             skip = x
         else:
@@ -208,7 +208,7 @@ def _residual(p: Program, x: Value, node: Residual, out: Out | None) -> Value:
 def _gate(p: Program, x: Value, node: Gate, out: Out | None) -> Value:
     """The right side's last operation multiplies the left side."""
     shared = replace(x, owned=False)
-    inner = _flat(node.right)
+    inner = flat(node.right)
     left = run(p, shared, node.left, None if out is None or out.store != "=" else out.value)
     if left.pointer == x.pointer:
         # The left side is x itself, which the right side still reads.

@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import ExportError
 from .cycles import TABLES, code_of, trace_of
 from .targets import Target
+
+Array = NDArray[Any]
 
 BOARDS = Path(__file__).parent / "boards"
 WARNINGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wmissing-prototypes", "-Werror")
@@ -114,6 +121,42 @@ def _link(folder: Path, target: Target, image: str, definitions: list[str]) -> N
     objects = [file for file in ("model.o", "weights.o") if (folder / file).exists()]
     command = [target.compiler, *target.flags, "-O2", "-std=gnu11", f"-I{BOARDS}", "-I.", *definitions]
     _tool([*command, *sources, *objects, *link, "-o", image], folder)
+
+
+_HOST = """\
+#include <stdio.h>
+#include "{name}.h"
+int main(void)
+{{
+    static {name}_t model;
+    {name}_input x[{guard}_INPUTS];
+    float y[{guard}_OUTPUTS];
+    {name}_init(&model);
+    while (fread(x, sizeof x, 1, stdin) == 1) {{
+        {name}_step(&model, x, y);
+        fwrite(y, sizeof y, 1, stdout);
+    }}
+    return 0;
+}}
+"""
+
+
+def on_host(
+    texts: Mapping[str, str], name: str, x: Array, outputs: int, options: Sequence[str] = ("-std=c99", "-O2")
+) -> Array | None:
+    """What the C answers to x (steps, d_input), of its input's type, on this machine; None without a compiler, cc."""
+    if shutil.which("cc") is None:
+        return None
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for file, text in texts.items():
+            (folder / file).write_text(text)
+        (folder / "host.c").write_text(_HOST.format(name=name, guard=name.upper()))
+        _tool(["cc", *options, "host.c", f"{name}.c", f"{name}_weights.c", "-lm", "-o", "host"], folder)
+        done = subprocess.run([folder / "host"], input=x.tobytes(), capture_output=True, timeout=300, check=False)
+    if done.returncode:
+        raise ExportError(f"the C failed on this machine with status {done.returncode}")
+    return np.frombuffer(done.stdout, np.float32).reshape(-1, outputs)
 
 
 def _emulate(folder: Path, target: Target, image: str, options: list[str]) -> str:

@@ -15,6 +15,7 @@ from .source import Interface, comment, shortest
 Array = NDArray[Any]
 
 TOLERANCE = 1e-5
+TOLERANCE_FIXED = 0.1
 
 _MAIN = """\
 /* Self-test: streams {name}_vectors.h through the model and compares. Returns 0 where all answers are right.
@@ -100,7 +101,7 @@ for (;;) {{
 
 def vectors(i: Interface, x: Array, y: Array) -> str:
     """``{name}_vectors.h``: x (steps, d_input), or tokens (steps,), and y (steps, d_output)."""
-    numbers = map(str, x.reshape(-1).tolist()) if i.vocabulary is not None else map(shortest, x.reshape(-1))
+    numbers = map(shortest if i.input_type == "float" else str, x.reshape(-1))
     tables = [
         _table(f"const {i.input_type}", f"{i.name}_vectors_x", numbers),
         _table("const float", f"{i.name}_vectors_y", map(shortest, y.astype(np.float32).reshape(-1))),
@@ -143,7 +144,9 @@ def files(i: Interface, x: Array, y: Array, flags: tuple[str, ...], facts: str, 
     }
     return {
         f"{i.name}_vectors.h": vectors(i, x, y),
-        "main.c": _MAIN.format(name=i.name, guard=i.guard, tolerance=TOLERANCE),
+        "main.c": _MAIN.format(
+            name=i.name, guard=i.guard, tolerance=TOLERANCE if i.exponent is None else TOLERANCE_FIXED
+        ),
         "CMakeLists.txt": _CMAKE,
         "library.json": json.dumps(library, indent=2) + "\n",
         "README.md": _README.format(

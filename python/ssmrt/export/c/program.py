@@ -18,6 +18,17 @@ from .functions import NAMES
 Array = NDArray[Any]
 
 
+# Of each type of constants its name in a step, that of its table, and bytes.
+TABLES = {
+    "float": ("w", "weights", 4),
+    "uint16_t": ("n", "counts", 2),
+    "int8_t": ("b", "weights8", 1),
+    "int16_t": ("q", "weights16", 2),
+    "int32_t": ("i", "weights32", 4),
+    "uint8_t": ("e", "shifts", 1),
+}
+
+
 @dataclass(frozen=True)
 class Value:
     """A signal of ``width`` floats at ``base``, a C expression. What is ``owned`` is a buffer of one user.
@@ -84,8 +95,9 @@ class Program:
     systems: Systems
     rate: float
     samples: int | None = None
-    weights: list[tuple[str, Array]] = field(default_factory=list)  # (layer, float32)
-    counts: list[int] = field(default_factory=list)
+    number: str = "float"  # of a signal
+    held: str = "float"  # of a state
+    tables: dict[str, list[tuple[str, Array]]] = field(default_factory=dict)  # by type, (layer, numbers)
     states: list[Held] = field(default_factory=list)
     kernels: dict[str, str] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
@@ -94,7 +106,6 @@ class Program:
     work: int = 0  # floats of all buffers
     layer: str = ""
     _used: list[tuple[int, int]] = field(default_factory=list)  # (begin, end) of the buffers in use
-    _floats: int = 0
 
     @contextmanager
     def scope(self, node: Node) -> Iterator[None]:
@@ -105,21 +116,29 @@ class Program:
         self.layer = before
 
     def constants(self, array: Array) -> str:
-        """The C expression that points to these weights."""
+        """The C expression that points to these weights, float."""
         with np.errstate(over="ignore"):
-            single = np.asarray(array, np.float64).astype(np.float32).reshape(-1)
+            single = np.asarray(array, np.float64).astype(np.float32)
         if not np.isfinite(single).all():
             raise ExportError(f"layer {self.layer!r}: its weights are beyond float32")
-        at = self._floats
-        self.weights.append((self.layer, single))
-        self._floats += len(single)
-        return f"w + {at}" if at else "w"
+        return self.table("float", single)
 
-    def numbers(self, values: Array) -> str:
-        """The C expression that points to these numbers, uint16_t."""
-        at = len(self.counts)
-        self.counts += [int(v) for v in values]
-        return f"n + {at}" if at else "n"
+    def table(self, kind: str, numbers: Array) -> str:
+        """The C expression that points to these numbers, of a type of `TABLES`."""
+        tables = self.tables.setdefault(kind, [])
+        at = sum(len(table) for _, table in tables)
+        tables.append((self.layer, np.asarray(numbers).reshape(-1)))
+        short = TABLES[kind][0]
+        return f"{short} + {at}" if at else short
+
+    @property
+    def table_bytes(self) -> dict[str, int]:
+        """Bytes of constants, by layer."""
+        found: dict[str, int] = {}
+        for kind, tables in self.tables.items():
+            for layer, numbers in tables:
+                found[layer] = found.get(layer, 0) + TABLES[kind][2] * len(numbers)
+        return found
 
     def state(self, size: int, start: Array | None = None) -> str:
         """The C expression that points to ``size`` floats of state."""

@@ -113,7 +113,7 @@ def _modes(p: Program, u: Value, out: Out, modes: Modes, strides: tuple[int, int
     groups, n = modes.a1.shape
     outputs = len(modes.C)
     G = modes.C * modes.B
-    mirrored = _mirrored(modes.a1)
+    mirrored = mirrored_modes(modes.a1)
     tables, counts = [], []
     for g in range(groups):
         both, sizes = [], []
@@ -123,7 +123,7 @@ def _modes(p: Program, u: Value, out: Out, modes: Modes, strides: tuple[int, int
             # What fills up is a mode that forgets at once: 1 + a = 0.
             a = _padded(modes.a1[g, chosen], size, -1.0)
             gain = _padded(G[:, g, chosen], size)
-            both.append(_section(a, gain, minus))
+            both.append(section(a, gain, minus))
             sizes.append(size // BLOCK)
         c, r, C1, C2 = (np.concatenate(parts, -1) for parts in zip(*both, strict=True))
         counts += sizes
@@ -153,7 +153,7 @@ static void {what}(const float *RESTRICT k, const uint16_t *n, float *s, const f
     p.costs.multiply_adds += groups * (outputs + n * (2 + 2 * outputs))
     p.costs.other += 2 * groups * n
     p.costs.functions += groups * outputs * (out.function != "identity")
-    table, numbers, state = p.constants(np.concatenate(tables)), p.numbers(np.array(counts)), p.state(total)
+    table, numbers, state = p.constants(np.concatenate(tables)), p.table("uint16_t", np.array(counts)), p.state(total)
     if p.samples is not None and outputs == 1 and u.stride and out.value.stride:
         name = p.kernel(f"modes{out.suffix}_block{p.samples}", _modes_block(out, p.samples), out.function)
         pointers = f"{table}, {numbers}, {state}, {u.base}, {out.value.base}"
@@ -207,7 +207,7 @@ float *out, int channels, int down, int across)
 """
 
 
-def _section(a: Array, G: Array, minus: bool) -> tuple[Array, Array, Array, Array]:
+def section(a: Array, G: Array, minus: bool) -> tuple[Array, Array, Array, Array]:
     """(c, r, C1, C2) as the C function takes them; a (n,), G (M, n)."""
     if minus:
         return (
@@ -219,7 +219,7 @@ def _section(a: Array, G: Array, minus: bool) -> tuple[Array, Array, Array, Arra
     return 2 * a.real + np.abs(a) ** 2, np.abs(a) ** 2, (G * (1 + a).conj()).real, -(G * a.conj()).real
 
 
-def _mirrored(a1: Array) -> Array:
+def mirrored_modes(a1: Array) -> Array:
     """Which modes (G, n) take the mirrored section, such that both kinds come in fours where they can."""
     p = 1 + a1
     radius = np.abs(p)

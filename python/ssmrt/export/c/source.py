@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...document import Document, Embedding, first
 from .functions import sources
-from .program import Held, Program
+from .program import TABLES, Held, Program
 
 Array = NDArray[Any]
 
@@ -27,6 +27,7 @@ class Interface:
     vocabulary: int | None
     labels: tuple[str, ...] | None
     sample_rate: float | None
+    exponent: int | None = None  # of an input in fixed point: q stands for q 2^-exponent
 
     @property
     def guard(self) -> str:
@@ -36,15 +37,17 @@ class Interface:
     @property
     def input_type(self) -> str:
         """Of one number of a sample."""
+        if self.exponent is not None:
+            return "int16_t"
         return "float" if self.vocabulary is None else "int32_t"
 
 
-def interface(document: Document, name: str, title: str) -> Interface:
+def interface(document: Document, name: str, title: str, exponent: int | None = None) -> Interface:
     """The interface of a Document."""
     head = first(document.root)
     vocabulary = len(head.weight) if isinstance(head, Embedding) else None
     return Interface(
-        name, title, document.d_input, document.d_output, vocabulary, document.labels, document.sample_rate
+        name, title, document.d_input, document.d_output, vocabulary, document.labels, document.sample_rate, exponent
     )
 
 
@@ -82,7 +85,7 @@ extern "C" {{
 typedef {input_type} {name}_input;{tokens}
 
 typedef struct {{
-    float state[{state}];
+    {held} state[{state}];
 }} {name}_t;
 
 void {name}_init({name}_t *model);
@@ -110,6 +113,9 @@ def header(i: Interface, p: Program, block: Program | None) -> str:
     more = ""
     if i.sample_rate is not None:
         more += f"#define {i.guard}_SAMPLE_RATE {_number(i.sample_rate)}\n"
+    if i.exponent is not None:
+        more += "/* The input v is given as v * 2^exponent, rounded, within -32768 .. 32767. */\n"
+        more += f"#define {i.guard}_INPUT_EXPONENT {i.exponent}\n"
     if i.vocabulary is not None:
         more += f"#define {i.guard}_VOCABULARY {i.vocabulary}\n"
     names = f"\n/* What the outputs are. */\nextern const char *const {i.name}_labels[{i.guard}_OUTPUTS];\n"
@@ -124,6 +130,7 @@ def header(i: Interface, p: Program, block: Program | None) -> str:
         input_type=i.input_type,
         tokens="" if i.vocabulary is None else f" /* 0 to {i.vocabulary - 1}; others are read past the table */",
         state=max(p.state_size, 1),
+        held=p.held,
         labels=names if i.labels is not None else "",
         block="" if block is None else _BLOCK.format(**_parts(i, block)),
     )
@@ -161,7 +168,7 @@ _SOURCE = """\
 #define APART
 #endif
 
-{functions}
+{dsp}{functions}
 {kernels}
 {labels}void {name}_init({name}_t *model)
 {{
@@ -179,6 +186,23 @@ void {name}_step({name}_t *model, const {name}_input x[{guard}_INPUTS], float y[
 }}
 {block}"""
 
+_DSP = """\
+/* Two products of 16 bits at once, and saturation, where the processor has them. Negative numbers are taken
+ * to keep their sign when they are shifted. */
+#ifdef __ARM_FEATURE_DSP
+#include <arm_acle.h>
+#define DSP
+static inline int32_t upper(int32_t first, int32_t second)
+{
+    return (int32_t)(((uint32_t)second & 0xffff0000u) | ((uint32_t)first >> 16));
+}
+#endif
+#if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
+#define SATURATES
+#endif
+
+"""
+
 _BLOCK_BODY = """
 void {name}_step_block({name}_t *model, const {name}_input x[{guard}_BLOCK * {guard}_INPUTS],
 {indent}float y[{guard}_BLOCK * {guard}_OUTPUTS])
@@ -190,14 +214,13 @@ void {name}_step_block({name}_t *model, const {name}_input x[{guard}_BLOCK * {gu
 
 def _body(i: Interface, p: Program) -> str:
     local = []
-    if p.weights:
-        local.append(f"    const float *const w = {i.name}_weights;")
-    if p.counts:
-        local.append(f"    const uint16_t *const n = {i.name}_counts;")
+    for kind in p.tables:
+        short, table, _ = TABLES[kind]
+        local.append(f"    const {kind} *const {short} = {i.name}_{table};")
     # A model without memory has one number that nobody reads, since C has no empty structs.
-    local.append("    float *const s = model->state;" if p.state_size else "    (void)model;")
+    local.append(f"    {p.held} *const s = model->state;" if p.state_size else "    (void)model;")
     if p.work:
-        local.append(f"    float work[{p.work}];")
+        local.append(f"    {p.number} work[{p.work}];")
     return "\n".join([*local, *_calls(p.calls)])
 
 
@@ -213,6 +236,7 @@ def source(i: Interface, p: Program, block: Program | None) -> str:
         title=comment(i.title),
         name=i.name,
         guard=i.guard,
+        dsp=_DSP if p.number == "int16_t" else "",
         functions=sources(function for program in programs for function in program.functions),
         kernels="\n".join(kernels.values()),
         labels=labels,
@@ -286,21 +310,24 @@ def weights(i: Interface, p: Program) -> str:
 
 def _tables(i: Interface, p: Program) -> Iterator[tuple[str, str, int, list[str]]]:
     """(type, name, size, lines) of every table."""
-    if p.weights:
+    for kind, tables in p.tables.items():
         lines = []
         last = None
-        for layer, array in p.weights:
+        for layer, array in tables:
             if layer != last:
                 lines.append(f"/* {comment(layer) or 'the root'} */")
             last = layer
-            lines += _rows(map(shortest, array))
-        yield "float", f"{i.name}_weights", sum(len(a) for _, a in p.weights), lines
-    if p.counts:
-        yield "uint16_t", f"{i.name}_counts", len(p.counts), list(_rows(map(str, p.counts)))
+            lines += _rows(map(shortest if kind == "float" else _whole, array))
+        yield kind, f"{i.name}_{TABLES[kind][1]}", sum(len(a) for _, a in tables), lines
     starts = [held.start for held in p.states if held.start is not None]
     if starts:
         flat = np.concatenate([np.asarray(s, np.float32).reshape(-1) for s in starts])
         yield "float", f"{i.name}_starts", len(flat), list(_rows(map(shortest, flat)))
+
+
+def _whole(value: Any) -> str:
+    # The least int32 is no literal in C: its digits are beyond it before they get their sign.
+    return str(max(int(value), -(2**31) + 1))
 
 
 def _rows(numbers: Iterable[str]) -> Iterator[str]:
