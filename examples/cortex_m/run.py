@@ -35,7 +35,7 @@ SHOWN = {
 MOST_ERROR = 1e-6
 # Where fixed point is calibrated with white noise, and what it must keep.
 CALIBRATION = 16000
-LEAST_SIGNAL_TO_NOISE = {"int16": 50.0, "int8": 40.0}
+LEAST_SIGNAL_TO_NOISE = {"int16": 50.0, "int8": 35.0}
 
 
 def two_layers(h: int = 16, modes: int = 16, d_input: int = 16, d_output: int = 4) -> Document:
