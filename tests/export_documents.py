@@ -195,6 +195,12 @@ def state_spaces() -> dict[str, Document]:
         ),
         "ssd": document(ssd(), d_output=12),
         "ssd_groups": document(ssd(groups=2, dt_min=0.004, dt_max=0.05), d_output=12),
+        "ssd_hold": document(ssd(disc="zoh"), d_output=12),
+        "ssd_integrator": document(replace(ssd(disc="zoh"), A=np.array([-0.5, 0.0, -1e-6, -9.0])), d_output=12),
+        "dense_start": document(dense(s=2, m=2, x0=rng(5).standard_normal((H, N))), d_output=2 * H),
+        "mimo_start": document(mimo(x0=cplx(rng(5), N))),
+        "selective_start": document(replace(selective(), x0=rng(5).standard_normal((H, N)))),
+        "ssd_start": document(ssd(groups=2, x0=rng(5).standard_normal((12, N))), d_output=12),
     }
 
 
@@ -224,6 +230,7 @@ def others() -> dict[str, Document]:
         "conv": document(conv()),
         "conv_no_bias": document(conv(bias=False, k=2)),
         "conv_one_tap": document(conv(k=1)),
+        "conv_start": document(replace(conv(), x0=rng(5).standard_normal((H, 3)))),
         "residual": document(Residual(linear(H, H, 1), name="r")),
         "residual_scaled": document(Residual(linear(H, H, 1), linear(H, H, 2), 0.5, 2.0, name="r")),
         "residual_vector": document(Residual(linear(H, H, 1), None, 1.0, beta, name="r")),

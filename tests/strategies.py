@@ -148,7 +148,9 @@ def denses(draw: Draw, h: int | None = None, causal: bool | None = True, stepped
     dt: Array | None = step_sizes(g, h, most=0.1 if alpha >= 0.5 or disc == "zoh" else 0.01)
     if disc == "discrete":
         A, dt = linalg.expm(0.05 * A), None
-    return Dense(C, D, dt, A, B, alpha=alpha, disc=disc, C_reverse=C_reverse, **options)
+    started = options.get("kernel_length") is None and draw(st.booleans())
+    x0 = g.standard_normal((h, n)) if started else None
+    return Dense(C, D, dt, A, B, alpha=alpha, disc=disc, C_reverse=C_reverse, x0=x0, **options)
 
 
 @st.composite
@@ -181,6 +183,7 @@ def mimos(
         pairs,
         C_reverse=complex_normal(g, d_out, n) if reverse else None,
         reverse_over_padding=reverse and over,
+        x0=complex_normal(g, n) if draw(st.booleans()) else None,
         name="layer",
     )
 
@@ -204,14 +207,15 @@ def selectives(draw: Draw, h: int | None = None) -> Selective:
     x_proj, dt_proj = g.standard_normal((r + 2 * n, h)) / np.sqrt(h), 0.5 * g.standard_normal((h, r))
     dt_bias = np.log(np.expm1(step_sizes(g, h)))
     A, D = -g.uniform(0.2, 10, (h, n)), g.standard_normal(h)
+    x0 = g.standard_normal((h, n)) if draw(st.booleans()) else None
     normed = draw(st.sampled_from(["none", "plain", "weighted"]))
     if normed == "none":
-        return Selective(A, x_proj, dt_proj, dt_bias, D, name="layer")
+        return Selective(A, x_proj, dt_proj, dt_bias, D, x0=x0, name="layer")
     # Of few numbers an RMS norm of small eps is next to a step function.
     if normed == "plain":
-        return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, name="layer")
+        return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, x0=x0, name="layer")
     r_weight, B_weight, C_weight = (np.asarray(1 + 0.1 * g.standard_normal(size)) for size in (r, n, n))
-    return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, r_weight, B_weight, C_weight, name="layer")
+    return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, r_weight, B_weight, C_weight, x0=x0, name="layer")
 
 
 @st.composite
@@ -236,6 +240,8 @@ def ssds(draw: Draw, h: int | None = None) -> Ssd:
         n,
         groups,
         *limits,
+        disc=draw(st.sampled_from(["euler", "zoh"])),
+        x0=g.standard_normal((d, n)) if draw(st.booleans()) else None,
         name="layer",
     )
 
@@ -299,7 +305,9 @@ def blocks(draw: Draw, h: int, causal: bool | None, stepped: bool, cut: bool, ov
     function = draw(FUNCTIONS)
     if kind == "mamba":
         taps = draw(st.integers(1, 5))
-        conv = Conv1d(g.standard_normal((h, taps)), g.standard_normal(h) if draw(st.booleans()) else None)
+        bias = g.standard_normal(h) if draw(st.booleans()) else None
+        past = g.standard_normal((h, taps - 1)) if taps > 1 and draw(st.booleans()) else None
+        conv = Conv1d(g.standard_normal((h, taps)), bias, x0=past)
         left = Sequential((linear(g, h, h), conv, Activation("silu"), draw(selectives(h))))
         right = Sequential((linear(g, h, h, bias=False), Activation("silu")))
         return Residual(Sequential((Gate(left, right), linear(g, h, h))))

@@ -45,9 +45,17 @@ REFERENCES = Path(__file__).parent / "golden" / "hippo.npz"
 MEASURES = ("legs", "legt", "lagt", "fourier")
 
 
+def at_rest(node: Any) -> Any:
+    """The layer with an initial state of zero."""
+    return replace(node, x0=None) if hasattr(node, "x0") else node
+
+
 def impulse_responses(document: Document, length: int) -> Array:
-    """The oracle's answers to an impulse at one input after the other: (d_output, d_input, length), without D."""
-    node: Any = document.root
+    """The oracle's answers to an impulse at one input after the other: (d_output, d_input, length), without D.
+
+    From rest: an initial state has an answer of its own.
+    """
+    node: Any = at_rest(document.root)
     silent = replace(node, D=None if node.D is None else np.zeros_like(node.D))
     u = np.zeros((document.d_input, length, document.d_input))
     u[np.arange(document.d_input), 0, np.arange(document.d_input)] = 1
@@ -95,7 +103,7 @@ def test_a_kernel_of_no_samples_is_empty(node: Any) -> None:
 
 @given(siso(stepped=True), st.integers(1, 100), st.floats(0.5, 4))
 def test_a_rate_cuts_kernels_sooner(node: Any, length: int, rate: float) -> None:
-    node = replace(node, kernel_length=50)
+    node = replace(at_rest(node), kernel_length=50)
     expected = oracle.kernel(node, node.C, length, rate)
     expected[..., round(50 / rate) :] = 0
     assert relative_error(Model(alone(node)).kernel(0, length, rate=rate), expected) < 1e-12
@@ -104,7 +112,7 @@ def test_a_rate_cuts_kernels_sooner(node: Any, length: int, rate: float) -> None
 @given(cases(siso().map(alone)))
 def test_a_layer_is_the_convolution_with_its_kernel(case: Case) -> None:
     node: Any = case.document.root
-    node = replace(node, head_major=False)
+    node = replace(at_rest(node), head_major=False)
     length = case.u.shape[1]
     model = Model(replace(case.document, root=node), "float64")
     u = case.u.swapaxes(1, 2)[:, None]

@@ -191,7 +191,7 @@ class Model:
             (batch, length, d_input) or (length, d_input), any float dtype; (length,) where d_input is 1;
             or integer tokens (batch, length) or (length,).
         state
-            Where to go on from; shape ``default_state(batch)``. None: zero.
+            Where to go on from; shape ``default_state(batch)``. None: `default_state`.
         rate
             Multiplies every step size: 2 for samples that are twice as far apart as in training.
         dt
@@ -200,7 +200,7 @@ class Model:
             (batch,): where each sequence's padding begins. Pooling does not hear the padding, and answers
             at it are zero.
         resets
-            (batch, length) or (length,) bool: the state is zero before that sample.
+            (batch, length) or (length,) bool: the state is `default_state`'s before that sample.
         method
             "auto", or one of "scan" (the recurrence), "chunk" (matrix products), "fft" (convolution). All
             compute the same.
@@ -260,9 +260,9 @@ class Model:
         return (y[0], after[0]) if alone else (y, after)
 
     def default_state(self, *batch_shape: int) -> State:
-        """The state before the first sample: zeros (*batch_shape, state_size)."""
+        """The state before the first sample, (*batch_shape, state_size): zeros, but for a layer with an ``x0``."""
         sizes = [checks.whole("batch_shape", size) for size in batch_shape]
-        return np.zeros((*sizes, self.state_size), self._dtype)
+        return np.broadcast_to(self._regular.start, (*sizes, self.state_size)).copy()
 
     def step(self, u: ArrayLike, state: State, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], State]:
         """Answer one sample.
@@ -351,7 +351,8 @@ class Model:
 
         S4D, S4: x' = Abar x - sum_k w[k] Re(v[k] . x) + b u, y = Re(c . x') + d u for each channel, ``a_minus_one`` and
         ``b`` complex (H, N), ``c`` (M, H, N), ``w`` and ``v`` (K, H, N), ``d`` real (M, H).
-        LSSL: x' = Abar x + b u, y = c . x' + d u, in the real Schur basis of A: ``a_minus_one`` (H, N, N).
+        LSSL: x' = Abar x + b u, y = c . x' + d u, in the real Schur basis of A: ``a_minus_one`` (H, N, N), ``x0``
+        (H, N) or None.
         S5, LRU: x' = Abar x + b u, y = Re(c x') + d u: ``a_minus_one`` complex (N,), ``b`` (N, d_input),
         ``c`` (d_output, N), ``d`` (d_output,) or None.
 

@@ -83,7 +83,7 @@ def _matrices(c: Context, u: str, system: Matrices, response: Array) -> str:
         columns.append(np.einsum("gij,gj->gi", power, system.B))
         power = A @ power
         rows.append(np.einsum("mgi,gij->gmj", system.C, power))
-    state = b.state((c.batch, groups, n, 1))
+    state = b.state((c.batch, groups, n, 1), system.x0)
     joined = _joined(c, state.input, n, u, groups)
     forward = np.concatenate([power - np.eye(n), np.stack(columns[::-1], -1)], -1)
     advance(b, state, [b.op("MatMul", b.weight(forward, "A_B"), joined, what="A_x_B_u")])
@@ -107,7 +107,8 @@ def mimo(c: Context, x: str, node: DiagonalMimo) -> str:
     def real(z: Array) -> Array:
         return np.concatenate([np.concatenate([z.real, -z.imag], -1), np.concatenate([z.imag, z.real], -1)], -2)
 
-    state = b.state((c.batch, n, 2, 1))
+    start = None if node.x0 is None else np.stack([node.x0.real, node.x0.imag], -1)
+    state = b.state((c.batch, n, 2, 1), start)
     free = b.op("MatMul", b.weight(real(power[:, 1:, None]), "A"), state.input, what="A_x")
     forced = b.op("MatMul", b.weight(real(lower_toeplitz(power[:, :steps])), "L"), driven, what="L_u")
     modes = b.reshape(b.op("Add", free, forced, what="x"), [c.batch, n, 2, steps], "x_modes")

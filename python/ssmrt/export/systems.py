@@ -47,6 +47,7 @@ class Matrices:
     B: Array  # float64 (G, n)
     C: Array  # float64 (M, G, n)
     D: Array  # float64 (M, G)
+    x0: Array | None = None  # float64 (G, n), before the first sample; None: zero
 
 
 class Systems:
@@ -70,7 +71,7 @@ class Systems:
         """The systems of a layer of independent channels."""
         found = self._discrete(node)
         if isinstance(node, Dense):
-            return Matrices(found["a_minus_one"], found["b"], found["c"], found["d"])
+            return Matrices(found["a_minus_one"], found["b"], found["c"], found["d"], found["x0"])
         return Modes(found["a_minus_one"], found["b"], found["c"], found["d"], -found["w"], found["v"])
 
     def mimo(self, node: DiagonalMimo) -> tuple[Array, Array, Array]:

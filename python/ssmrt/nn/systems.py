@@ -26,6 +26,7 @@ def diagonal(
     alpha: float = 0.5,
     conjugate_pairs: bool = True,
     allow_unstable: bool = False,
+    x0: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Diagonal | doc.DiagonalMimo:
     """A diagonal layer: S4D (Gu et al. 2022), or with dense B and C S5 (Smith et al. 2023) and LRU.
@@ -46,14 +47,23 @@ def diagonal(
         Whether each mode stands for itself and its conjugate: y = 2 Re(C x), else Re(C x).
     allow_unstable
         Whether eigenvalues outside the unit circle are let through.
+    x0
+        For all inputs to all outputs: the state (N,) before a stream's first sample, x[0] = Abar x0 + Bbar u[0]. None:
+        zero.
 
     Raises
     ------
     ValueError
-        Shapes that do not fit; by `model` also numbers that are not finite, dt that is not positive, an unstable
-        system.
+        Shapes that do not fit, an ``x0`` of independent channels; by `model` also numbers that are not finite, dt that
+        is not positive, an unstable system.
     TypeError
         An argument of another kind.
+
+    Examples
+    --------
+    >>> layer = ssmrt.nn.diagonal([0.5], [[1]], [[0.5]], None, None, disc="discrete", x0=[3])
+    >>> ssmrt.nn.model(layer)(np.zeros((3, 1)))[:, 0]
+    array([1.5  , 0.75 , 0.375], dtype=float32)
     """
     a, b, c = (checks.complexes(n, x) for n, x in (("A", A), ("B", B), ("C", C)))
     steps = None if dt is None else checks.reals("dt", dt)
@@ -72,8 +82,11 @@ def diagonal(
             alpha,
             conjugate_pairs,
             allow_unstable=allow_unstable,
+            x0=None if x0 is None else checks.complexes("x0", x0),
             name=name,
         )
+    if x0 is not None:
+        raise ValueError("x0: expected None, for channels that are independent of one another start at zero")
     read, direct, width = _outputs(c, D)
     return doc.Diagonal(
         read,
@@ -151,6 +164,7 @@ def dense(
     disc: Literal["gbt", "zoh", "discrete"] = "gbt",
     alpha: float = 0.5,
     allow_unstable: bool = False,
+    x0: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Dense:
     """LSSL (Gu et al. 2021b): a full real matrix.
@@ -168,6 +182,8 @@ def dense(
     disc
         "gbt", the generalised bilinear transform with ``alpha``; "zoh", the zero-order hold; or "discrete": A and B
         as they stand.
+    x0
+        Real (H, N): the state before a stream's first sample, x[0] = Abar x0 + Bbar u[0]; None: zero.
 
     Raises
     ------
@@ -199,6 +215,7 @@ def dense(
         disc=disc,
         head_major=True,
         allow_unstable=allow_unstable,
+        x0=None if x0 is None else np.asarray(real("x0", x0, "H, N"), np.float64),
         name=name,
     )
 
@@ -214,6 +231,7 @@ def selective(
     dt_norm: ArrayLike | None = None,
     B_norm: ArrayLike | None = None,
     C_norm: ArrayLike | None = None,
+    x0: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Selective:
     """Mamba's S6 (Gu & Dao 2023, alg. 2): the input chooses dt, B and C at each sample.
@@ -234,6 +252,8 @@ def selective(
         Where given, r, B and C go each through an RMS norm of that eps first, as in FalconMamba and Jamba.
     dt_norm, B_norm, C_norm
         The weights of these norms, real (R,), (N,) and (N,); None: 1.
+    x0
+        Real (d, N): the state h before a stream's first sample; None: zero.
 
     Raises
     ------
@@ -253,6 +273,7 @@ def selective(
         optional("dt_norm", dt_norm, "R"),
         optional("B_norm", B_norm, "N"),
         optional("C_norm", C_norm, "N"),
+        x0=optional("x0", x0, "d, N"),
         name=name,
     )
 
@@ -268,6 +289,8 @@ def ssd(
     groups: int = 1,
     dt_min: float = 0.0,
     dt_max: float | None = None,
+    disc: doc.Discretization = "euler",
+    x0: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Ssd:
     """Mamba-2's state-space duality (Dao & Gu 2024): the input chooses dt, B and C; one dt and one A a head.
@@ -292,6 +315,11 @@ def ssd(
         Numbers in B and C, and groups of neighbouring heads that share them.
     dt_min, dt_max
         Step sizes are kept within them; None: unbounded.
+    disc
+        "euler", as above, or "zoh": (exp(dt A) - 1) / A multiplies x B^T, which a zero-order hold makes of B.
+    x0
+        Real (d, d_state): the state h before a stream's first sample, such as the ``init_states`` of Mamba2Simple with
+        their first two axes as one; None: zero.
 
     Raises
     ------
@@ -314,6 +342,8 @@ def ssd(
         checks.whole("groups", groups, 1),
         checks.number("dt_min", dt_min),
         None if dt_max is None else checks.number("dt_max", dt_max),
+        disc=disc,
+        x0=optional("x0", x0, "d, N"),
         name=name,
     )
 

@@ -391,7 +391,12 @@ static void {what}(const float *RESTRICT k, float *s, const float *u, float *y, 
     p.costs.multiply_adds += groups * (size * (size + BLOCK) // 2 + size * (1 + outputs) + outputs)
     p.costs.functions += groups * outputs * (out.function != "identity")
     more = "" if outputs == 1 else f", {outputs}, {strides[0]}, {strides[1]}"
-    table, state = p.constants(np.concatenate(tables)), p.state(groups * size)
+    start = None
+    if system.x0 is not None:
+        start = np.zeros((groups, size))
+        for g, at in enumerate(places):
+            start[g, at] = system.x0[g]
+    table, state = p.constants(np.concatenate(tables)), p.state(groups * size, start)
     p.call(f"{name}({table}, {state}, {u.pointer}, {out.value.pointer}, {groups}, {size}{more});")
 
 
@@ -443,7 +448,8 @@ static void driven_modes(const float *RESTRICT k, float *s, const float *u, int 
 }}
 """
     name = p.kernel("driven_modes", text)
-    state = p.state(2 * n)
+    start = None if node.x0 is None else by_two(_padded(node.x0, n))
+    state = p.state(2 * n, start)
     columns = B.shape[1]
     drive = f"{name}({p.constants(table)}, {state}, {x.pointer}, {n}, {columns});"
     p.costs.multiply_adds += 2 * n * (columns + 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,8 @@ from .program import Out, Program, Value
 
 Array = NDArray[Any]
 
-_DECAY = "power2(most(dt * {}, -126.0f))"
+# e^(dt A) - 1: a slow state keeps its digits.
+_DECAY = "expm1_(most(dt * {}, -87.0f))"
 
 
 def selective(p: Program, x: Value, out: Out, node: Selective) -> None:
@@ -32,11 +32,10 @@ def selective(p: Program, x: Value, out: Out, node: Selective) -> None:
                 p, replace(chosen, base=f"{chosen.base} + {at}", width=size, owned=False), weight, node.norm_eps
             )
             at += size
-    # In powers of two: exp(dt A) = 2^(dt A log2(e)).
-    columns = [node.dt_bias, node.dt_proj.T, node.D, node.A.T / math.log(2.0)]
+    columns = [node.dt_bias, node.dt_proj.T, node.D, node.A.T]
     table = np.concatenate([np.asarray(c, np.float64).reshape(-1, channels) for c in columns]).T
     text = f"""\
-/* dt = softplus(dt_proj r + dt_bias) rate; h = 2^(dt A) h + dt B x; y = C h + D x. chosen is r, B, C. */
+/* dt = softplus(dt_proj r + dt_bias) rate; h = e^(dt A) h + dt B x; y = C h + D x. chosen is r, B, C. */
 static void selective{out.suffix}(const float *RESTRICT k, float *h, const float *chosen, const float *x, float *y, \
 int channels, int modes, int rank, float rate)
 {{
@@ -50,7 +49,7 @@ int channels, int modes, int rank, float rate)
         const float v = dt * u;
         float a = *k++ * u;
         for (int i = 0; i < modes; i++) {{
-            h[i] = {_DECAY.format("k[i]")} * h[i] + v * B[i];
+            h[i] += {_DECAY.format("k[i]")} * h[i] + v * B[i];
             a += C[i] * h[i];
         }}
         k += modes;
@@ -59,10 +58,10 @@ int channels, int modes, int rank, float rate)
     }}
 }}
 """
-    name = p.kernel(f"selective{out.suffix}", text, "softplus", "power2", "most", out.function)
+    name = p.kernel(f"selective{out.suffix}", text, "softplus", "expm1_", "most", out.function)
     p.costs.multiply_adds += channels * (rank + 4 * n + 3)
     p.costs.functions += channels * (n + 1)
-    state = p.state(channels * n)
+    state = p.state(channels * n, node.x0)
     pointers = f"{p.constants(table)}, {state}, {chosen.pointer}, {x.pointer}, {out.value.pointer}"
     p.call(f"{name}({pointers}, {channels}, {n}, {rank}, {literal(p.rate)});")
     p.free(chosen)
@@ -75,26 +74,28 @@ def ssd(p: Program, xbc: Value, dt: Value, out: Out, node: Ssd) -> None:
     table = np.concatenate(
         [
             np.asarray(node.dt_bias, np.float64)[:, None],
-            np.asarray(node.A, np.float64)[:, None] / math.log(2.0),
+            # In the place of zero a number so near that the limit, dt, is what comes out.
+            np.minimum(np.asarray(node.A, np.float64), -1e-20)[:, None],
             np.asarray(node.D, np.float64).reshape(heads, size),
         ],
         1,
     )
+    hold, held, what = ("_hold", "decay / k[1]", "(e^(dt A) - 1) / A") if node.disc == "zoh" else ("", "dt", "dt")
     text = f"""\
-/* Of each head dt = softplus(dt + bias), within bounds, times rate; h = 2^(dt A) h + dt x B'; y = h C + D x. */
-static void ssd{out.suffix}(const float *RESTRICT k, float *h, const float *x, const float *B, const float *C, \
+/* Of each head dt = softplus(dt + bias), within bounds, times rate; h = e^(dt A) h + {what} x B'; y = h C + D x. */
+static void ssd{hold}{out.suffix}(const float *RESTRICT k, float *h, const float *x, const float *B, const float *C, \
 const float *dts, float *y, int groups, int heads, int channels, int modes, float least_dt, float most_dt, float rate)
 {{
     for (; groups > 0; groups--) {{
         for (int head = 0; head < heads; head++) {{
             const float dt = most(least(softplus(*dts++ + k[0]), most_dt), least_dt) * rate;
-            const float decay = {_DECAY.format("k[1]")};
+            const float decay = {_DECAY.format("k[1]")}, held = {held};
             k += 2;
             for (int channel = 0; channel < channels; channel++) {{
-                const float u = *x++, v = dt * u;
+                const float u = *x++, v = held * u;
                 float a = *k++ * u;
                 for (int i = 0; i < modes; i++) {{
-                    h[i] = decay * h[i] + v * B[i];
+                    h[i] += decay * h[i] + v * B[i];
                     a += C[i] * h[i];
                 }}
                 h += modes;
@@ -106,12 +107,12 @@ const float *dts, float *y, int groups, int heads, int channels, int modes, floa
     }}
 }}
 """
-    name = p.kernel(f"ssd{out.suffix}", text, "softplus", "power2", "most", "least", out.function)
+    name = p.kernel(f"ssd{hold}{out.suffix}", text, "softplus", "expm1_", "most", "least", out.function)
     p.costs.multiply_adds += channels * (3 * n + 2)
     p.costs.functions += 2 * heads
     shared = node.groups * n
     columns, rows = (f"{xbc.pointer} + {channels + at}" for at in (0, shared))
     bounds = f"{literal(node.dt_min)}, {'FLT_MAX' if node.dt_max is None else literal(node.dt_max)}"
-    pointers = f"{p.constants(table)}, {p.state(channels * n)}, {xbc.pointer}, {columns}, {rows}, {dt.pointer}"
+    pointers = f"{p.constants(table)}, {p.state(channels * n, node.x0)}, {xbc.pointer}, {columns}, {rows}, {dt.pointer}"
     sizes = f"{node.groups}, {heads // node.groups}, {size}, {n}"
     p.call(f"{name}({pointers}, {out.value.pointer}, {sizes}, {bounds}, {literal(p.rate)});")

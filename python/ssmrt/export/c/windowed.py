@@ -13,8 +13,10 @@ from .program import Out, Program, Value
 Array = NDArray[Any]
 
 
-def fir(p: Program, x: Value, out: Out, kernel: Array, bias: Array, strides: tuple[int, int]) -> None:
-    """Causal convolution of every channel with ``kernel`` (M, H, K), plus ``bias`` (M, H).
+def fir(
+    p: Program, x: Value, out: Out, kernel: Array, bias: Array, strides: tuple[int, int], past: Array | None = None
+) -> None:
+    """Causal convolution of every channel with ``kernel`` (M, H, K), plus ``bias`` (M, H), after ``past`` (H, K - 1).
 
     Output m of channel c is at c * strides[0] + m * strides[1].
     """
@@ -43,7 +45,7 @@ int delay{"" if outputs == 1 else ", int outputs, int across, int along"})
     p.costs.multiply_adds += outputs * channels * taps
     p.costs.functions += outputs * channels * (out.function != "identity")
     # Of one tap there is nothing to remember.
-    state = p.state(channels * (taps - 1)) if taps > 1 else "NULL"
+    state = p.state(channels * (taps - 1), past) if taps > 1 else "NULL"
     p.call(f"{name}({p.constants(table)}, {state}, {x.pointer}, {out.value.pointer}, {channels}, {taps - 1}{more});")
 
 
@@ -70,7 +72,7 @@ def conv1d(p: Program, x: Value, out: Out, node: Conv1d) -> None:
     """`Conv1d`."""
     weight = np.asarray(node.weight, np.float64)[None, :, ::-1]
     bias = np.zeros(weight.shape[1]) if node.bias is None else np.asarray(node.bias, np.float64)
-    fir(p, x, out, weight, bias[None], (1, weight.shape[1]))
+    fir(p, x, out, weight, bias[None], (1, weight.shape[1]), node.x0)
 
 
 _RUNNING = """\

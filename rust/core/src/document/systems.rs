@@ -39,6 +39,8 @@ pub enum Discrete {
         c: Array,
         /// (M, H)
         d: Array,
+        /// (H, N), x before a stream's first sample; `None`: zero.
+        x0: Option<Array>,
     },
     /// S5 and LRU: x' = Abar x + b u, y = Re(c x') + d u, all inputs to all outputs.
     Mimo {

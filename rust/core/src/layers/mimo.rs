@@ -31,6 +31,12 @@ impl<E: Elem> Mimo<E> {
         self.recurrence.state_len()
     }
 
+    /// The state at a stream's start, where that is not zero. Backwards it is always zero.
+    pub fn start(&self) -> Option<Vec<E>> {
+        let x0 = self.node.x0.as_ref().filter(|_| !self.reverse)?;
+        Some(self.recurrence.state(&x0.data))
+    }
+
     /// Makes states of the rows `v`. `dt` multiplies the step sizes; the rows are those of `dt` = 1.
     pub fn run(&self, isa: Isa, rows: usize, v: &mut [E], state: &mut [E], dt: f64) {
         if self.reverse {

@@ -1,6 +1,7 @@
 //! State-space layers as operations.
 
 use super::{Lowering, elementwise};
+use crate::discretize::Disc;
 use crate::document::{
     Array, ComplexArray, Diagonal, DiagonalMimo, Node, Selective as SelectiveNode, Ssd as SsdNode, StateSpace, Systems,
 };
@@ -117,6 +118,7 @@ impl<E: Elem> Lowering<'_, E> {
         let layer = layer.after(self.groups);
         self.groups += layer.groups();
         let state = self.state(layer.state_len());
+        self.starts(state, layer.start());
         Stage::push_sequence(&mut self.stages, SequenceOp::Lti { layer: Box::new(layer), state, x, y }, from);
     }
 
@@ -176,6 +178,7 @@ impl<E: Elem> Lowering<'_, E> {
         self.rows(RowOp::Linear { layer: linear(d_in, 2 * half, &b), x, y: v });
         let layer = Mimo::new(m, self.rate, reverse);
         let state = self.state(layer.state_len());
+        self.starts(state, layer.start());
         self.sequence(SequenceOp::Mimo { layer: Box::new(layer), state, x: v });
         self.rows(RowOp::Linear { layer: linear(2 * half, d_out, &weight), x: v, y });
         self.free.push(v);
@@ -199,6 +202,7 @@ impl<E: Elem> Lowering<'_, E> {
         self.rows(RowOp::Linear { layer, x: low, y: dt });
         let layer = Selective::new(&s.a.data, &s.d.data, self.rate);
         let (state, y) = (self.state(layer.state_len()), self.buffer(d));
+        self.starts(state, s.x0.as_ref().map(|x0| layer.state(&x0.data)));
         self.sequence(SequenceOp::Selective { layer: Box::new(layer), state, x, dt, bc, y });
         self.free.extend([low, bc, dt]);
         y
@@ -219,10 +223,17 @@ impl<E: Elem> Lowering<'_, E> {
         let xbc = self.branch(&s.xbc, x)?;
         let dt = self.branch(&s.dt, x)?;
         let steps = self.buffer(2 * padded(heads));
-        let layer = Steps::new(&s.a.data, &s.dt_bias.data, (s.dt_min, s.dt_max.unwrap_or(f64::INFINITY)), self.rate);
+        let layer = Steps::new(
+            &s.a.data,
+            &s.dt_bias.data,
+            (s.dt_min, s.dt_max.unwrap_or(f64::INFINITY)),
+            self.rate,
+            s.disc == Disc::Zoh,
+        );
         self.rows(RowOp::Steps { layer, x: dt, y: steps });
         let layer = Ssd::new(Sizes { channels, heads, groups: s.groups, modes: s.d_state }, &s.d.data);
         let (state, y) = (self.state(layer.tiles() * layer.tile_state_len()), self.buffer(channels));
+        self.starts(state, s.x0.as_ref().map(|x0| layer.state(&x0.data)));
         self.sequence(SequenceOp::Ssd { layer: Box::new(layer), state, xbc, steps, y });
         self.free.push(steps);
         self.free.extend([xbc, dt].into_iter().filter(|buffer| buffer.id != x.id));

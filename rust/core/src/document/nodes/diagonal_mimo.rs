@@ -39,6 +39,8 @@ node! {
         reverse_over_padding: bool = "reverse_over_padding" Flag(false);
         /// Whether eigenvalues outside the unit circle are let through.
         allow_unstable: bool = "allow_unstable" Flag(false);
+        /// (N,), x before a stream's first sample; `None`: zero.
+        x0: Option<ComplexArray> = "x0" Optional(Complex("N"));
     }
 }
 
