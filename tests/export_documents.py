@@ -19,6 +19,7 @@ from ssmrt.document import (
     Gate,
     Glu,
     Linear,
+    Linoss,
     Node,
     Norm,
     Pool,
@@ -98,6 +99,15 @@ def mimo(d: int = H, n: int = N, d_out: int = H, seed: int = 0, discrete: bool =
         A = 0.95 * np.exp(1j * g.uniform(0, 3, n))
         return DiagonalMimo(A, B, C, D, None, "discrete", **{"name": "ssm", **kw})
     return DiagonalMimo(spectrum(g, 1, n)[0], B, C, D, steps(g, n), **{"name": "ssm", **kw})
+
+
+def linoss(d: int = H, n: int = N, d_out: int = H, seed: int = 0, **kw: Any) -> Linoss:
+    g = rng(seed)
+    B, C, dt = cplx(g, n, d) / np.sqrt(d), cplx(g, d_out, n), steps(g, n)
+    D = g.standard_normal(d) if d == d_out else None
+    # The first is a double integrator.
+    A = (np.pi * np.arange(n)) ** 2 / (10 * dt.max()) ** 2
+    return Linoss(B=B, C=C, D=D, **{"A": A, "dt": dt, "name": "ssm", **kw})
 
 
 def selective(d: int = H, n: int = N, r: int = 2, seed: int = 0) -> Selective:
@@ -188,6 +198,12 @@ def state_spaces() -> dict[str, Document]:
         "mimo_full_spectrum": document(mimo(conjugate_pairs=False)),
         "mimo_lru": document(mimo(discrete=True, conjugate_pairs=False)),
         "mimo_rectangular": document(mimo(d_out=4), d_output=4),
+        "linoss": document(linoss()),
+        "linoss_damped": document(linoss(G=rng(3).uniform(0, 9, N))),
+        "linoss_implicit": document(linoss(disc="im")),
+        # Undamped, up to the fastest that a step can follow, whose poles meet at -1.
+        "linoss_fastest": document(linoss(A=np.linspace(0, 4, N) / 0.25, dt=np.full(N, 0.5))),
+        "linoss_rectangular": document(linoss(d_out=4), d_output=4),
         "selective": document(selective()),
         "selective_normed": document(replace(selective(), norm_eps=1e-3)),
         "selective_weighted": document(

@@ -28,6 +28,7 @@ from ssmrt.document import (
     Gate,
     Glu,
     Linear,
+    Linoss,
     Node,
     Norm,
     Pool,
@@ -117,6 +118,8 @@ def apply(node: Node, x: Array, call: Call) -> Array:
         case DiagonalMimo():
             ends = node.C_reverse is not None and not node.reverse_over_padding
             return in_segments(lambda v, scale: mimo(node, v, scale), x, call, at_lengths=ends)
+        case Linoss():
+            return in_segments(lambda v, scale: linoss(node, v, scale), x, call)
         case Diagonal() | Dplr() | Dense():
             whole = node.C_reverse is not None or is_dss(node)
             return in_segments(lambda v, scale: siso(node, v, scale, call.rate), x, call, at_lengths=whole)
@@ -311,6 +314,22 @@ def mimo(node: DiagonalMimo, u: Array, scale: float | Array) -> Array:
         back = scale[:, ::-1] if isinstance(scale, np.ndarray) else scale
         y = y + states(u[:, ::-1], back, None)[:, ::-1] @ node.C_reverse.T
     y = (2 if node.conjugate_pairs else 1) * y.real
+    return y if node.D is None else y + node.D * u
+
+
+def linoss(node: Linoss, u: Array, scale: float | Array) -> Array:
+    """LinOSS-IM and LinOSS-IMEX of Rusch & Rus 2025, each oscillator's velocity and position w: w' = M w + F B u."""
+    w = np.zeros((len(u), len(node.A), 2), complex)
+    y = np.empty((*u.shape[:2], len(node.C)))
+    G = np.zeros_like(node.A) if node.G is None else node.G
+    for t, factor, _ in steps(scale, u.shape[1]):
+        s = factor[:, None] * node.dt
+        S = 1 + s**2 * node.A if node.disc == "im" else 1 + s * G
+        last = 1 / S if node.disc == "im" else 1 - s**2 * node.A / S
+        M = np.stack([np.stack([1 / S, -s * node.A / S], -1), np.stack([s / S, last], -1)], -2)
+        F = np.stack([s / S, s**2 / S], -1)
+        w = (M @ w[..., None])[..., 0] + F * (u[:, t] @ node.B.T)[..., None]
+        y[:, t] = (w[..., 1] @ node.C.T).real
     return y if node.D is None else y + node.D * u
 
 

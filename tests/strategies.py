@@ -31,6 +31,7 @@ from ssmrt.document import (
     Gate,
     Glu,
     Linear,
+    Linoss,
     Node,
     Norm,
     Pool,
@@ -189,6 +190,24 @@ def mimos(
 
 
 @st.composite
+def linosses(draw: Draw, h: int | None = None) -> Linoss:
+    """Oscillators that are stable at `MOST_STEPS` times their steps, double integrators among them."""
+    h = h or draw(WIDTHS)
+    n, d_out = draw(MODES), h if draw(st.booleans()) else draw(WIDTHS)
+    damped, implicit = draw(st.sampled_from([(True, False), (False, False), (False, True)]))
+    direct = h == d_out and draw(st.booleans())
+    g = np.random.default_rng(draw(SEEDS))
+    dt = step_sizes(g, n)
+    A = np.asarray((g.uniform(0, 30, n) * (g.random(n) < 0.8)) ** 2)
+    if not implicit:
+        A = np.minimum(A, (1.9 / (MOST_STEPS * dt)) ** 2)
+    B, C = complex_normal(g, n, h) / np.sqrt(h), complex_normal(g, d_out, n)
+    D = g.standard_normal(h) if direct else None
+    G = np.asarray(g.uniform(0.2, 30, n)) if damped else None
+    return Linoss(A, B, C, D, dt, G, "im" if implicit else "imex", name="layer")
+
+
+@st.composite
 def dss(draw: Draw, h: int | None = None) -> Diagonal:
     """Upstream's dss kernel, normalised by the length of the sequence."""
     h = h or draw(WIDTHS)
@@ -253,13 +272,14 @@ def siso(h: int | None = None, causal: bool | None = True, stepped: bool = False
 
 def linear_layers(causal: bool | None = True, stepped: bool = False) -> st.SearchStrategy[Any]:
     """Every linear state-space layer."""
-    return st.one_of(siso(None, causal, stepped), mimos(None, causal, stepped))
+    both = st.one_of(siso(None, causal, stepped), mimos(None, causal, stepped))
+    return both if causal is False else st.one_of(both, linosses())
 
 
 def alone(node: Node) -> Document:
     """A Document of one layer."""
     match node:
-        case DiagonalMimo():
+        case DiagonalMimo() | Linoss():
             return Document(node, node.B.shape[1], node.C.shape[0])
         case Diagonal() | Dplr() | Dense():
             m, h, _ = node.C.shape
@@ -300,7 +320,8 @@ def blocks(draw: Draw, h: int, causal: bool | None, stepped: bool, cut: bool, ov
     if over:
         ssm = draw(mimos(h, causal, stepped, over=True))
     else:
-        ssm = draw(st.one_of(siso(h, causal, stepped), mimos(h, causal, stepped)))
+        kinds = [siso(h, causal, stepped), mimos(h, causal, stepped)]
+        ssm = draw(st.one_of(kinds if causal is False else [*kinds, linosses(h)]))
     ssm = ssm if cut else uncut(ssm)
     function = draw(FUNCTIONS)
     if kind == "mamba":

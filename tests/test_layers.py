@@ -29,6 +29,7 @@ from strategies import (
     dss,
     layers,
     linear_layers,
+    linosses,
     mimos,
     models,
     selectives,
@@ -77,7 +78,7 @@ def test_the_kernel_is_the_impulse_response(document: Document, length: int) -> 
     assert relative_error(kernel, responses[:, np.arange(h), np.arange(h)]) < 1e-12
 
 
-@given(mimos().map(alone), st.integers(1, 200))
+@given(st.one_of(mimos(), linosses()).map(alone), st.integers(1, 200))
 def test_the_kernel_of_many_inputs_is_their_impulse_responses(document: Document, length: int) -> None:
     kernel = Model(document).kernel(0, length)
     assert kernel.shape == (document.d_output, document.d_input, length)

@@ -374,4 +374,4 @@ def test_what_does_not_fit_is_named(case: int) -> None:
 
 def test_the_examples_of_single_layers_are_right() -> None:
     found = doctest.testmod(layers, extraglobs={"ssmrt": ssmrt})
-    assert (found.failed, found.attempted) == (0, 5)
+    assert (found.failed, found.attempted) == (0, 6)

@@ -15,6 +15,7 @@ from .errors import UnsupportedError as UnsupportedError
 from .layers import dense as dense
 from .layers import diagonal as diagonal
 from .layers import dplr as dplr
+from .layers import linoss as linoss
 from .layers import selective as selective
 from .load import load as load
 from .model import Model as Model

@@ -45,6 +45,7 @@ Function = Literal[
     "log_softmax",
 ]
 Discretization = Literal["zoh", "bilinear", "euler", "backward_euler", "gbt", "discrete", "dss"]
+Scheme = Literal["im", "imex"]  # LinOSS'
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +218,24 @@ class DiagonalMimo(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Linoss(Node):
+    """LinOSS (Rusch & Rus 2025): P oscillators x'' = -A x - G x' + B u, all inputs to all outputs; y = Re(C x) + D u.
+
+    Each is stepped by its own dt, the velocity v first and then x' = x + dt v':
+    imex: v' = v + dt (-A x - G v' + B u); im, which has no G: v' = v + dt (-A x' + B u).
+    """
+
+    A: Array  # float64 (P,), never negative
+    B: Array  # complex128 (P, d_in)
+    C: Array  # complex128 (d_out, P)
+    D: Array | None  # float64 (d_out,), where d_out == d_in
+    dt: Array  # float64 (P,)
+    G: Array | None = None  # float64 (P,), never negative; None: no damping
+    disc: Scheme = "imex"
+    allow_unstable: bool = field(default=False, kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
 class Selective(Node):
     """Mamba's S6 (Gu & Dao 2023, alg. 2): the input chooses dt, B and C at each sample.
 
@@ -337,6 +356,7 @@ KINDS: dict[str, type[Node]] = {
     "dplr": Dplr,
     "dense": Dense,
     "diagonal_mimo": DiagonalMimo,
+    "linoss": Linoss,
     "selective": Selective,
     "ssd": Ssd,
     "sequential": Sequential,

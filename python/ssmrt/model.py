@@ -322,7 +322,7 @@ class Model:
         """The convolution kernel (channels, d_model, length) float64 of state-space layer number ``layer``.
 
         Without the direct path D. A bidirectional layer has its backward kernels after the forward ones; a
-        layer of many inputs and outputs (S5, LRU) has (d_output, d_input, length).
+        layer of many inputs and outputs (S5, LRU, LinOSS) has (d_output, d_input, length).
 
         Raises
         ------
@@ -338,9 +338,9 @@ class Model:
         """What each state-space layer is at a rate, in the order in which `kernel`, `poles` and `discrete` number them.
 
         A dict each: ``kind`` and ``name``; ``always_stable``, whether its parameters show that it is stable at every
-        rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, the channel
-        or mode that has it, and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``, the samples
-        after which its kernel ends, or None; ``bidirectional``.
+        rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, the channel,
+        mode or oscillator that has it, and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``,
+        the samples after which its kernel ends, or None; ``bidirectional``.
         """
         return self._held.layers(checks.positive("rate", rate))
 
@@ -355,6 +355,9 @@ class Model:
         (H, N) or None.
         S5, LRU: x' = Abar x + b u, y = Re(c x') + d u: ``a_minus_one`` complex (N,), ``b`` (N, d_input),
         ``c`` (d_output, N), ``d`` (d_output,) or None.
+        LinOSS: w' = sign (w + drag w) + spring x + b u, then x' = sign x + w', y = Re(c x') + d u, of positions x and
+        w = x - sign x_before: ``sign`` (1 or -1), ``drag`` and ``spring`` real (P,), ``b`` complex (P, d_input),
+        ``c`` (d_output, P), ``d`` (d_output,) or None.
 
         Raises
         ------
@@ -368,7 +371,8 @@ class Model:
     def poles(self, layer: int, *, rate: float = 1.0) -> NDArray[np.complex128]:
         """The discrete eigenvalues (n,) of state-space layer number ``layer``, channel by channel.
 
-        Of conjugate pairs that are stored as one mode S4D, S5 and LRU give one, S4 and LSSL both. Raises as `discrete`.
+        Of conjugate pairs that are stored as one mode S4D, S5 and LRU give one, S4 and LSSL both. Each oscillator of
+        LinOSS has two. Raises as `discrete`.
         """
         return self._held.eigenvalues(checks.whole("layer", layer), checks.positive("rate", rate))
 

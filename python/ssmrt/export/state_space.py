@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..document import DiagonalMimo, Selective, Ssd, StateSpace
+from ..document import DiagonalMimo, Linoss, Selective, Ssd, StateSpace
 from ..errors import ExportError
 from .context import Context
 from .functions import softplus
@@ -104,6 +104,26 @@ def mimo(c: Context, x: str, node: DiagonalMimo) -> str:
     if node.D is None:
         return y
     return skip(c, y, x, node.D[None], head_major=False)
+
+
+def linoss(c: Context, x: str, node: Linoss) -> str:
+    """`Linoss`: the real parts of all oscillators, then the imaginary ones."""
+    b = c.b
+    system = c.systems.oscillators(node)
+    w, position = (b.state((c.batch, 2 * len(system.sign))) for _ in range(2))
+
+    def times(state: str, factors: Array, name: str, what: str) -> str:
+        if (factors == 1.0).all():
+            return state
+        return b.op("Mul", state, b.weight(np.tile(factors, 2), name), what=what)
+
+    force = b.op("Gemm", x, b.weight(np.concatenate([system.B.real, system.B.imag]), "B"), what="B_u", transB=1)
+    drag = times(w.input, system.sign * system.drag, "drag", "drag_w")
+    spring = times(position.input, system.spring, "spring", "spring_x")
+    moved = b.op("Sum", times(w.input, system.sign, "sign", "sign_w"), drag, spring, force, out=w.output)
+    new = b.op("Sum", times(position.input, system.sign, "sign", "sign_x"), moved, out=position.output)
+    y = b.op("Gemm", new, b.weight(np.concatenate([system.C.real, -system.C.imag], -1), "C"), what="C_x", transB=1)
+    return y if node.D is None else skip(c, y, x, node.D[None], head_major=False)
 
 
 def _refuse_chunks(c: Context, node: Selective | Ssd) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native
-from ..document import Dense, DiagonalMimo, Document, Node, Selective, Ssd, StateSpace, encode, walk
+from ..document import Dense, DiagonalMimo, Document, Linoss, Node, Selective, Ssd, StateSpace, encode, walk
 from ..errors import CheckpointError, ExportError, UnsupportedError
 
 Array = NDArray[Any]
@@ -50,6 +50,17 @@ class Matrices:
     x0: Array | None = None  # float64 (G, n), before the first sample; None: zero
 
 
+@dataclass(frozen=True, eq=False)
+class Oscillators:
+    """w' = sign (w + drag w) + spring x + B u, then x' = sign x + w', y = Re(C x') + D u."""
+
+    sign: Array  # float64 (P,), each 1 or -1
+    drag: Array  # float64 (P,)
+    spring: Array  # float64 (P,)
+    B: Array  # complex128 (P, d_in)
+    C: Array  # complex128 (d_out, P)
+
+
 class Systems:
     """The systems of a Document's state-space layers at a rate.
 
@@ -64,7 +75,8 @@ class Systems:
         except (ValueError, CheckpointError) as error:
             raise ExportError(str(error)) from None
         self._rate = rate
-        nodes = (n for n in walk(document.root) if isinstance(n, StateSpace | DiagonalMimo | Selective | Ssd))
+        kinds = StateSpace | DiagonalMimo | Linoss | Selective | Ssd
+        nodes = (n for n in walk(document.root) if isinstance(n, kinds))
         self._numbers = {id(node): number for number, node in enumerate(nodes)}
 
     def of(self, node: StateSpace) -> Modes | Matrices:
@@ -78,6 +90,11 @@ class Systems:
         """(A_bar - 1, B_bar, C) of a `DiagonalMimo`: (N,), (N, d_in), (d_out, N); y = Re(C x) + D u."""
         found = self._discrete(node)
         return found["a_minus_one"], found["b"], found["c"]
+
+    def oscillators(self, node: Linoss) -> Oscillators:
+        """Those of a `Linoss`."""
+        found = self._discrete(node)
+        return Oscillators(found["sign"], found["drag"], found["spring"], found["b"], found["c"])
 
     def cut(self, node: StateSpace) -> int | None:
         """The samples after which the kernel is cut off."""

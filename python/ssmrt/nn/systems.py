@@ -220,6 +220,66 @@ def dense(
     )
 
 
+def linoss(
+    A: ArrayLike,
+    B: ArrayLike,
+    C: ArrayLike,
+    D: ArrayLike | None,
+    dt: ArrayLike,
+    *,
+    G: ArrayLike | None = None,
+    disc: doc.Scheme = "imex",
+    allow_unstable: bool = False,
+    name: str = "",
+) -> doc.Linoss:
+    """LinOSS (Rusch & Rus 2025): P oscillators x'' = -A x - G x' + B u, all inputs to all outputs; y = Re(C x) + D u.
+
+    Each is stepped by its own dt, the velocity v first and then x' = x + dt v'.
+
+    Parameters
+    ----------
+    A
+        Real (P,), never negative: the square of each angular frequency. relu(A_diag) of what LinOSS stores.
+    B, C
+        Complex (P, d_input) and (d_output, P).
+    D
+        The direct path: (d_output,) where d_output = d_input. None: none.
+    dt
+        Step sizes: a number or (P,); sigmoid(steps) of what LinOSS stores. ``rate`` and ``dt`` of a call multiply them.
+    G
+        The damping, real (P,), never negative; None: none.
+    disc
+        "imex", v' = v + dt (-A x - G v' + B u), stable for dt^2 A < 4 + 2 dt G; or "im", which has no G:
+        v' = v + dt (-A x' + B u), which loses energy.
+    allow_unstable
+        Whether eigenvalues outside the unit circle are let through.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `diagonal`; by `model` also a negative A or G, and a G with "im".
+
+    Examples
+    --------
+    >>> layer = ssmrt.nn.linoss([4.0, 9.0], np.ones((2, 1)), np.ones((1, 2)), None, 0.1, G=[0.0, 0.5])
+    >>> ssmrt.nn.model(layer).modes(0).frequencies.round(3)
+    array([0.032, 0.032, 0.048, 0.048])
+    """
+    checks.word("disc", disc, ("im", "imex"))
+    a = np.asarray(real("A", A, "P"), np.float64)
+    return doc.Linoss(
+        a,
+        checks.complexes("B", B),
+        checks.complexes("C", C),
+        None if D is None else checks.reals("D", D),
+        _steps(checks.reals("dt", dt), len(a)),
+        None if G is None else np.asarray(real("G", G, "P"), np.float64),
+        disc,
+        allow_unstable=checks.flag("allow_unstable", allow_unstable),
+        name=name,
+    )
+
+
 def selective(
     A: ArrayLike,
     x_proj: ArrayLike,

@@ -139,6 +139,15 @@ impl Document {
                 }
                 dict.set_item("d", d.map(|d| numpy(py, &d)).transpose()?)?;
             }
+            Discrete::Oscillators { sign, drag, spring, b, c, d } => {
+                for (key, array) in [("sign", sign), ("drag", drag), ("spring", spring)] {
+                    dict.set_item(key, numpy(py, &array)?)?;
+                }
+                for (key, array) in [("b", b), ("c", c)] {
+                    dict.set_item(key, numpy(py, &array)?)?;
+                }
+                dict.set_item("d", d.map(|d| numpy(py, &d)).transpose()?)?;
+            }
         }
         Ok(dict)
     }

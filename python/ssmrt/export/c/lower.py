@@ -17,6 +17,7 @@ from ...document import (
     Gate,
     Glu,
     Linear,
+    Linoss,
     Node,
     Norm,
     Pool,
@@ -132,7 +133,7 @@ def _width(node: Node, width: int) -> int:
         return len(node.weight)
     if isinstance(node, StateSpace):
         return int(node.C.shape[0] * node.C.shape[1])
-    if isinstance(node, DiagonalMimo):
+    if isinstance(node, DiagonalMimo | Linoss):
         return len(node.C)
     if isinstance(node, Ssd):
         return len(node.D)
@@ -150,6 +151,8 @@ def _emit(p: Program, x: Value, out: Out, group: Sequence[Node]) -> None:
         recurrences.state_space(p, x, out, node)
     elif isinstance(node, DiagonalMimo):
         recurrences.mimo(p, x, out, node)
+    elif isinstance(node, Linoss):
+        recurrences.linoss(p, x, out, node)
     elif isinstance(node, Selective):
         selective.selective(p, x, out, node)
     elif isinstance(node, Ssd):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...document import DiagonalMimo, StateSpace
+from ...document import DiagonalMimo, Linoss, StateSpace
 from ..state_space import refuse_reverse
 from ..systems import Matrices, Modes, fold_input
 from . import mixing
@@ -423,13 +423,8 @@ def mimo(p: Program, x: Value, out: Out, node: DiagonalMimo) -> None:
     refuse_reverse(node)
     a1, B, C = p.systems.mimo(node)
     n = -(-len(a1) // 2) * 2
-    a1, B, C = _padded(a1, n, -1.0), _padded(B.T, n).T, _padded(C, n)
-
-    def by_two(z: Array) -> Array:
-        return np.stack([z.real.reshape(-1, 2, *z.shape[1:]), z.imag.reshape(-1, 2, *z.shape[1:])], 1)
-
-    rows = by_two(B).reshape(n // 2, 4, -1).swapaxes(1, 2)
-    table = np.concatenate([rows.reshape(n // 2, -1), by_two(a1).reshape(n // 2, 4)], 1)
+    a1, C = _padded(a1, n, -1.0), _padded(C, n)
+    table = np.concatenate([_drives(B, n), _by_two(a1).reshape(n // 2, 4)], 1)
     text = f"""\
 /* Two modes at a time: v = B u, x' = x + a x + v. */
 static void driven_modes(const float *RESTRICT k, float *s, const float *u, int modes, int columns)
@@ -448,12 +443,61 @@ static void driven_modes(const float *RESTRICT k, float *s, const float *u, int 
 }}
 """
     name = p.kernel("driven_modes", text)
-    start = None if node.x0 is None else by_two(_padded(node.x0, n))
+    start = None if node.x0 is None else _by_two(_padded(node.x0, n))
     state = p.state(2 * n, start)
     columns = B.shape[1]
     drive = f"{name}({p.constants(table)}, {state}, {x.pointer}, {n}, {columns});"
     p.costs.multiply_adds += 2 * n * (columns + 2)
     p.costs.other += 2 * n
-    weight = by_two(C.conj().T).transpose(3, 0, 1, 2).reshape(len(C), -1)
-    D = node.D if node.D is not None and node.D.any() else None
-    p.call(drive, mixing.read(p, Value(state, 2 * n), out, weight, D, x))
+    p.call(drive, _read(p, state, out, C, node.D, x))
+
+
+def _by_two(z: Array) -> Array:
+    """Modes (n, ...) in pairs: the real parts of two, then the imaginary ones, (n / 2, 2, 2, ...)."""
+    return np.stack([z.real.reshape(-1, 2, *z.shape[1:]), z.imag.reshape(-1, 2, *z.shape[1:])], 1)
+
+
+def _drives(B: Array, n: int) -> Array:
+    """The tables (n / 2, 4 d_in) of B (modes, d_in) filled up to n modes: the rows of each pair, four by four."""
+    return _by_two(_padded(B.T, n).T).reshape(n // 2, 4, -1).swapaxes(1, 2).reshape(n // 2, -1)
+
+
+def _read(p: Program, state: str, out: Out, C: Array, D: Array | None, x: Value) -> str:
+    """The statement y = Re(C x) + D u of the modes at ``state``, C (d_out, n)."""
+    weight = _by_two(C.conj().T).transpose(3, 0, 1, 2).reshape(len(C), -1)
+    return mixing.read(p, Value(state, weight.shape[1]), out, weight, D if D is not None and D.any() else None, x)
+
+
+def linoss(p: Program, x: Value, out: Out, node: Linoss) -> None:
+    """`Linoss`: as `mimo`; an oscillator is real, so its real and its imaginary part are two of them."""
+    system = p.systems.oscillators(node)
+    n = -(-len(system.sign) // 2) * 2
+    steps = [
+        _padded(v, n, fill).reshape(-1, 2) for v, fill in ((system.sign, 1), (system.drag, -1), (system.spring, 0))
+    ]
+    table = np.concatenate([_drives(system.B, n), *steps], 1)
+    lines = []
+    for i in range(BLOCK):
+        j = i % 2
+        lines.append(f"        w[{i}] = k[{j}] * (w[{i}] + k[{2 + j}] * w[{i}]) + (k[{4 + j}] * x[{i}] + a{i});")
+        lines.append(f"        x[{i}] = k[{j}] * x[{i}] + w[{i}];")
+    text = f"""\
+/* Two oscillators at a time: w' = sign (w + drag w) + spring x + B u, x' = sign x + w'. */
+static void oscillators(const float *RESTRICT k, float *w, float *x, const float *u, int count, int columns)
+{{
+    for (; count > 0; count -= 2) {{
+        float a0 = 0.0f, a1 = 0.0f, a2 = 0.0f, a3 = 0.0f;
+{multiply("columns", "u", 8)}
+{chr(10).join(lines)}
+        k += 6;
+        w += 4;
+        x += 4;
+    }}
+}}
+"""
+    name = p.kernel("oscillators", text)
+    w, position = p.state(2 * n), p.state(2 * n)
+    columns = system.B.shape[1]
+    drive = f"{name}({p.constants(table)}, {w}, {position}, {x.pointer}, {n}, {columns});"
+    p.costs.multiply_adds += 2 * n * (columns + 4)
+    p.call(drive, _read(p, position, out, _padded(system.C, n), node.D, x))

@@ -163,16 +163,31 @@ impl<V: Copy> Compensated<V> {
     /// The next state, for a pole whose low parts are left out: x + (delta x + u).
     #[inline(always)]
     pub fn advance_rounded<L: Lanes<V = V>>(self, lanes: L, (dr, di): (V, V), u: (V, V)) -> Self {
+        let change_re = lanes.fma(dr, self.re, lanes.nfma(di, self.im, u.0));
+        let change_im = lanes.fma(dr, self.im, lanes.fma(di, self.re, u.1));
+        self.changed(lanes, (change_re, change_im))
+    }
+
+    /// The state times `factor`, which is 1 or -1.
+    #[inline(always)]
+    pub fn times<L: Lanes<V = V>>(self, lanes: L, factor: V) -> Self {
+        Self {
+            re: lanes.mul(self.re, factor),
+            im: lanes.mul(self.im, factor),
+            error_re: lanes.mul(self.error_re, factor),
+            error_im: lanes.mul(self.error_im, factor),
+        }
+    }
+
+    /// The next state: x + change.
+    #[inline(always)]
+    pub fn changed<L: Lanes<V = V>>(self, lanes: L, (change_re, change_im): (V, V)) -> Self {
         let Self { re, im, error_re, error_im } = self;
-        let mut change_re = lanes.fma(dr, re, lanes.nfma(di, im, u.0));
-        let mut change_im = lanes.fma(dr, im, lanes.fma(di, re, u.1));
         if !L::E::COMPENSATED {
             return Self { re: lanes.add(re, change_re), im: lanes.add(im, change_im), error_re, error_im };
         }
-        change_re = lanes.add(change_re, error_re);
-        change_im = lanes.add(change_im, error_im);
-        let (re, error_re) = lanes.fast_two_sum(re, change_re);
-        let (im, error_im) = lanes.fast_two_sum(im, change_im);
+        let (re, error_re) = lanes.fast_two_sum(re, lanes.add(change_re, error_re));
+        let (im, error_im) = lanes.fast_two_sum(im, lanes.add(change_im, error_im));
         Self { re, im, error_re, error_im }
     }
 }

@@ -294,6 +294,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
             Node::Dplr(d) => self.siso(node, &d.ssm, System::dplr(d, self.rate), nodes.get(1), x),
             Node::Dense(d) => self.siso(node, &d.ssm, System::dense(d, self.rate), nodes.get(1), x),
             Node::DiagonalMimo(m) => Ok((self.mimo(node, m, x)?, 1)),
+            Node::Linoss(l) => Ok((self.linoss(l, x), 1)),
             Node::Selective(s) => Ok((self.selective(s, x), 1)),
             Node::Ssd(s) => Ok((self.ssd(s, x)?, 1)),
             Node::Sequential(_) => {
