@@ -151,19 +151,23 @@ int main(void)
 """
 
 
+STARTS = document(KINDS["conv_start"].root, KINDS["mimo_start"].root)
+
+
 @needs_compiler
-def test_models_and_instances_share_a_program(tmp_path: Path) -> None:
-    left, right = classifier(2, seed=1), classifier(2, h=6, seed=2)
-    export_c(left, tmp_path, name="left", rate=2.0)
+@pytest.mark.parametrize(("left", "rate"), [(classifier(2, seed=1), 2.0), (STARTS, 1.0)], ids=["zeros", "x0"])
+def test_models_and_instances_share_a_program(left: Document, rate: float, tmp_path: Path) -> None:
+    right = classifier(left.d_input, h=6, d_output=left.d_output, seed=2)
+    export_c(left, tmp_path, name="left", rate=rate)
     export_c(right, tmp_path, name="right")
     (tmp_path / "host.c").write_text(HOST)
     sources = ["host.c", *(f"{name}{part}.c" for name in ("left", "right") for part in ("", "_weights"))]
     subprocess.run(["cc", *STRICT, *SANITIZED, *sources, "-lm", "-o", "host"], cwd=tmp_path, check=True)
     u = inputs(left, STEPS)
     done = subprocess.run(["./host"], cwd=tmp_path, input=u.tobytes(), capture_output=True, check=True)
-    y, first, other = np.frombuffer(done.stdout, np.float32).reshape(STEPS, 3, 4).swapaxes(0, 1)
-    assert relative_error(y, run(left, u, rate=2.0, streamed=True)[0]) < 2e-6
-    assert relative_error(first, run(left, u.reshape(STEPS, 1, 2), rate=2.0, streamed=True)[:, 0]) < 2e-6
+    y, first, other = np.frombuffer(done.stdout, np.float32).reshape(STEPS, 3, -1).swapaxes(0, 1)
+    assert relative_error(y, run(left, u, rate=rate, streamed=True)[0]) < 2e-6
+    assert relative_error(first, run(left, u.reshape(STEPS, 1, -1), rate=rate, streamed=True)[:, 0]) < 2e-6
     assert relative_error(other, run(right, u, streamed=True)[0]) < 2e-6
 
 
