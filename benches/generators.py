@@ -62,14 +62,14 @@ def main() -> int:
     if any(shutil.which(tool) is None for tool in (TARGETS[TARGET].compiler, TARGETS[TARGET].emulator[0])):
         print(__doc__, file=sys.stderr)
         return 1
-    print("| model | instructions | emx-onnx-cgen | cycles, estimated | emx-onnx-cgen | stack B | emx-onnx-cgen |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
+    print("| model | instructions | emx-onnx-cgen | stack B | emx-onnx-cgen |")
+    print("|---|--:|--:|--:|--:|")
     for name, model in shown():
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             ours = ssmrt.export_c(model, folder, target=TARGET)
             theirs = by_emx(model, folder)
-        numbers = (ours.instructions, theirs.instructions, ours.cycles, theirs.cycles, ours.stack, theirs.stack)
+        numbers = (ours.instructions, theirs.instructions, ours.stack, theirs.stack)
         print(f"| {name} | {' | '.join(spaced(n or 0) for n in numbers)} |", flush=True)
     return 0
 

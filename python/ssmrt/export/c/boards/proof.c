@@ -4,7 +4,7 @@
 
 /* Of unlike bytes: a loop that stores equal ones would become a call of memset, whose own frame it would destroy. */
 #define PAINT 0x1badd00du
-#define PAINTED 16384u
+#define PAINTED 65536u
 #define TURNS 50000u
 
 extern uint32_t stack_limit;
