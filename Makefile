@@ -32,6 +32,10 @@ lint: stubtest ## formatting, clippy, ruff, mypy, stub
 stubtest: ## the stub against the extension
 	$(BIN)/python -m mypy.stubtest ssmrt._native
 
+.PHONY: fuzz
+fuzz: ## damaged checkpoints for an hour, another seed each time; finds stay in fuzz-finds
+	$(BIN)/python tests/fuzz_readers.py --seconds 3600 --seed $$(date +%s) --keep fuzz-finds
+
 .PHONY: bench
 bench: ## ssmrt beside its peers, as far as they are installed
 	$(BIN)/python benches/compare.py --quick --markdown

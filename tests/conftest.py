@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 
 import pytest
+import ssmrt
 from command_line import Run
 from hypothesis import HealthCheck, Phase, settings
 from ssmrt.cli import main
+
+# Hypothesis draws on constants in those of the package's modules that are loaded: all are, whatever is collected.
+for module in pkgutil.walk_packages(ssmrt.__path__, "ssmrt."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 SAME = settings(COMMON, max_examples=25, derandomize=True, database=None)

@@ -13,7 +13,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "ssmrt"
 CORE = ROOT / "rust" / "core" / "src"
-EXTRAS = {"rich", "matplotlib", "onnx", "onnxruntime", "zstandard", "soundfile", "pyarrow"}
+EXTRAS = {
+    "rich",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "zstandard",
+    "soundfile",
+    "pyarrow",
+    "tokenizers",
+}
 
 
 def tables() -> list[dict[str, set[str] | None]]:
@@ -200,7 +209,7 @@ def test_core_knows_no_python_and_the_binding_no_maths() -> None:
     assert dependencies("py") == {"bytes", "numpy", "pyo3", "ssmrt-core"}
 
 
-def test_simd_lives_in_the_kernels() -> None:
+def test_instructions_of_machines_live_in_two_rooms() -> None:
     for path in CORE.rglob("*.rs"):
-        if room_of(path, CORE) != "kernels":
+        if room_of(path, CORE) not in ("kernels", "denormals"):
             assert not re.search(r"\bpulp::|std::arch|core::arch", rust_code(path)), path

@@ -88,6 +88,14 @@ def for_jax() -> None:
     np.savez("layer.npz", **arrays)
 
 
+def for_generate() -> None:
+    folder = shutil.copytree(GOLDEN / "torch/hf_mamba2", "mamba-130m-hf")
+    if importlib.util.find_spec("tokenizers") is not None:
+        import letters
+
+        letters.write(Path(folder) / "tokenizer.json")
+
+
 SPOTTER = "torch/s4d_minimal/checkpoint_dataparallel.pt"
 FILES = {
     "README.md": copy((SPOTTER, "model.pth")),
@@ -95,6 +103,7 @@ FILES = {
     "pytorch.md": copy(("kws/kws_s4d.pth", "model.pth")),
     "equinox.md": copy(("nn/model.eqx", "model.eqx"), ("nn/leaves.json", "leaves.json")),
     "jax.md": for_jax,
+    "generate.md": for_generate,
 }
 
 

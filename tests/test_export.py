@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -424,8 +425,33 @@ def test_onnx_stream_refuses_other_graphs(tmp_path: Path) -> None:
     onnx.save(other, path)
     with pytest.raises(ExportError, match="without the contract"):
         OnnxStream(path)
-    with pytest.raises(FileNotFoundError, match="expected an ONNX file"):
+    with pytest.raises(ExportError, match="expected an ONNX file"):
         OnnxStream(tmp_path / "none.onnx")
     for said, message in (((3,), "path: expected a path, found 3"), ((path, True), "threads: expected a whole number")):
         with pytest.raises(TypeError, match=message):
             OnnxStream(said[0], threads=said[-1])  # type: ignore[arg-type]
+
+
+def test_damaged_graphs_raise_one_class(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    export_onnx(classifier(), path)
+    good = path.read_bytes()
+    g = np.random.default_rng(0)
+    contract = good.index(b'"format"')
+    for attempt in range(400):
+        bad = bytearray(good)
+        # Where the numbers are, damage is none to the format.
+        at = int(g.integers(contract - 20, len(bad)) if attempt % 2 else g.integers(0, 2000))
+        if attempt % 10 == 0:
+            del bad[at:]
+        else:
+            bad[at] = g.integers(256)
+        path.write_bytes(bad)
+        try:
+            stream = OnnxStream(path)
+        except ExportError:
+            continue
+        facts = stream.contract
+        u = np.ones((facts["batch"], 3, facts["d_input"]), np.float32)
+        with contextlib.suppress(ExportError):
+            stream.push(u if facts["chunk"] is None else u.repeat(facts["chunk"], 1))

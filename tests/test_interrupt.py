@@ -128,6 +128,17 @@ CALLS: dict[str, Callable[[Model], Any]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_ctrl_c_ends_a_long_call_within_a_second(call: str) -> None:
-    with handling(signal.default_int_handler), signalled(0.3) as came, pytest.raises(KeyboardInterrupt):
+    with handling(signal.default_int_handler), signalled(0.1) as came, pytest.raises(KeyboardInterrupt):
         CALLS[call](model(4))
     assert time.perf_counter() - came[0] < 1
+
+
+def test_signals_are_heard_while_a_model_is_planned() -> None:
+    """A full matrix of 700 takes seconds to bring into its Schur form."""
+    g = np.random.default_rng(0)
+    A, C = g.standard_normal((1, 700, 700)) / 26 - 1.5 * np.eye(700), np.ones((1, 1, 700))
+    start = time.perf_counter()
+    with handling(refuse), signalled(0.3) as came, pytest.raises(Interruption):
+        ssmrt.dense(A, np.ones((1, 700)), C, np.ones((1, 1)), 0.01)
+    assert came[0] > start
+    assert time.perf_counter() - came[0] < 0.5

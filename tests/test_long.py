@@ -195,7 +195,7 @@ def test_silence_ends_in_nothing() -> None:
             stream.push(g.standard_normal((1, 1000, 4)))
             for _ in range(5):
                 y = stream.push(silence)
-            state = np.frombuffer(stream.snapshot()[24:], np.float64)
+            state = np.frombuffer(stream.snapshot()[-model.state_size * model.dtype.itemsize :], model.dtype)
             tiny = np.finfo(model.dtype).tiny
             assert not ((state != 0) & (np.abs(state) < tiny)).any()
             assert not ((y != 0) & (np.abs(y) < tiny)).any()

@@ -293,6 +293,15 @@ def test_who_says_nothing_is_asked_whether_it_is_falcon_mamba(prefix: str | None
 HYBRID: tuple[str, ...] = ("model.layers.0.mamba.A_log", "model.layers.0.mamba.in_proj.weight")
 STRANGERS: dict[str, tuple[str, ...]] = {
     "Mamba-3": ("backbone.layers.0.mixer.B_bias", "backbone.layers.0.mixer.C_bias", "backbone.layers.0.mixer.dt_bias"),
+    r"Mamba-3 model, as [\w.]*B_bias": (
+        "in_proj.weight",
+        "dt_bias",
+        "B_bias",
+        "C_bias",
+        "B_norm.weight",
+        "C_norm.weight",
+        "D",
+    ),
     "Bamba": (*HYBRID, "model.layers.0.pre_ff_layernorm.weight", "model.layers.1.self_attn.q_proj.weight"),
     "Jamba": (*HYBRID, "model.layers.0.mamba.dt_layernorm.weight", "model.layers.4.self_attn.q_proj.weight"),
     "GraniteMoeHybrid": (*HYBRID, "model.layers.0.shared_mlp.input_linear.weight"),

@@ -179,6 +179,7 @@ def test_a_snapshot_of_something_else_is_refused(graph: Path, tmp_path: Path) ->
         (other, ValueError, "expected one of the same file"),
         (blob[:-1], ValueError, f"expected {len(blob)} bytes, found {len(blob) - 1}"),
         (blob + b"x", ValueError, f"expected {len(blob)} bytes"),
+        (blob[:-1] + bytes([blob[-1] ^ 1]), ValueError, "found damaged ones"),
         ("text", TypeError, "expected bytes"),
     ]
     for bad, error, says in wrong:

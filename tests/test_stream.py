@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from ssmrt import Document, Model
-from ssmrt.document import Activation, Diagonal, Linear, Node, Norm, Residual, Sequential
+from ssmrt.document import Activation, Diagonal, Linear, Node, Norm, Residual, Selective, Sequential, Ssd
 from strategies import Case, alone, answered, cases, layers, models, selectives, ssds
 
 Array = NDArray[Any]
@@ -51,6 +52,36 @@ def test_a_restored_snapshot_goes_on_exactly(dtype: Any, case: Case) -> None:
         assert_array_equal(other.position, position)
         for part, y in zip(rest, expected):
             assert_array_equal(other.push(case.u[:, part]), y)
+
+
+@DTYPES
+@given(cases(CAUSAL), st.data())
+def test_a_push_of_some_streams_leaves_the_others(dtype: Any, case: Case, data: st.DataObject) -> None:
+    model, batch = Model(case.document, dtype), 3
+    u = np.concatenate([case.u] * batch)[:batch]
+    active = sorted(data.draw(st.sets(st.integers(0, batch - 1), min_size=1)))
+    stream, parts = model.stream(batch), case.splits()
+    streams = [model.stream() for _ in range(batch)]
+    for part in parts:
+        expected = [streams[s].push(u[s : s + 1, part]) for s in active]
+        assert_array_equal(stream.push(u[active, part], active=active), np.concatenate(expected))
+    assert_array_equal(stream.position, [u.shape[1] * (s in active) for s in range(batch)])
+    # The others are where they were: all go on together.
+    everyone = stream.push(u[:, parts[0]])
+    for s in range(batch):
+        assert_array_equal(everyone[s], streams[s].push(u[s : s + 1, parts[0]])[0])
+
+
+def test_a_push_of_streams_that_are_not_there_is_refused() -> None:
+    stream = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05]).stream(2)
+    u = np.ones((1, 4, 1), np.float32)
+    for active in ([2], [1, 0], [0, 0]):
+        with pytest.raises(ValueError, match="active: expected rising numbers below 2"):
+            stream.push(np.repeat(u, len(active), 0), active=active)
+    with pytest.raises(ValueError, match="u: expected 1 streams, found 2"):
+        stream.push(np.repeat(u, 2, 0), active=[1])
+    assert_array_equal(stream.position, [0, 0])
+    assert stream.push(u[:0], active=np.zeros(0, int)).shape == (0, 4, 1)
 
 
 @DTYPES
@@ -296,7 +327,7 @@ def test_the_number_of_threads_is_not_heard(tmp_path: Path) -> None:
 
     collect()
     collected.append(Case(alone(wide()), 0, 3, 700))
-    collected += [Case(deep(), 0, 1, 6000), Case(deep(), 0, 2, 2500)]
+    collected += [Case(deep(), 0, 1, 6000), Case(deep(), 0, 2, 2500), Case(mambas(), 0, 1, 4999)]
     for i, case in enumerate(collected):
         Model(case.document).save(tmp_path / f"{i}.ssm.safetensors")
         np.save(tmp_path / f"{i}.npy", case.u)
@@ -337,6 +368,24 @@ def deep() -> Document:
     return Document(Sequential((*nodes, Linear(g.standard_normal((2, h)), None))), 1, 2)
 
 
+def mambas() -> Document:
+    """Both generations in turns, each of several tiles of channels, one of which is not whole."""
+    g = np.random.default_rng(0)
+    h, n, heads, p, groups = 56, 5, 6, 14, 3
+    nodes: list[Node] = []
+    for _ in range(3):
+        weights = (g.standard_normal((3 + 2 * n, h)) / 7, g.standard_normal((h, 3)))
+        nodes.append(Selective(-g.uniform(0.2, 9, (h, n)), *weights, g.standard_normal(h) - 3, g.standard_normal(h)))
+        xbc, dt = (Linear(g.standard_normal((rows, h)) / 7) for rows in (heads * p + 2 * groups * n, heads))
+        scalars = (-g.uniform(0.2, 9, heads), g.standard_normal(heads) - 3, g.standard_normal(heads * p))
+        nodes += [
+            Norm("rms", np.ones(h)),
+            Ssd(xbc, dt, *scalars, n, groups),
+            Linear(g.standard_normal((h, heads * p)) / 9),
+        ]
+    return Document(Sequential(tuple(nodes)), h, h)
+
+
 @pytest.mark.parametrize("call", ["Model.step", "Stream.step", "Stream.push", "Model.forward"])
 def test_other_threads_of_python_run_meanwhile(call: str) -> None:
     """The interpreter's lock is released around all that takes long."""
@@ -372,3 +421,127 @@ def test_other_threads_of_python_run_meanwhile(call: str) -> None:
     finally:
         over.set()
         thread.join()
+
+
+def small(**said: Any) -> Model:
+    """Three channels of four modes."""
+    g = np.random.default_rng(0)
+    C = g.standard_normal((1, 3, 4))
+    return ssmrt.diagonal(-0.5 + 1j * np.arange(4)[None], np.ones((1, 4)), C, np.ones((1, 3)), 0.1, **said)
+
+
+@DTYPES
+def test_a_snapshot_with_any_bit_flipped_is_refused(dtype: Any) -> None:
+    stream = small(dtype=dtype).stream(2)
+    stream.push(np.random.default_rng(1).standard_normal((2, 9, 3)))
+    blob = stream.snapshot()
+    for byte in range(len(blob)):
+        damaged = bytearray(blob)
+        damaged[byte] ^= 1 << byte % 8
+        with pytest.raises(ValueError, match="snapshot: expected"):
+            stream.restore(damaged)
+    assert stream.snapshot() == blob
+
+
+def test_a_snapshot_of_another_layout_is_refused() -> None:
+    stream = small().stream()
+    blob = bytearray(stream.snapshot())
+    blob[8] += 1
+    with pytest.raises(ValueError, match="expected layout 1 of the states, found another version's"):
+        stream.restore(blob)
+
+
+def test_a_state_that_is_not_finite_is_refused() -> None:
+    stream, lost = small().stream(), small().stream()
+    stream.push(np.ones((1, 5, 3)))
+    before = stream.snapshot()
+    for bad in (np.nan, np.inf):
+        lost.reset()
+        lost.step(np.full((1, 3), bad))
+        with pytest.raises(ValueError, match="expected finite states"):
+            stream.restore(lost.snapshot())
+    assert stream.snapshot() == before
+
+
+def test_snapshots_go_between_models_that_compute_the_same() -> None:
+    model = small()
+    root = model.document.root
+    told = replace(model.document, root=replace(root, name="encoder"), meta={"source": "elsewhere"}, sample_rate=16e3)
+    stream, other = model.stream(), Model(told).stream()
+    stream.push(np.ones((1, 5, 3)))
+    other.restore(stream.snapshot())
+    assert_array_equal(stream.push(np.ones((1, 5, 3))), other.push(np.ones((1, 5, 3))))
+    assert isinstance(root, Diagonal)
+    less = replace(model.document, root=replace(root, D=root.D * 0.5))
+    with pytest.raises(ValueError, match="expected one of the same model"):
+        Model(less).stream().restore(stream.snapshot())
+
+
+def test_a_snapshot_may_be_any_bytes() -> None:
+    stream, u = small().stream(), np.ones((1, 5, 3))
+    stream.push(u)
+    blob = stream.snapshot()
+    expected = stream.push(u)
+    for same in (blob, bytearray(blob), memoryview(blob), memoryview(bytearray(blob + b"tail"))[: len(blob)]):
+        stream.restore(same)
+        assert_array_equal(stream.push(u), expected)
+
+
+def test_a_sample_of_no_streams_changes_nothing() -> None:
+    model = small()
+    stream = model.stream(4)
+    stream.push(np.ones((4, 3, 3)))
+    before = stream.snapshot()
+    nobody: tuple[Any, ...] = ([], np.zeros(0, int))
+    for active in nobody:
+        assert stream.step(np.zeros((0, 3)), active=active).shape == (0, 3)
+    assert stream.snapshot() == before
+    y, state = model.step(np.zeros((0, 3)), model.default_state(0))
+    assert (y.shape, state.shape) == ((0, 3), (0, model.state_size))
+
+
+@DTYPES
+def test_arrays_need_not_be_aligned(dtype: Any) -> None:
+    u = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(dtype)
+    odd = np.frombuffer(b"header" * 7 + b"?" + u.tobytes(), dtype, u.size, 43).reshape(u.shape)
+    assert not odd.flags.aligned
+    model = small(dtype=dtype)
+    streams = model.stream(2), model.stream(2)
+    assert_array_equal(model(odd), model(u))
+    assert_array_equal(streams[0].push(odd), streams[1].push(u))
+    assert_array_equal(streams[0].step(odd[:, 0]), streams[1].step(u[:, 0]))
+
+
+SAVED = """
+import sys
+import numpy as np
+from ssmrt import Model
+from test_denormals import layer, slow_layers
+u = np.random.default_rng(0).standard_normal((1, 75, 32))
+for name in slow_layers():
+    for dtype in ("float32", "float64"):
+        stream = Model(layer(name), dtype).stream()
+        stream.push(u[:, :40])
+        for t in range(40, 50):
+            stream.step(u[:, t])
+        sys.stdout.buffer.write(stream.snapshot() + stream.push(u[:, 50:]).tobytes())
+"""
+
+
+def test_snapshots_go_between_instruction_sets() -> None:
+    from test_denormals import layer, slow_layers
+
+    env = {**os.environ, "SSMRT_ISA": "scalar", "PYTHONPATH": os.pathsep.join(sys.path)}
+    data = subprocess.run([sys.executable, "-c", SAVED], env=env, capture_output=True, check=True).stdout
+    u = np.random.default_rng(0).standard_normal((1, 75, 32))
+    for name in slow_layers():
+        for dtype, tolerance in (("float32", 1e-6), ("float64", 1e-13)):
+            stream = Model(layer(name), dtype).stream()  # type: ignore[arg-type]
+            size = len(stream.snapshot())
+            blob, data = data[:size], data[size:]
+            y = np.frombuffer(data, dtype, 25 * 32).reshape(1, 25, 32)
+            data = data[y.nbytes :]
+            stream.restore(blob)
+            found = stream.push(u[:, 50:])
+            assert np.abs(found - y).max() <= tolerance * np.abs(y).max(), (name, dtype)
+    assert data == b""

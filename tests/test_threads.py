@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 import ssmrt
 from numpy.typing import NDArray
 
@@ -31,3 +34,68 @@ def test_threads_run_one_model_at_many_rates() -> None:
         sys.setswitchinterval(interval)
     for thread, found in enumerate(answers):
         np.testing.assert_array_equal(found, np.tile(np.roll(expected, 25 * thread), 50))
+
+
+# More weights than one core's caches hold, so that threads share in every sample.
+LARGE = """
+import hashlib, os, sys
+import numpy as np
+import ssmrt
+from ssmrt import Document, Model
+from ssmrt.document import Activation, Embedding, Glu, Linear, Sequential
+
+def model(weights=None):
+    g = np.random.default_rng(0)
+    def matrix(*shape):
+        return g.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[-1]))
+    H = 1200
+    table = matrix(50, H)
+    s4d = ssmrt.diagonal(-g.uniform(0.1, 1, (H, 4)) + 1j, np.ones((H, 4)), matrix(H, 4), np.ones(H), 0.01)
+    nodes = [Embedding(table), Linear(matrix(1600, H), matrix(1600)), Activation("silu"), Linear(matrix(2 * H, 1600)),
+             Glu(), s4d.document.root, Linear(table)]
+    return Model(Document(Sequential(tuple(nodes)), 1, 50), weights=weights)
+
+def answers(model):
+    stream, u = model.stream(3), np.arange(120).reshape(3, 40) % 50
+    yield from (stream.step(u[:, t]) for t in range(3))
+    yield stream.push(u[:, 3:10])
+    yield stream.step(u[:2, 11], active=np.array([0, 2]))
+    yield stream.push(u[:, 12:], dt=np.repeat([[1.0, 2.0]], 14, 1).repeat(3, 0))
+    yield from model.step(u[:, 0], model.default_state(3))
+    yield model(u[:, :5])
+    yield model(u)
+
+def digest(model):
+    return hashlib.sha256(b"".join(np.ascontiguousarray(y).tobytes() for y in answers(model))).hexdigest()
+"""
+
+
+def run_large(threads: int, script: str) -> str:
+    environment = {**os.environ, "SSMRT_NUM_THREADS": str(threads)}
+    done = subprocess.run([sys.executable, "-c", LARGE + script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("weights", [None, "bfloat16", "int8"])
+def test_samples_are_the_same_on_any_number_of_threads(weights: str | None) -> None:
+    script = f"print(digest(model({weights!r})))"
+    assert len({run_large(threads, script) for threads in (1, 2, 5)}) == 1
+
+
+def test_callers_share_a_model_whose_samples_are_shared_out() -> None:
+    """One of them has the helpers at a time; a child of the process has none."""
+    script = """
+from concurrent.futures import ThreadPoolExecutor
+m = model()
+with ThreadPoolExecutor(3) as pool:
+    found = set(pool.map(digest, [m] * 6))
+read, write = os.pipe()
+if not os.fork():
+    os.write(write, digest(m).encode())
+    os._exit(0)
+os.wait()
+found.add(os.read(read, 1000).decode())
+print(len(found))
+"""
+    assert run_large(3, script) == "1\n"

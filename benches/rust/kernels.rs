@@ -14,6 +14,8 @@ use ssmrt_core::internals::kernels::linear::{Epilogue, Linear};
 use ssmrt_core::internals::kernels::modal::Modal;
 use ssmrt_core::internals::kernels::norm::{Norm, NormKind, Residual};
 use ssmrt_core::internals::kernels::pointwise::{self, Function};
+use ssmrt_core::internals::kernels::selective::Selective;
+use ssmrt_core::internals::kernels::ssd::{Sizes, Ssd, Steps};
 use ssmrt_core::internals::kernels::{Aligned, GROUP, Isa, padded};
 use std::hint::black_box;
 
@@ -99,5 +101,41 @@ fn functions(c: &mut Criterion) {
     }
 }
 
-criterion_group!(kernels, diagonal, linear, norm, functions);
+/// A layer of mamba-130m's shape, either generation.
+fn mamba(c: &mut Criterion) {
+    const CHANNELS: usize = 1536;
+    let d = numbers(CHANNELS);
+    let a: Vec<f64> = (0..CHANNELS * 16).map(|i| -1.0 - (i % 16) as f64).collect();
+    let first = Selective::<f32>::new(&a, &d, 1.0);
+    let second = Ssd::<f32>::new(Sizes { channels: CHANNELS, heads: 24, groups: 1, modes: 128 }, &d);
+    let steps = Steps::<f32>::new(&a[..24], &a[..24], (0.0, f64::INFINITY), 1.0);
+    let mut group = c.benchmark_group("mamba");
+    for rows in ROWS {
+        let (x, mut y) = (aligned(rows * CHANNELS), Aligned::zeros(rows * CHANNELS));
+        let dt: Aligned<f32> = x.iter().map(|x| 0.05 + 0.04 * x).collect();
+        let bc = aligned(rows * padded(2 * 16));
+        let mut state = Aligned::zeros(first.groups() * first.group_state_len());
+        let (xbc, mut made) =
+            (aligned(rows * padded(second.input_width())), Aligned::zeros(rows * Steps::<f32>::width(24)));
+        steps.run(Isa::all()[0], rows, 1.0, &x, &mut made);
+        let mut states = Aligned::zeros(second.tiles() * second.tile_state_len());
+        group.throughput(Throughput::Elements((rows * CHANNELS) as u64));
+        for isa in Isa::all() {
+            group.bench_function(format!("selective {} x{rows}", isa.name()), |b| {
+                // SAFETY: y has so many rows.
+                b.iter(|| unsafe {
+                    first.run(isa, rows, 1.0, 0..first.groups(), [black_box(&x), &dt, &bc], &mut state, y.as_mut_ptr());
+                });
+            });
+            group.bench_function(format!("ssd {} x{rows}", isa.name()), |b| {
+                // SAFETY: y has so many rows.
+                b.iter(|| unsafe {
+                    second.run(isa, rows, 0..second.tiles(), black_box(&xbc), &made, &mut states, y.as_mut_ptr());
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(kernels, diagonal, linear, norm, functions, mamba);
 criterion_main!(kernels);

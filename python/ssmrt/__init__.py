@@ -12,6 +12,7 @@ from .errors import ExportError as ExportError
 from .errors import NotStreamable as NotStreamable
 from .errors import SsmrtError as SsmrtError
 from .errors import UnsupportedError as UnsupportedError
+from .generate import generate as generate
 from .layers import dense as dense
 from .layers import diagonal as diagonal
 from .layers import dplr as dplr

@@ -69,6 +69,12 @@ class Plan:
     @property
     def isa(self) -> str: ...
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of the matrices that every sample is multiplied with."""
+    @property
+    def signal_to_noise(self) -> float | None:
+        """Of weights that were rounded, in decibels; None where none was."""
+    @property
     def not_streamable(self) -> str | None:
         """Why the model cannot stream, or None."""
 
@@ -107,8 +113,15 @@ class Stream:
         A single stream takes u (d_input,), too, and then y is (d_output,), and dt a number.
         """
 
-    def push(self, u: ArrayLike, *, dt: ArrayLike | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """A chunk of each stream: u (batch, length, d_input) -> y (batch, length, d_output), any length.
+    def push(
+        self,
+        u: ArrayLike,
+        *,
+        dt: ArrayLike | None = None,
+        out: NDArray[Any] | None = None,
+        active: ArrayLike | None = None,
+    ) -> NDArray[Any]:
+        """A chunk of each stream, or of those ``active``: u (batch, length, d_input) -> y (batch, length, d_output).
 
         A single stream takes u (length, d_input), too, and then y is (length, d_output), and dt (length,).
         """
@@ -127,8 +140,11 @@ class Stream:
     def snapshot(self) -> bytes:
         """The states as bytes."""
 
-    def restore(self, blob: bytes) -> None:
-        """Goes on from a snapshot of a stream of the same model, rate, dtype and batch."""
+    def restore(self, blob: bytes | bytearray | memoryview) -> None:
+        """Goes on from a snapshot of a stream of the same model, rate, dtype and batch.
+
+        Raises ValueError where it is no such snapshot, was damaged or holds a NaN; then the states are as they were.
+        """
 
 def schema() -> str:
     """Every kind of node of a Document with its fields, as JSON."""

@@ -65,7 +65,10 @@ class Linear(Node):
 
 @dataclass(frozen=True, eq=False)
 class Embedding(Node):
-    """y = weight[token]; the input is one integer a sample."""
+    """y = weight[token]; the input is one integer a sample.
+
+    A `Linear` with the same array is tied to it: both are stored, and held by the engine, as one.
+    """
 
     weight: Array  # float (vocabulary, d_out)
 
@@ -373,6 +376,13 @@ def first(node: Node) -> Node:
     return node
 
 
+def last(node: Node) -> Node:
+    """The node that gives the answer."""
+    if isinstance(node, Sequential) and node.children:
+        return last(node.children[-1])
+    return node
+
+
 def walk(node: Node) -> Iterator[Node]:
     """The node and all below it, in the order in which they run."""
     yield node
@@ -406,7 +416,7 @@ def encode(document: Document) -> tuple[str, dict[str, Array]]:
         "d_input": document.d_input,
         "d_output": document.d_output,
         "meta": dict(document.meta),
-        "root": _pack(document.root, "root", tensors),
+        "root": _pack(document.root, "root", tensors, {}),
     }
     if document.sample_rate is not None:
         tree["sample_rate"] = document.sample_rate
@@ -417,12 +427,18 @@ def encode(document: Document) -> tuple[str, dict[str, Array]]:
 
 # Not inside of `encode`: a function that calls itself from inside of another keeps that one's variables, all arrays,
 # until garbage is collected.
-def _pack(value: Any, path: str, tensors: dict[str, Array]) -> Any:
+def _pack(value: Any, path: str, tensors: dict[str, Array], tables: dict[int, str]) -> Any:
     if isinstance(value, Node):
-        inner = {f.name: _pack(getattr(value, f.name), f"{path}.{f.name}", tensors) for f in fields(value)}
+        inner = {f.name: _pack(getattr(value, f.name), f"{path}.{f.name}", tensors, tables) for f in fields(value)}
+        # The one linear map that is tied to the table of tokens has no tensor of its own.
+        if isinstance(value, Embedding):
+            tables[id(value.weight)] = f"{path}.weight"
+        elif isinstance(value, Linear) and (table := tables.pop(id(value.weight), None)) is not None:
+            del tensors[f"{path}.weight"]
+            inner["weight"] = {"real": table}
         return {_KIND_KEY: KIND_OF[type(value)], **inner}
     if isinstance(value, tuple):
-        return [_pack(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
+        return [_pack(item, f"{path}.{i}", tensors, tables) for i, item in enumerate(value)]
     if isinstance(value, np.ndarray):
         is_complex = np.iscomplexobj(value)
         if is_complex:

@@ -51,8 +51,11 @@ def load(
         Takes the part of the file whose tensors' names start so, "model." or "params/encoder/"; the others are
         left out. None: every tensor of the file has a place in the model.
     weights
-        "bfloat16" rounds the matrices of mixing layers to it, which halves their memory and what a sample reads of
-        them; sums and everything else stay in float32. For a file in bfloat16 nothing is rounded. None: as ``dtype``.
+        How the matrices of mixing layers are held; sums and everything else stay in float32. None: nothing is rounded,
+        and those whose numbers all are of bfloat16, as those of a file in bfloat16 are, take two bytes a number.
+        "float32": all take four. "bfloat16" rounds to two: half the memory, and half of what a sample reads.
+        "int8" rounds to one, integers of -127 to 127 times a scale for each output. `Model.signal_to_noise` says what
+        that leaves. A table of tokens is rounded where the head is tied to it.
 
     Raises
     ------
@@ -89,8 +92,9 @@ def _own(path: Source, prefix: str | None) -> Path | None:
 
 
 def _parse(path: Path, dtype: Dtype, weights: Weights | None) -> Model:
+    data = _read(path)
     try:
-        return Model.parse(_read(path), dtype, weights)
+        return Model.parse(data, dtype, weights)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 

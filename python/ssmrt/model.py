@@ -15,13 +15,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _native, checks
+from . import _native, checks, writing
 from ._native import Stream
 from .document import KIND_OF, Array, Document, Node, branches, decode, encode, from_bytes
 from .errors import NotStreamable
 
 Dtype = Literal["float32", "float64"]
-Weights = Literal["bfloat16"]
+Weights = Literal["float32", "bfloat16", "int8"]
 Method = Literal["auto", "scan", "chunk", "fft"]
 State = NDArray[Any]
 
@@ -59,10 +59,10 @@ class Model:
     def _hold(self, held: _native.Document, dtype: Dtype, weights: Weights | None) -> None:
         self._dtype = checks.word("dtype", dtype, ("float32", "float64"))
         if weights is not None:
-            checks.word("weights", weights, ("bfloat16",))
+            checks.word("weights", weights, ("float32", "bfloat16", "int8"))
         self._weights = weights
         self._held = held
-        self._engine = _native.Model(held, dtype, weights or dtype)
+        self._engine = _native.Model(held, dtype, weights or "as given")
         self._regular = self._engine.plan(1.0)
         self._outline = _outline(held)
         self._document: weakref.ref[Document] | None = None
@@ -151,11 +151,26 @@ class Model:
         """Numbers of state a stream: the last axis of `default_state`."""
         return self._regular.state_size
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the matrices of mixing layers, in the form in which every sample is multiplied with them."""
+        return self._regular.weight_bytes
+
+    @property
+    def signal_to_noise(self) -> float | None:
+        """What ``weights`` in "bfloat16" or "int8" left of the matrices of mixing layers, in decibels.
+
+        Ten times the decimal logarithm of their squares by the squares of what they were rounded by. None where nothing
+        was rounded.
+        """
+        return self._regular.signal_to_noise
+
     @cached_property
     def num_parameters(self) -> int:
         """Real numbers in the parameters; a complex one counts as two."""
-        arrays = [a for _, node in _layers(self._outline.root) for a in _arrays(node)]
-        return sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays)
+        # What is tied counts once.
+        arrays = {id(a): a for _, node in _layers(self._outline.root) for a in _arrays(node)}
+        return sum(a.size * (2 if np.iscomplexobj(a) else 1) for a in arrays.values())
 
     def __call__(
         self,
@@ -303,7 +318,7 @@ class Model:
                 dt = np.broadcast_to(steps, batch).reshape(n)
             except ValueError:
                 raise ValueError(f"dt: expected a number or shape {batch}, found {steps.shape}") from None
-        y, after = plan.step(flat, state.reshape(n, -1), dt=dt)
+        y, after = plan.step(flat, state.reshape(n, *state.shape[-1:]), dt=dt)
         return y.reshape(*batch, plan.d_output), after.reshape(state.shape)
 
     def stream(self, batch: int = 1, *, rate: float = 1.0) -> Stream:
@@ -398,8 +413,11 @@ class Model:
         return self._held.widths()
 
     def save(self, path: str | Path) -> None:
-        """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read."""
-        checks.path("path", path).write_bytes(self._held.to_bytes())
+        """Write ssmrt's own format, one safetensors file that `ssmrt.load` and the Rust crate read.
+
+        The file is there whole or not at all, and an old one stays until then. Raises OSError.
+        """
+        writing.write({checks.path("path", path): self._held.to_bytes()})
 
     def summary(self) -> str:
         """A table, one row a layer."""
@@ -425,16 +443,12 @@ class Model:
 
 def _outline(held: _native.Document) -> Document:
     tree, tensors = held.outline()
-    shapes = {name: (shape, dtype) for name, shape, dtype in tensors}
-
-    def real(name: str) -> Array:
-        shape, dtype = shapes[name]
-        return np.broadcast_to(np.zeros((), dtype), shape)
+    arrays = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, shape, dtype in tensors}
 
     def complex_(name: str) -> Array:
-        return np.broadcast_to(np.zeros((), np.complex128), shapes[name][0][:-1])
+        return np.broadcast_to(np.zeros((), np.complex128), arrays[name].shape[:-1])
 
-    return decode(tree, real, complex_, "the model")
+    return decode(tree, arrays.__getitem__, complex_, "the model")
 
 
 def _say(text: str) -> None:

@@ -53,6 +53,7 @@ class Stability:
 class Verification:
     """What `verify` found. ``layers`` are the errors after each layer of the outermost sequence.
 
+    ``signal_to_noise`` is the model's own: decibels of weights that were rounded, None where none was.
     ``stability`` has a row for each state-space layer that its parameters do not show to be stable at every rate: its
     name, the modulus of its largest discrete eigenvalue, and whether that lies outside the unit circle.
     """
@@ -60,6 +61,7 @@ class Verification:
     checks: tuple[Check, ...]
     layers: tuple[Check, ...] = ()
     stability: tuple[Stability, ...] = ()
+    signal_to_noise: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -73,6 +75,7 @@ class Verification:
             "checks": [{**asdict(c), "ok": c.ok} for c in self.checks],
             "layers": [{**asdict(c), "ok": c.ok} for c in self.layers],
             "stability": [asdict(s) for s in self.stability],
+            "signal_to_noise": self.signal_to_noise,
         }
 
     def __str__(self) -> str:
@@ -85,6 +88,8 @@ class Verification:
         for row in self.stability:
             verdict = "UNSTABLE: its state grows" if row.unstable else "ok"
             rows.append((f"stability of {row.layer}", row.place, f"{row.radius:.6g}", "1", verdict))
+        if self.signal_to_noise is not None:
+            rows.append(("weights", "as given", f"{self.signal_to_noise:.1f} dB", "", "signal to noise"))
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
 
@@ -123,7 +128,8 @@ def verify(
     compared = list(_checks(model, u))
     if onnx is not None:
         compared.append(_onnx(model, onnx, u))
-    return Verification(tuple(compared), tuple(_layers(model, u)) if layers else (), tuple(_stability(model)))
+    after = tuple(_layers(model, u)) if layers else ()
+    return Verification(tuple(compared), after, tuple(_stability(model)), model.signal_to_noise)
 
 
 def _stability(model: Model) -> Iterator[Stability]:

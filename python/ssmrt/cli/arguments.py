@@ -32,6 +32,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "float64"), default="float32", help="the engine's precision (default: float32)"
     )
+    add_weights(parser)
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """How the matrices of mixing layers are held."""
+    parser.add_argument(
+        "--weights",
+        choices=("float32", "bfloat16", "int8"),
+        help="how the matrices of mixing layers are held; bfloat16 and int8 round them (default: as they are)",
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +71,7 @@ def model_of(arguments: argparse.Namespace) -> Model:
         dtype=dtype,
         step=arguments.step,
         prefix=arguments.prefix,
+        weights=getattr(arguments, "weights", None),
     )
 
 

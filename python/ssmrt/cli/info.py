@@ -17,12 +17,13 @@ from ..families import identify
 from ..load import is_own, load
 from ..model import Model
 from ..readers.checkpoint import Checkpoint
-from .arguments import add_checkpoint, add_json, config_of
+from .arguments import add_checkpoint, add_json, add_weights, config_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     add_checkpoint(parser)
+    add_weights(parser)
     parser.add_argument("--tensors", action="store_true", help="list the file's tensors too")
     add_json(parser)
 
@@ -58,7 +59,12 @@ def _model(arguments: argparse.Namespace, questions: list[ConfigRequired]) -> Mo
     for config in (config_of(arguments), {}):
         try:
             return load(
-                arguments.model, config=config, arch=arguments.arch, step=arguments.step, prefix=arguments.prefix
+                arguments.model,
+                config=config,
+                arch=arguments.arch,
+                step=arguments.step,
+                prefix=arguments.prefix,
+                weights=arguments.weights,
             )
         except ConfigRequired as question:
             if question.name not in [asked.name for asked in questions]:
@@ -99,6 +105,8 @@ def _describe(model: Model) -> dict[str, Any]:
         "labels": None if model.labels is None else list(model.labels),
         "num_parameters": model.num_parameters,
         "state_size": model.state_size,
+        "weight_bytes": model.weight_bytes,
+        "signal_to_noise": model.signal_to_noise,
         "streamable": model.streamable,
         "not_streamable": reason,
         "stability": [
@@ -107,6 +115,12 @@ def _describe(model: Model) -> dict[str, Any]:
         ],
         "layers": list(_layers(model.outline.root, 0)),
     }
+
+
+def _weights(model: Model) -> str:
+    per = "token" if model.outline.tokens else "sample"
+    text = f"{model.weight_bytes} bytes a {per}"
+    return text if model.signal_to_noise is None else f"{text}, {model.signal_to_noise:.1f} dB above their rounding"
 
 
 def _stability(layers: list[dict[str, Any]]) -> str:
@@ -149,6 +163,7 @@ def _print(facts: dict[str, Any], model: Model | None, tensors: bool) -> None:
             ("output", f"({model.d_output},)" + (f": {', '.join(model.labels)}" if model.labels else "")),
             *([] if model.sample_rate is None else [("trained at", f"{model.sample_rate:g} samples a second")]),
             ("parameters", str(model.num_parameters)),
+            ("weights", _weights(model)),
             ("state", f"{model.state_size} numbers a stream"),
             ("stability", _stability(known["stability"])),
             ("streams", "yes" if model.streamable else f"no: {known['not_streamable']}"),

@@ -16,9 +16,13 @@ from typing import Any, BinaryIO, Protocol, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..writing import replacing
+
 Array = NDArray[Any]
 
 STDOUT = "-"
+# What was answered until somebody stops it is kept.
+STOPPED = (KeyboardInterrupt,)
 SUFFIXES = (".npy", ".jsonl", ".txt")
 _ROWS_SHOWN = 12
 _COLUMNS_SHOWN = 10
@@ -51,22 +55,6 @@ class Output(Protocol):
         """All answers to one input."""
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path`` when it is done, or when somebody stops it; a failure leaves none."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        try:
-            yield file
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                os.replace(part, path)
-            else:
-                part.unlink()
-            raise
-    os.replace(part, path)
-
-
 class Npy:
     """A .npy file for one input, or where the name is that of a folder one for each, written as answers come."""
 
@@ -79,7 +67,7 @@ class Npy:
         """(length, d_output), (sequences, length, d_output), and without length where a sequence has one answer."""
         path = self._path / f"{Path(source.file or '').stem}.npy" if self._folder else self._path
         rows, running = 0, False
-        with replacing(path) as file:
+        with replacing(path, keep_on=STOPPED) as file:
             start = self._header(file, (0, *self._shape))
             try:
                 for answer in answers:
@@ -201,7 +189,7 @@ def open_output(
             )
         yield Npy(path, d_output, dtype, folder=False)
         return
-    with replacing(path) as file, open(file.fileno(), "w", encoding="utf-8", closefd=False) as lines:
+    with replacing(path, keep_on=STOPPED) as file, open(file.fileno(), "w", encoding="utf-8", closefd=False) as lines:
         yield Json(lines, labels) if path.suffix == ".jsonl" else Table(lines, d_output, labels, short=False)
 
 

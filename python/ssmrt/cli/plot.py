@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from ..writing import replacing
 from .arguments import add_checkpoint, model_of, positive
 
 
@@ -22,6 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     from .. import plots
 
     figure = plots.figure(model_of(arguments), arguments.length, layer=arguments.layer)
-    figure.savefig(arguments.output)
-    print(arguments.output)
+    path = Path(arguments.output)
+    if not path.suffix:
+        path = path.with_name(path.name + ".png")
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:])
+    print(path)
     return 0

@@ -1,4 +1,4 @@
-"""Run a model over sounds and arrays.
+"""Run a model over sounds and arrays, or let a language model go on from a prompt.
 
 An INPUT is a sound, whose sampling rate may be another than that of the training; an array .npy or .npz of shape
 (length, d_input) or (batch, length, d_input), tokens without the last axis; a table .csv or .parquet with a row a
@@ -6,6 +6,9 @@ sample; or - for a sound from stdin. They are read block by block. 8, 16 and 32 
 at 1, wherever they stand. The answers are printed as a table, whole where --output is -, or written to a file.
 
     arecord -f S16_LE -r 16000 | ssmrt run model.ssm.safetensors - --stream --output -
+    ssmrt run mamba-130m-hf --generate "The state of a" --tokens 50
+    ssmrt run mamba-130m-hf --generate "Once" "Twice" --temperature 0.8 --top-p 0.95 --seed 7
+    ssmrt run mamba-130m-hf --generate tokens.npy --stop 0,187 --json
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model import Model
-from . import inputs
+from . import generate, inputs
 from .arguments import add_model, model_of
 from .console import progress
 from .inputs import Input, open_input
@@ -52,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"write {', '.join(SUFFIXES)}; a .npy file an input into a folder; - for all lines to stdout",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, one line an answer")
+    generate.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,6 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     if texts.count(inputs.STDIN) > 1:
         raise ValueError(f"INPUT: expected {inputs.STDIN} once at most, found it {texts.count(inputs.STDIN)} times")
     model = model_of(arguments)
+    if arguments.generate:
+        return generate.run(arguments, model)
+    generate.check_absent(arguments)
     facts = (arguments.output, model.d_output, model.dtype, model.labels, texts)
     with open_output(*facts, as_json=arguments.json) as output:
         for text in texts:

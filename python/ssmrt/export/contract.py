@@ -77,17 +77,28 @@ def from_metadata(metadata: dict[str, str], source: str) -> Contract:
             raise ExportError(f"{source}: expected contract format {FORMAT}, found {facts['format']!r}; update ssmrt")
         names = Contract.__dataclass_fields__
         states = tuple(_state(item) for item in facts["states"])
-        return Contract(**{**{name: facts[name] for name in names}, "states": states})
-    except (ValueError, KeyError, TypeError) as error:
+        found = Contract(**{**{name: facts[name] for name in names}, "states": states})
+        if not _sizes(found.batch, found.d_input, found.d_output):
+            raise ValueError("batch, d_input and d_output must be positive whole numbers")
+        if not _sizes(*(n for n in (found.chunk, found.vocabulary) if n is not None)):
+            raise ValueError("chunk and vocabulary must be positive whole numbers or null")
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExportError(f"{source}: the contract is damaged: {error!r}") from None
 
 
 def _state(item: dict[str, Any]) -> State:
     fields = {name: item[name] for name in State.__dataclass_fields__}
+    if not _sizes(*item["shape"]) or not all(isinstance(item[name], str) for name in ("input", "output")):
+        raise ValueError(f"{item!r:.200} is no state")
     start = None if item["start"] == "zero" else tuple(map(float, item["start"]))
     state = State(**{**fields, "shape": tuple(item["shape"]), "start": start})
     state.initial()
     return state
+
+
+def _sizes(*values: Any) -> bool:
+    return all(type(value) is int and 0 < value < 2**31 for value in values)
 
 
 def ssmrt_version() -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import checks
+from .. import checks, writing
 from ..document import Document, Embedding, Pool, first, walk
 from ..errors import ExportError
 from .builder import OPSETS, GraphBuilder
@@ -186,7 +184,7 @@ def export_onnx(
     files = {target: data}
     if contract_json:
         files[target.with_suffix(".json")] = json.dumps(contract.as_dict(), indent=2).encode() + b"\n"
-    write_together(files)
+    writing.write(files)
     state_bytes = sum(4 * prod(state.shape) for state in contract.states)
     return ExportReport(
         path=target,
@@ -281,29 +279,3 @@ def _observe(model: bytes, samples: Array, probes: list[str]) -> tuple[Array, li
             high = np.maximum(high, [value.max() for value in seen])
     ranges = [(float(a), float(z)) for a, z in zip(low, high, strict=True)]
     return np.stack(outputs).reshape(*samples.shape[:2], -1), ranges
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def write_together(files: dict[Path, bytes]) -> None:
-    """Write all files or none: each under a temporary name first, then renamed."""
-    waiting: list[tuple[str, Path]] = []
-    try:
-        for path, data in files.items():
-            if not path.parent.is_dir():
-                raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            waiting.append((name, path))
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-            os.chmod(name, 0o666 & ~_umask())
-        for name, path in waiting:
-            os.replace(name, path)
-    finally:
-        for name, _ in waiting:
-            if os.path.exists(name):
-                os.unlink(name)

@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import checks
+from ..errors import ExportError
 from .session import Session
 
 Array = NDArray[Any]
 
-_MAGIC = b"ssmrtox1"
+# Then a checksum of what follows: the graph's fingerprint, positions, states.
+_MAGIC = b"ssmrtox2"
+_HASH = 16
 
 
 class OnnxStream:
@@ -28,12 +31,12 @@ class OnnxStream:
     def __init__(self, path: str | Path, *, threads: int = 1):
         path, threads = checks.path("path", path), checks.whole("threads", threads)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: expected an ONNX file")
+            raise ExportError(f"{path}: expected an ONNX file, found none")
         self._session = Session(path, threads=threads)
         if self._session.contract.quantize is not None:
             self._session = Session(path, exact=True, threads=threads)
         self._position = np.zeros(self._session.contract.batch, np.int64)
-        self._fingerprint = hashlib.sha256(path.read_bytes()).digest()[:16]
+        self._fingerprint = _hash(path.read_bytes())
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -69,31 +72,38 @@ class OnnxStream:
     def snapshot(self) -> bytes:
         """The states as bytes."""
         states = [np.ascontiguousarray(state, "<f4").tobytes() for state in self._session.states]
-        return b"".join([_MAGIC, self._fingerprint, self._position.astype("<i8").tobytes(), *states])
+        body = b"".join([self._fingerprint, self._position.astype("<i8").tobytes(), *states])
+        return b"".join([_MAGIC, _hash(body), body])
 
     def restore(self, blob: bytes) -> None:
         """Go on from a `snapshot` of a stream of the same file.
 
-        Raises ValueError where the bytes are no such snapshot; then the states are as they were.
+        Raises ValueError where the bytes are no such snapshot, were damaged or hold a NaN; then the states are as they
+        were.
         """
         if not isinstance(blob, bytes | bytearray | memoryview):
             raise TypeError(f"snapshot: expected bytes, found {checks.found(blob)}")
         blob = bytes(blob)
-        head = len(_MAGIC) + len(self._fingerprint)
+        body = len(_MAGIC) + _HASH
+        head = body + _HASH
         if not blob.startswith(_MAGIC):
             raise ValueError("snapshot: expected an OnnxStream's bytes, found something else")
-        if blob[len(_MAGIC) : head] != self._fingerprint:
+        if blob[body:head] != self._fingerprint:
             raise ValueError("snapshot: expected one of the same file, found another's")
         shapes = [state.shape for state in self._session.states]
         length = head + 8 * self.batch + 4 * sum(math.prod(shape) for shape in shapes)
         if len(blob) != length:
             raise ValueError(f"snapshot: expected {length} bytes, found {len(blob)}")
+        if blob[len(_MAGIC) : body] != _hash(blob[body:]):
+            raise ValueError("snapshot: expected the bytes as they were written, found damaged ones")
         position = np.frombuffer(blob, "<i8", self.batch, head).astype(np.int64)
         at, states = head + 8 * self.batch, []
         for shape in shapes:
             size = math.prod(shape)
             states.append(np.frombuffer(blob, "<f4", size, at).reshape(shape).astype(np.float32))
             at += 4 * size
+        if not all(np.isfinite(state).all() for state in states):
+            raise ValueError("snapshot: expected finite states, found a number that is not")
         self._session.states, self._position = states, position
 
     def step(self, u: ArrayLike, *, out: Array | None = None) -> Array:
@@ -172,6 +182,10 @@ class OnnxStream:
                 f"{call}: expected tokens from 0 to {vocabulary - 1}, found {array.min()} to {array.max()}"
             )
         return array
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()[:_HASH]
 
 
 def _check_out(out: Array | None, shape: tuple[int, ...]) -> None:

@@ -30,17 +30,36 @@ class Session:
         options.log_severity_level = 3
         if exact:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        self._name = name = "the graph" if isinstance(model, bytes) else str(model)
         source = model if isinstance(model, bytes) else str(model)
-        name = "the graph" if isinstance(model, bytes) else str(model)
         try:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # ONNX Runtime's exceptions have no class in common but this.
             raise ExportError(f"{name}: expected an ONNX graph; ONNX Runtime says: {error}") from None
-        self.contract = contract.from_metadata(self._session.get_modelmeta().custom_metadata_map, name)
+        try:
+            metadata = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise ExportError(f"{name}: the graph's metadata are no text: {error}") from None
+        self.contract = contract.from_metadata(metadata, name)
+        self._check_faces(name)
         self._names = ["y", *(state.output for state in self.contract.states)]
         self.states: list[Array] = []
         self.reset()
+
+    def _check_faces(self, name: str) -> None:
+        """Refuse a graph whose inputs and outputs are not those of its contract."""
+        facts = self.contract
+        number = "float" if facts.vocabulary is None else "int64"
+        inputs = {"x": (number, facts.x_shape()), **{s.input: ("float", s.shape) for s in facts.states}}
+        outputs = {"y": ("float", facts.y_shape()), **{s.output: ("float", s.shape) for s in facts.states}}
+        for what, expected, nodes in (
+            ("inputs", inputs, self._session.get_inputs()),
+            ("outputs", outputs, self._session.get_outputs()),
+        ):
+            found = {node.name: (node.type.removeprefix("tensor(")[:-1], tuple(node.shape)) for node in nodes}
+            if not expected.items() <= found.items():
+                raise ExportError(f"{name}: the contract is damaged: expected {what} {expected}, found {found}")
 
     def reset(self) -> None:
         """All states to their start."""
@@ -49,7 +68,11 @@ class Session:
     def run(self, x: Array, probes: Sequence[str] = ()) -> tuple[Array, list[Array]]:
         """One call: y, and the tensors named by ``probes``."""
         feed = {state.input: value for state, value in zip(self.contract.states, self.states, strict=True)}
-        y, *rest = self._session.run([*self._names, *probes], {"x": x, **feed})
+        try:
+            y, *rest = self._session.run([*self._names, *probes], {"x": x, **feed})
+        except Exception as error:
+            # As above.
+            raise ExportError(f"{self._name}: the graph is damaged; ONNX Runtime says: {error}") from None
         count = len(self.states)
         self.states = rest[:count]
         return y, rest[count:]

@@ -8,6 +8,7 @@ are its own), ``FACTS`` (what becomes of each name of a configuration) and ``bui
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -142,6 +143,7 @@ def identify(checkpoint: Checkpoint, among: Iterable[str] = FAMILIES) -> tuple[s
     return None
 
 
+@functools.cache
 def family(arch: str) -> Family:
     """The module of a family, by the name that `FAMILIES` gives it."""
     return cast(Family, importlib.import_module(f".{FAMILIES[arch]}", __name__))

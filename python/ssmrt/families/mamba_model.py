@@ -142,8 +142,11 @@ def _head(t: Tensors, tokens: Embedding, root: str, said: Config) -> Linear | No
         return Linear(tokens.weight, t.optional("lm_head.bias", "vocabulary"), name="lm_head") if root else None
     weight = t.take("lm_head.weight", "vocabulary", "H")
     for name in told:
-        if said.raw(name) and not np.array_equal(weight, tokens.weight):
-            said.contradict(name, f"lm_head.weight is not {tokens.name}.weight")
+        if said.raw(name):
+            if not np.array_equal(weight, tokens.weight):
+                said.contradict(name, f"lm_head.weight is not {tokens.name}.weight")
+            # Once, not twice.
+            weight = tokens.weight
     return Linear(weight, t.optional("lm_head.bias", "vocabulary"), name="lm_head")
 
 

@@ -48,7 +48,8 @@ _TENSORS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ((r"\bmamba\.A_log$", r"\bpre_ff_layernorm\."), *_TYPES["bamba"]),
     ((r"\bmixer\.A_log$", r"\bmixer\.(q_proj|up_proj)\."), *_TYPES["nemotron_h"]),
     ((r"\bmixer\.(Wqkv|q_proj)\.", r"\bmixer\.A_log$"), "Mamba hybrid", _HYBRID),
-    ((r"\bmixer\.B_bias$", r"\bmixer\.C_bias$", r"\bmixer\.dt_bias$"), *_TYPES["mamba3"]),
+    # A comes out of in_proj: there is no A_log.
+    ((r"\bB_bias$", r"\bC_bias$", r"\bdt_bias$"), *_TYPES["mamba3"]),
     ((r"(^|\.)[cdu]_layers\.\d",), "SaShiMi", "its backbone resamples the sequence, which is not supported"),
     (
         (r"(^|\.)down_ssms\.", r"(^|\.)up_ssms\."),

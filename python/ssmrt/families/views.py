@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +17,8 @@ _OUTER = re.compile(r"[^./]*[./]")
 _COMPILED = "_orig_mod."
 # No model, and no part of one, lies deeper.
 _DEPTH = 16
+# Parts of a file that are looked at, each of them by every family.
+_PARTS = 4096
 
 
 def known(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
@@ -75,10 +78,12 @@ def _unwrapped(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
 def fitting(checkpoint: Checkpoint, fits: Callable[[Checkpoint], bool], *, numbered: bool) -> dict[str, int]:
     """The outermost prefixes of which ``fits`` says that a part of the file is a model, with its number of tensors.
 
-    ``numbered``: also such as end in a number, which are the elements of a list.
+    ``numbered``: also such as end in a number, which are the elements of a list. Of files with very many parts only
+    the first are looked at.
     """
     checkpoint, total = _plain(checkpoint), len(checkpoint.tensors)
     found: dict[str, int] = {}
+    asked = itertools.count()
 
     def search(at: str, tensors: Mapping[str, Any], depth: int) -> None:
         inside: dict[str, dict[str, Any]] = {}
@@ -87,9 +92,15 @@ def fitting(checkpoint: Checkpoint, fits: Callable[[Checkpoint], bool], *, numbe
                 inside.setdefault(m[0], {})[name[m.end() :]] = tensor
         for name, below in inside.items():
             element = re.search(r"\d\]?[./]$", name)
-            if len(below) < total and (numbered or not element) and fits(replace(checkpoint, tensors=below)):
-                found[at + name] = len(below)
-            elif depth < _DEPTH and (numbered or not element):
+            if not numbered and element:
+                continue
+            if len(below) < total:
+                if next(asked) >= _PARTS:
+                    return
+                if fits(replace(checkpoint, tensors=below)):
+                    found[at + name] = len(below)
+                    continue
+            if depth < _DEPTH:
                 search(at + name, below, depth + 1)
 
     search("", checkpoint.tensors, 0)

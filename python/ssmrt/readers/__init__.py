@@ -78,13 +78,15 @@ def read(path: str | os.PathLike[str], *, step: int | None = None) -> Checkpoint
 def located(path: str | os.PathLike[str]) -> Path:
     """The path with ``~`` made plain; of a directory that is no checkpoint itself, the only one in it.
 
-    Raises `CheckpointError` where there are several.
+    Raises `CheckpointError` where there are several, or the path is that of a pipe or a device, which may never end.
     """
     try:
         path = Path(path).expanduser()
     except RuntimeError as error:
         raise CheckpointError(f"{path}: {error}") from None
     with _named_errors(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise CheckpointError(f"{path}: expected a file or a folder, found a pipe, a device or a socket")
         return path if not path.is_dir() or _reader(path, b"") is not None else _only(path) or path
 
 

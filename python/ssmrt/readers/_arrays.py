@@ -36,4 +36,7 @@ def native(array: Array) -> Array:
 
 def widen_bf16(bits: Array) -> Array:
     """bfloat16 given as its uint16 bits, as float32, which holds every one of its numbers exactly."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    # In place: an array of that size that comes and goes would keep the allocator from giving memory back.
+    np.left_shift(wide, 16, out=wide)
+    return wide.view(np.float32)

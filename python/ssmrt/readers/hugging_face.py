@@ -14,7 +14,10 @@ from ._arrays import Array
 from .checkpoint import Checkpoint
 
 CONFIG = "config.json"
+GENERATION = "generation_config.json"
+TOKENIZER = "tokenizer.json"
 
+_STOP = "eos_token_id"
 _INDEX = ".index.json"
 # In the order in which upstream looks for them.
 _WEIGHTS = ("model.safetensors", f"model.safetensors{_INDEX}", "pytorch_model.bin", f"pytorch_model.bin{_INDEX}")
@@ -54,6 +57,22 @@ def configured(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     if checkpoint.config is not None or _files.size(beside) is None:
         return checkpoint
     return replace(checkpoint, config=_files.parse_object(_files.read(beside), str(beside)))
+
+
+def stop_tokens(folder: Path) -> tuple[int, ...]:
+    """The tokens that end a sequence, as `GENERATION` says, or where it does not `CONFIG`; none where neither does.
+
+    Raises `CheckpointError` where what they say is no token.
+    """
+    for path in (folder / GENERATION, folder / CONFIG):
+        said = None if _files.size(path) is None else _files.parse_object(_files.read(path), str(path)).get(_STOP)
+        if said is None:
+            continue
+        tokens = said if isinstance(said, list) else [said]
+        if any(isinstance(token, bool) or not isinstance(token, int) or token < 0 for token in tokens):
+            raise CheckpointError(f"{path}: {_STOP}: expected a token or a list of tokens, found {said!r:.80}")
+        return tuple(tokens)
+    return ()
 
 
 def _weights(folder: Path) -> Path | None:

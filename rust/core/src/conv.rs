@@ -1,5 +1,7 @@
 //! Causal convolution by FFT, in float64 for either precision: a transform's error is relative to the loudest sample.
 
+use crate::error::Result;
+use crate::kernels::aligned::fits;
 use crate::shared::Shared;
 use crate::threads::Team;
 use num_complex::Complex64;
@@ -92,16 +94,26 @@ impl CausalConv {
     }
 }
 
+/// float64 numbers a sample that planning a convolution and running it on so many threads takes, at most: each transform is of
+/// twice the length, rounded up by a quarter at most, and a thread holds the samples, two spectra and as much scratch again.
+pub fn numbers_a_sample(threads: usize) -> usize {
+    (threads + 1) * 5 * 5 / 2
+}
+
 /// The causal convolution of every row of `u` (rows, length) with the same row of `k`, in float64 by FFT:
 /// y\[t\] = sum over j <= t of k\[j\] u\[t-j\].
 ///
+/// # Errors
+/// [`Error::Memory`](crate::Error::Memory)
+///
 /// # Panics
 /// Where `u` and `k` are not equally long, or not whole rows.
-pub fn causal_conv(team: &Team, length: usize, u: &[f64], k: &[f64]) -> Vec<f64> {
+pub fn causal_conv(team: &Team, length: usize, u: &[f64], k: &[f64]) -> Result<Vec<f64>> {
     assert!(u.len() == k.len() && u.len() == u.len() / length.max(1) * length, "whole rows of u and k");
+    fits::<f64>("length", length, u.len() / length.max(1) + numbers_a_sample(team.size()))?;
     let mut y = vec![0.0; u.len()];
     if length == 0 {
-        return y;
+        return Ok(y);
     }
     let conv = CausalConv::new(length);
     let out = Shared::new(y.as_mut_ptr());
@@ -113,7 +125,7 @@ pub fn causal_conv(team: &Team, length: usize, u: &[f64], k: &[f64]) -> Vec<f64>
         // SAFETY: row i of y is item i's alone, and `y` outlives the call.
         unsafe { out.part(row.start, length) }.copy_from_slice(&convolved[..length]);
     });
-    y
+    Ok(y)
 }
 
 /// The smallest even 2^a 3^b 5^c that is at least `n`.

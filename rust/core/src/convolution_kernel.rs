@@ -16,8 +16,8 @@ use num_complex::Complex64;
 /// outputs has (d_out, d_in, length). The direct path D is not in it.
 ///
 /// # Errors
-/// [`Error::Value`] where there is no such layer or the length does not fit into memory, [`Error::Unsupported`] where the
-/// layer has no kernel.
+/// [`Error::Value`] where there is no such layer, [`Error::Memory`] where the length does not fit into memory,
+/// [`Error::Unsupported`] where the layer has no kernel.
 pub fn convolution_kernel(
     document: &Document,
     layer: usize,

@@ -15,6 +15,9 @@ pub enum Error {
     /// An argument has the wrong shape or value.
     #[error("{0}")]
     Value(String),
+    /// There is less memory than the call needs.
+    #[error("{0}")]
+    Memory(String),
     /// The caller asked for a stop before the answers were there.
     #[error("stopped before the answers were computed")]
     Stopped,

@@ -12,7 +12,7 @@ use crate::threads::Team;
 /// By doubling: the second half of the sequence is A to the length of the first half, times the first half.
 ///
 /// # Errors
-/// [`Error::Value`] where the length does not fit into memory.
+/// [`Error::Memory`] where the length does not fit into memory.
 pub fn krylov(
     isa: Isa,
     team: &Team,

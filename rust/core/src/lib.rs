@@ -73,8 +73,11 @@
 
 #[macro_use]
 mod names;
+mod checksum;
 mod conv;
 mod convolution_kernel;
+mod crew;
+mod denormals;
 mod discretize;
 mod document;
 mod error;
@@ -106,6 +109,7 @@ pub use kernels::{Elem, Isa};
 pub use krylov::krylov;
 pub use layers::lti::Method;
 pub use model::Model;
+pub use packed::Weights;
 pub use plan::{Input, NotCausal, Plan};
 pub use sequence::{Sequences, Timing};
 pub use stream::Stream;

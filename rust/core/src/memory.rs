@@ -39,6 +39,10 @@ pub struct Context<'a, E> {
     pub writes_in_place: bool,
     pub scratch: Shared<E>,
     pub scratch_len: usize,
+    /// Where matrices are shared out by their columns, and not the rows: for how many threads; and where the sums of shares
+    /// go.
+    pub by_columns: Option<usize>,
+    pub sums: Shared<E>,
     pub states: Shared<E>,
     pub state_len: usize,
     pub streams: usize,

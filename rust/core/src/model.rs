@@ -3,7 +3,7 @@
 use crate::document::Document;
 use crate::error::{Error, Result};
 use crate::kernels::{Elem, Isa};
-use crate::packed::Packed;
+use crate::packed::{Packed, Weights};
 use crate::plan::Plan;
 use crate::threads::Team;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,23 +31,30 @@ impl<E: Elem> Model<E> {
     /// # Errors
     /// As [`Plan::new`].
     pub fn new(document: Document, isa: Isa, team: &Team) -> Result<Self> {
-        Self::packing(document, Packed::new(false), isa, team)
+        Self::with_weights(document, Weights::AsGiven, isa, team)
     }
 
-    /// As [`Model::new`], with the matrices of mixing layers in bfloat16, to which they are rounded: half the memory, and half
-    /// of what a sample reads. Everything else is computed in float32.
+    /// As [`Model::new`], with the matrices of mixing layers held so.
     ///
     /// # Errors
-    /// As [`Plan::new`], and [`Error::Value`] in another precision than float32.
-    pub fn with_bfloat16_weights(document: Document, isa: Isa, team: &Team) -> Result<Self> {
-        if size_of::<E>() != size_of::<f32>() {
-            return Err(Error::Value(format!("weights: expected a float32 engine for bfloat16, found {}", E::NAME)));
+    /// As [`Plan::new`], and [`Error::Value`] for weights that are not as they were given in another precision than
+    /// float32.
+    pub fn with_weights(document: Document, weights: Weights, isa: Isa, team: &Team) -> Result<Self> {
+        if weights != Weights::AsGiven && size_of::<E>() != size_of::<f32>() {
+            let wanted = match weights {
+                Weights::AsGiven | Weights::Float32 => "float32",
+                Weights::Bfloat16 => "bfloat16",
+                Weights::Int8 => "int8",
+            };
+            return Err(Error::Value(format!("weights: expected a float32 engine for {wanted}, found {}", E::NAME)));
         }
-        Self::packing(document, Packed::new(true), isa, team)
-    }
-
-    fn packing(document: Document, packed: Packed<E>, isa: Isa, team: &Team) -> Result<Self> {
-        let fingerprint = document.fingerprint();
+        let packed = Packed::new(weights);
+        let rounded = match weights {
+            Weights::AsGiven | Weights::Float32 => 0,
+            Weights::Bfloat16 => 1,
+            Weights::Int8 => 2,
+        };
+        let fingerprint = document.fingerprint() ^ rounded;
         let regular = Arc::new(Plan::sharing(&document, &packed, fingerprint, 1.0, isa, team)?);
         packed.replace_raw();
         Ok(Self { document, packed, fingerprint, isa, regular, others: Mutex::new(Vec::new()) })

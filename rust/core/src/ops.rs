@@ -14,6 +14,7 @@ use crate::layers::convolution::Convolution;
 use crate::layers::lti::{Lti, Run};
 use crate::layers::mimo::Mimo;
 use crate::memory::{Buffer, Context, StateSlice};
+use crate::packed::Table;
 use crate::shared::Shared;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 pub enum RowOp<E> {
     /// y = table\[x\]
     Embed {
-        table: Arc<Aligned<E>>,
+        table: Arc<Table<E>>,
         x: Buffer,
         y: Buffer,
     },
@@ -182,12 +183,35 @@ impl<E: Elem> Stage<E> {
         stages.push(Stage::Sequence { op, from });
     }
 
+    /// Puts an operation in front of a list of stages.
+    pub fn begin_with(stages: &mut Vec<Stage<E>>, op: RowOp<E>) {
+        let rest = std::mem::take(stages);
+        Self::push_rows(stages, op, 0);
+        for stage in rest {
+            match stage {
+                Stage::Rows { ops, from: 0, .. } if stages.len() == 1 => {
+                    ops.into_iter().for_each(|op| Self::push_rows(stages, op, 0));
+                }
+                other => stages.push(other),
+            }
+        }
+    }
+
     /// Multiply-adds a row, roughly, of what computes every row by itself.
     pub fn row_cost(&self) -> usize {
         match self {
             Stage::Rows { cost, .. } => *cost,
             Stage::Sequence { .. } => 0,
         }
+    }
+
+    /// The linear maps among its operations.
+    pub fn linear_maps(&self) -> impl Iterator<Item = &Linear<E>> {
+        let ops = match self {
+            Stage::Rows { ops, .. } => &ops[..],
+            Stage::Sequence { .. } => &[],
+        };
+        ops.iter().filter_map(|op| if let RowOp::Linear { layer, .. } = op { Some(&**layer) } else { None })
     }
 
     /// Whether it needs the rows before.
@@ -248,10 +272,13 @@ impl<E: Elem> Stage<E> {
         }
         match self {
             Stage::Sequence { op, .. } => op.run(c),
-            Stage::Rows { ops, cost, .. } => by_rows(c, *cost, |rows| {
-                // SAFETY: these rows are no one else's.
-                unsafe { run_tiles(c, ops, rows) };
-            }),
+            Stage::Rows { ops, cost, .. } => match c.by_columns {
+                Some(threads) => ops.iter().for_each(|op| op.run_by_columns(c, threads)),
+                None => by_rows(c, *cost, |rows| {
+                    // SAFETY: these rows are no one else's.
+                    unsafe { run_tiles(c, ops, rows) };
+                }),
+            },
         }
     }
 }
@@ -314,7 +341,7 @@ impl<E: Elem> RowOp<E> {
             RowOp::Embed { table, x, y } => {
                 let stride = padded(y.width);
                 for (x, y) in read(*x).chunks_exact(padded(1)).zip(write(*y).chunks_exact_mut(stride)) {
-                    y.copy_from_slice(&table[x[0].f64() as usize * stride..][..stride]);
+                    table.read(x[0].f64() as usize, y);
                 }
             }
             RowOp::Linear { layer, x, y } => layer.run(c.isa, n, read(*x), write(*y)),
@@ -327,6 +354,30 @@ impl<E: Elem> RowOp<E> {
             RowOp::Steps { layer, x, y } => layer.run(c.isa, n, c.dt, read(*x), write(*y)),
             RowOp::Multiply { x, y } => norm::mul_in_place(c.isa, n, x.width, read(*x), write(*y)),
             RowOp::Copy { x, y } => write(*y).copy_from_slice(read(*x)),
+        }
+    }
+}
+
+impl<E: Elem> RowOp<E> {
+    /// Runs it over all rows of all streams: a matrix shared out to the team by its columns, as for so many threads.
+    fn run_by_columns(&self, c: &Context<'_, E>, threads: usize) {
+        let rows = c.streams * c.rows;
+        let RowOp::Linear { layer, x, y } = self else {
+            // SAFETY: the block is this operation's alone.
+            return unsafe { self.run(c, 0, rows) };
+        };
+        let shares = layer.shares(threads);
+        // SAFETY: the block is this operation's alone, and x is another buffer than y, which `Stage::push_rows` has checked.
+        let (x, y) = unsafe { (c.read(*x), c.write(*y)) };
+        let answers = Shared::new(y.as_mut_ptr());
+        c.team.each(shares.count, |_, share| {
+            // SAFETY: y has all rows and the sums room for all shares, and an item has its share of both to itself.
+            unsafe { layer.run_share(c.isa, shares, share, (x, rows), (answers.at(0), c.sums.at(0))) };
+        });
+        if shares.blocks > 1 {
+            // SAFETY: all shares are done.
+            let (sums, y) = unsafe { (c.sums.part(0, rows * layer.sums_len(shares)), answers.part(0, y.len())) };
+            layer.finish(c.isa, shares, rows, sums, y);
         }
     }
 }
@@ -351,10 +402,8 @@ impl<E: Elem> SequenceOp<E> {
             SequenceOp::Lti { layer, .. } => layer.groups().div_ceil(layer.panel()),
             SequenceOp::Ssd { layer, .. } => layer.tiles(),
             SequenceOp::Conv1d { bias, .. } => bias.len() / GROUP,
-            SequenceOp::Selective { .. }
-            | SequenceOp::Mimo { .. }
-            | SequenceOp::Convolution { .. }
-            | SequenceOp::Delay { .. } => 1,
+            SequenceOp::Selective { layer, .. } => layer.groups(),
+            SequenceOp::Mimo { .. } | SequenceOp::Convolution { .. } | SequenceOp::Delay { .. } => 1,
         }
     }
 
@@ -362,9 +411,9 @@ impl<E: Elem> SequenceOp<E> {
     fn cost(&self) -> usize {
         match self {
             SequenceOp::Lti { layer, .. } => 16 * layer.group_state_len(),
-            SequenceOp::Ssd { layer, .. } => layer.tile_state_len(),
+            SequenceOp::Ssd { layer, .. } => 2 * layer.tile_state_len(),
             SequenceOp::Conv1d { taps, .. } => taps * GROUP,
-            SequenceOp::Selective { layer, .. } => 16 * layer.state_len(),
+            SequenceOp::Selective { layer, .. } => 16 * layer.group_state_len(),
             SequenceOp::Mimo { layer, .. } => 16 * layer.state_len(),
             SequenceOp::Convolution { x, .. } | SequenceOp::Delay { x, .. } => x.width,
         }
@@ -424,6 +473,7 @@ impl<E: Elem> SequenceOp<E> {
             })
         };
         match self {
+            // SAFETY: the caller answers for these parts, and it is this worker.
             SequenceOp::Lti { layer, state, x, y } => unsafe { run_lti(c, layer, *state, (*x, *y), worker, parts) },
             SequenceOp::Conv1d { weight, bias, taps, state, x, y } => {
                 let (x, y, stride) = (read(*x), write(*y), padded(x.width));
@@ -447,20 +497,13 @@ impl<E: Elem> SequenceOp<E> {
             }
             SequenceOp::Convolution { .. } => unreachable!("it shares itself out"),
             SequenceOp::Selective { layer, state, x, dt, bc, y } => {
-                let (x, dt, bc, y) = (read(*x), read(*dt), read(*bc), write(*y));
-                let (i, j) = (x.len() / c.streams, bc.len() / c.streams);
-                for (s, _) in streams(parts) {
-                    layer.run(
-                        c.isa,
-                        c.rows,
-                        c.dt,
-                        &x[s * i..][..i],
-                        &dt[s * i..][..i],
-                        &bc[s * j..][..j],
-                        state_of(s, state.from, state.len),
-                        // SAFETY: the rows of stream `s`, which is this call's alone.
-                        unsafe { y.part(s * i, i) },
-                    );
+                let (x, dt, bc, answers) = (read(*x), read(*dt), read(*bc), write(*y));
+                let (i, j, len) = (x.len() / c.streams, bc.len() / c.streams, layer.group_state_len());
+                for (s, groups) in streams(parts) {
+                    let state = state_of(s, state.from + groups.start * len, groups.len() * len);
+                    let inputs = [&x[s * i..][..i], &dt[s * i..][..i], &bc[s * j..][..j]];
+                    // SAFETY: these groups' channels of stream `s`, and their states, are this call's alone.
+                    unsafe { layer.run(c.isa, c.rows, c.dt, groups, inputs, state, answers.at(s * i)) };
                 }
             }
             SequenceOp::Ssd { layer, state, xbc, steps, y } => {
@@ -471,7 +514,7 @@ impl<E: Elem> SequenceOp<E> {
                     let state = state_of(s, state.from + tiles.start * len, tiles.len() * len);
                     let (xbc, steps) = (&xbc[s * i..][..i], &steps[s * j..][..j]);
                     // SAFETY: these tiles' channels of stream `s`, and their states, are this call's alone.
-                    unsafe { layer.run(c.isa, c.position(s), c.rows, tiles, xbc, steps, state, answers.at(s * o)) };
+                    unsafe { layer.run(c.isa, c.rows, tiles, xbc, steps, state, answers.at(s * o)) };
                 }
             }
             SequenceOp::Delay { len, state, x, y } => {

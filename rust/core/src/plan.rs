@@ -1,12 +1,18 @@
 //! The plan: a Document made into a list of operations on buffers, once, for one rate and one precision.
 
+use crate::conv;
+use crate::crew::Crew;
 use crate::document::PoolMode;
 use crate::error::{Error, Result};
+use crate::kernels::aligned::fits;
+use crate::kernels::linear::{Linear, Rounding};
 use crate::kernels::{Aligned, Elem, Isa, padded};
 use crate::layers::lti::Method;
 use crate::memory::Buffer;
 use crate::ops::Stage;
+use crate::threads::Team;
 use crate::workspace::{Layout, Spare, Workspace};
+use std::sync::Arc;
 
 /// What pooling keeps: a float64 sum (high, low) a channel, or the first sample.
 #[derive(Debug)]
@@ -56,6 +62,8 @@ pub struct Plan<E> {
     pub(crate) vocabulary: Option<usize>,
     pub(crate) isa: Isa,
     pub(crate) fingerprint: u64,
+    /// The threads that share in a few rows, where these read more weights than one core's caches hold.
+    pub(crate) crew: Option<Arc<Crew>>,
     pub(crate) spare: Spare<E>,
 }
 
@@ -88,6 +96,12 @@ impl<'a, E> Input<'a, E> {
 
 /// Rows a block has at least, and at most: a wide layer's matrices are read for so many.
 pub(crate) const BLOCK_ROWS: (usize, usize) = (512, 2048);
+
+/// Bytes of weights that one core's caches hold: its own second one, and its part of one that cores share.
+const CORE_CACHES: usize = 4 << 20;
+
+/// Rows up to which matrices are shared out by their columns, so that each core reads a part of each, and not by rows.
+const SHARED_ROWS: usize = 32;
 
 /// Rows of a block at most where many operations follow one another, so that the first block is soon through them.
 const FLOW_ROWS: usize = 768;
@@ -179,6 +193,44 @@ impl<E: Elem> Plan<E> {
         self.state_len * 4 + self.layout.row_len * 64 + rows
     }
 
+    /// Bytes of the matrices that every sample is multiplied with.
+    pub fn weight_bytes(&self) -> usize {
+        self.trunk.iter().chain(&self.head).flat_map(Stage::linear_maps).map(Linear::bytes).sum()
+    }
+
+    /// Ten times the decimal logarithm of the weights' squares by the squares of what they were rounded by; None where
+    /// nothing was.
+    pub fn signal_to_noise(&self) -> Option<f64> {
+        let mut all = Rounding::default();
+        self.trunk.iter().chain(&self.head).flat_map(Stage::linear_maps).for_each(|map| all += map.rounding());
+        (all.noise > 0.0).then(|| 10.0 * (all.signal / all.noise).log10())
+    }
+
+    /// Lets `threads` share in a few rows, if these read more weights than one core's caches hold.
+    pub(crate) fn share_samples(&mut self, threads: &Team) {
+        if self.weight_bytes() <= CORE_CACHES {
+            return;
+        }
+        self.crew = threads.crew();
+        let sums = |map: &Linear<E>| map.sums_len(map.shares(threads.size()));
+        let longest = self.trunk.iter().chain(&self.head).flat_map(Stage::linear_maps).map(sums).max();
+        self.layout.sums_len = if self.crew.is_some() { longest.unwrap_or(0) } else { 0 };
+        self.layout.shared_rows = SHARED_ROWS;
+    }
+
+    /// Threads that share in a call of so many rows.
+    pub(crate) fn sharing_threads(&self, rows: usize) -> usize {
+        self.crew.as_ref().filter(|_| rows <= SHARED_ROWS).map_or(1, |crew| crew.size())
+    }
+
+    /// Calls `f` with the threads that share in a call of so many rows.
+    pub(crate) fn sharing_samples<R>(&self, rows: usize, f: impl FnOnce(&Team) -> R) -> R {
+        match &self.crew {
+            Some(crew) if rows <= SHARED_ROWS => Team::calling(crew, f),
+            _ => f(&Team::ALONE),
+        }
+    }
+
     /// What tells this plan from others: model, rate and precision.
     pub(crate) fn fingerprint(&self) -> u64 {
         self.fingerprint
@@ -209,7 +261,10 @@ impl<E: Elem> Plan<E> {
     }
 
     /// A workspace that an earlier call left, or a new one.
-    pub(crate) fn take_workspace(&self, rows: usize, threads: usize) -> Workspace<E> {
+    ///
+    /// # Errors
+    /// [`Error::Memory`]
+    pub(crate) fn take_workspace(&self, rows: usize, threads: usize) -> Result<Workspace<E>> {
         self.spare.take(&self.layout, rows, threads)
     }
 
@@ -271,6 +326,15 @@ impl<E: Elem> Plan<E> {
             }
         }
         Ok(())
+    }
+
+    /// Fails where there is no memory for convolving whole sequences with so many threads.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]
+    pub(crate) fn check_whole(&self, length: usize, threads: usize) -> Result<()> {
+        // The kernels of all outputs of the widest layer at most, beside the transforms.
+        fits::<f64>("length", length, self.layout.row_len + conv::numbers_a_sample(threads)).map(drop)
     }
 
     /// Fails where there are not as many states as streams.

@@ -1,5 +1,6 @@
 //! Running a plan: its operations over each block of samples, one block after the other or several at once.
 
+use crate::denormals::Mode;
 use crate::document::PoolMode;
 use crate::kernels::{Elem, GROUP, padded, pooling};
 use crate::layers::lti::Method;
@@ -198,6 +199,7 @@ impl<E: Elem> Plan<E> {
         input: Input<'_, E>,
         output: &mut [E],
     ) {
+        let _mode = Mode::FLUSHED.hold();
         let Call { streams, rows, stop, .. } = *call;
         assert_eq!(states.len(), streams * self.state_len);
         // As many samples as fit, and as many streams as then fit: all the weights serve all of them at once.
@@ -237,6 +239,7 @@ impl<E: Elem> Plan<E> {
         input: Input<'_, E>,
         output: &mut [E],
     ) {
+        let _mode = Mode::FLUSHED.hold();
         let Call { streams, rows, .. } = *call;
         assert!(states.len() == streams * self.state_len && !self.needs_whole(call.method));
         assert!(works.iter().all(|work| work.rows() >= block) && works[0].threads() >= team.size());
@@ -291,12 +294,13 @@ impl<E: Elem> Plan<E> {
 
     /// Whether a block's input is rows of whole groups, one stream's or all of them: read where they are.
     fn reads_in_place(&self, pass: &Pass<'_, E>, block: usize) -> bool {
-        matches!(pass.input, Input::Real(_)) && pass.whole(block) && self.d_input() % GROUP == 0
+        matches!(pass.input, Input::Real(_)) && pass.whole(block) && self.d_input().is_multiple_of(GROUP)
     }
 
     /// As [`Plan::reads_in_place`], of the answers.
     fn writes_in_place(&self, pass: &Pass<'_, E>, block: usize) -> bool {
-        let straight = pass.call.answers == Answers::Each && self.pool.is_none() && self.output.width % GROUP == 0;
+        let straight =
+            pass.call.answers == Answers::Each && self.pool.is_none() && self.output.width.is_multiple_of(GROUP);
         straight && pass.whole(block) && self.output.id != self.input.id
     }
 
@@ -307,16 +311,23 @@ impl<E: Elem> Plan<E> {
         let (now, _) = pass.rows_of(block);
         // SAFETY: the states of `n` streams, each of which has its head.
         let head = unsafe { (*pass.states.at(0), *pass.states.at(1)) };
+        let (scratch, sums) = (work.scratch(), work.sums());
+        // As planned, whoever works on it now: the workspace has room for so many shares.
+        let crew = self.crew.as_ref().map(|crew| crew.size());
         Context {
             isa: self.isa,
             method,
             call_rows: rows,
             team: pass.team,
             stop,
-            scratch: work.scratch(),
+            scratch,
             bases: &work.bases,
             writes_in_place: self.writes_in_place(pass, block),
             scratch_len: self.layout.scratch_stride(),
+            by_columns: (pass.team.size() > 1 && pass.streams * now <= self.layout.shared_rows)
+                .then_some(crew)
+                .flatten(),
+            sums,
             states: pass.states,
             state_len: self.state_len,
             streams: pass.streams,

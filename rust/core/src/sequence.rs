@@ -51,13 +51,16 @@ impl<E: Elem> Plan<E> {
     ///
     /// # Errors
     /// [`Error::Value`], [`Error::NotStreamable`] or [`Error::Unsupported`], and then nothing was changed;
-    /// [`Error::Stopped`], and then `states` and `output` are of no use.
+    /// [`Error::Memory`], likewise; [`Error::Stopped`], and then `states` and `output` are of no use.
     pub fn forward(&self, team: &Team, call: &Sequences<'_, E>, states: &mut [E], output: &mut [E]) -> Result<()> {
         self.check(call, states, output)?;
         let Sequences { input, streams, length, timing, method, stop } = *call;
         let stop = stop.unwrap_or(&NEVER);
         let answers = if self.pooled() { Answers::Last } else { Answers::Each };
         let whole = self.needs_whole(method);
+        if whole {
+            self.check_whole(length, team.size())?;
+        }
         let rows = if whole { length } else { length.min(self.block_rows()) };
         let plain = timing.dt.is_none() && timing.resets.is_none() && timing.lengths.is_none();
         if plain && (streams < team.size() || length == 1) {
@@ -65,25 +68,30 @@ impl<E: Elem> Plan<E> {
             let block = self.flow_rows(team.size());
             if team.size() > 1 && !whole && length > block {
                 let slots = self.flow_slots(team.size(), block);
-                let mut works: Vec<_> =
-                    (0..slots).map(|i| self.take_workspace(block, if i == 0 { team.size() } else { 1 })).collect();
+                let mut works = (0..slots)
+                    .map(|i| self.take_workspace(block, if i == 0 { team.size() } else { 1 }))
+                    .collect::<Result<Vec<_>>>()?;
                 team.inside(|| self.advance_blocks(&mut works, block, team, &call, states, input, output));
                 self.give_back(works);
             } else {
-                let mut work = self.take_workspace(rows.max(streams.min(self.block_rows())), team.size());
+                let mut work = self.take_workspace(rows.max(streams.min(self.block_rows())), team.size())?;
                 team.inside(|| self.advance(&mut work, team, &call, states, input, output));
                 self.give_back([work]);
             }
             return finished(stop);
         }
         // Each sequence is one thread's: the same walk as alone, so that the answer is the same.
+        let workers = if streams > 1 { team.size() } else { 1 };
+        let mut works = (0..workers).map(|_| self.take_workspace(rows, 1)).collect::<Result<Vec<_>>>()?;
+        let works_of = Shared::new(works.as_mut_ptr());
         let (d_in, out) = (self.d_input(), output.len() / streams.max(1));
         let (states_of, output_of) = (Shared::new(states.as_mut_ptr()), Shared::new(output.as_mut_ptr()));
-        team.each(streams, |_, s| {
-            // SAFETY: the parts of different sequences do not overlap.
-            let (state, output) =
-                unsafe { (states_of.part(s * self.state_len(), self.state_len()), output_of.part(s * out, out)) };
-            let mut work = self.take_workspace(rows, 1);
+        team.each(streams, |worker, s| {
+            // SAFETY: the parts of different sequences do not overlap, and a worker has one at a time.
+            let (state, output, work) = unsafe {
+                let state = states_of.part(s * self.state_len(), self.state_len());
+                (state, output_of.part(s * out, out), &mut *works_of.at(worker))
+            };
             let input = input.part(s * length, (s + 1) * length, d_in);
             let end = timing.lengths.map_or(length, |l| l[s]);
             let last = if self.reverse_over_padding { length } else { end };
@@ -101,13 +109,13 @@ impl<E: Elem> Plan<E> {
                 let call = Call { streams: 1, rows: to - from, method, dt, answers, unpadded, stop };
                 let output =
                     if answers == Answers::Each { &mut output[from * width..to * width] } else { &mut *output };
-                self.advance(&mut work, &Team::ALONE, &call, state, input.part(from, to, d_in), output);
+                self.advance(work, &Team::ALONE, &call, state, input.part(from, to, d_in), output);
             }
             if answers == Answers::Each {
                 output[end * width..].fill(E::ZERO);
             }
-            self.give_back([work]);
         });
+        self.give_back(works);
         finished(stop)
     }
 

@@ -1,5 +1,6 @@
 //! Streams: states kept between calls, one sample or one chunk at a time, without allocation.
 
+use crate::checksum::{START, hash};
 use crate::error::{Error, Result};
 use crate::kernels::{Aligned, Elem};
 use crate::layers::lti::Method;
@@ -12,7 +13,7 @@ use crate::workspace::Workspace;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Multiply-adds of a call for which threads are worth their waking: never those of a sample of a few streams.
+/// Multiply-adds of a call for which threads are worth their waking.
 const LARGE: usize = 1 << 25;
 
 /// Some streams of one model, each with its own state.
@@ -44,40 +45,47 @@ impl<E: Elem> Plan<E> {
         self.check_input(input)?;
         self.check_sizes(input, streams, dt, output, streams)?;
         self.check_states(states, streams)?;
-        let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), 1);
+        dt.map_or(Ok(()), |dt| self.check_dt(dt))?;
+        let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), self.sharing_threads(streams))?;
         let call = Call::sample(streams);
-        match dt {
-            None => self.advance(&mut work, &Team::ALONE, &call, states, input, output),
+        self.sharing_samples(streams, |team| match dt {
+            None => self.advance(&mut work, team, &call, states, input, output),
             Some(dt) => {
-                self.check_dt(dt)?;
                 let (state_len, d_in, d_out) = (self.state_len(), self.d_input(), self.d_output());
                 for (s, &dt) in dt.iter().enumerate() {
                     let call = Call { streams: 1, dt, ..call };
                     let state = &mut states[s * state_len..][..state_len];
                     let output = &mut output[s * d_out..][..d_out];
-                    self.advance(&mut work, &Team::ALONE, &call, state, input.part(s, s + 1, d_in), output);
+                    self.advance(&mut work, team, &call, state, input.part(s, s + 1, d_in), output);
                 }
             }
-        }
+        });
         self.give_back([work]);
         Ok(())
     }
 }
 
+/// What a snapshot begins with: these bytes, and then as 8 bytes each the layout's version, the model, rate and precision, the
+/// number of streams, and a checksum of that and of the states behind it.
 const MAGIC: &[u8; 8] = b"ssmrtsnp";
+const HEADER: usize = 40;
+
+/// Whoever changes what a number of a state means raises it.
+const LAYOUT: u64 = 1;
 
 impl<E: Elem> Stream<E> {
     /// `streams` streams, all at their start.
     ///
     /// # Errors
-    /// [`Error::NotStreamable`] where the model needs whole sequences.
+    /// [`Error::NotStreamable`] where the model needs whole sequences; [`Error::Memory`].
     pub fn new(plan: Arc<Plan<E>>, streams: usize) -> Result<Self> {
         plan.streamable()?;
         if streams == 0 {
             return Err(Error::Value("batch: expected at least one stream, found 0".into()));
         }
         let states = plan.started(Aligned::try_zeros("batch", streams, plan.state_len())?);
-        let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), 1)];
+        let threads = plan.sharing_threads(1);
+        let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), threads)?];
         Ok(Self { plan, states, streams, before: Aligned::default(), works })
     }
 
@@ -100,7 +108,7 @@ impl<E: Elem> Stream<E> {
     /// One sample of every stream: `input` (streams, d_input), `output` (streams, d_output), `dt` (streams,).
     ///
     /// # Errors
-    /// [`Error::Value`] or [`Error::Unsupported`]; then the states are as they were.
+    /// [`Error::Value`], [`Error::Unsupported`] or [`Error::Memory`]; then the states are as they were.
     pub fn step(&mut self, input: Input<'_, E>, dt: Option<&[f64]>, output: &mut [E]) -> Result<()> {
         self.push(input, 1, dt, output)
     }
@@ -117,32 +125,29 @@ impl<E: Elem> Stream<E> {
         dt: Option<&[f64]>,
         output: &mut [E],
     ) -> Result<()> {
-        let rising = active.windows(2).all(|w| w[0] < w[1]);
-        if !rising || active.last().is_some_and(|&s| s >= self.streams) {
-            return Err(Error::Value(format!(
-                "active: expected rising numbers below {}, found {active:?}",
-                self.streams
-            )));
-        }
+        self.check_active(active)?;
         self.plan.check_input(input)?;
         self.plan.check_sizes(input, active.len(), dt, output, active.len())?;
         if let Some(dt) = dt {
             self.plan.check_dt(dt)?;
         }
-        let (state_len, d_in, d_out) = (self.plan.state_len(), self.plan.d_input(), self.plan.d_output());
+        let Self { plan, works, states, .. } = self;
+        let (state_len, d_in, d_out) = (plan.state_len(), plan.d_input(), plan.d_output());
         let call = Call::sample(1);
-        let mut from = 0;
-        while from < active.len() {
-            // Neighbours go together, unless each has its own step size.
-            let run = active[from..].iter().zip(active[from]..).take_while(|(s, next)| *s == next).count();
-            let run = if dt.is_some() { 1 } else { run };
-            let call = Call { streams: run, dt: dt.map_or(1.0, |dt| dt[from]), ..call };
-            let states = &mut self.states[active[from] * state_len..(active[from] + run) * state_len];
-            let output = &mut output[from * d_out..(from + run) * d_out];
-            let input = input.part(from, from + run, d_in);
-            self.plan.advance(&mut self.works[0], &Team::ALONE, &call, states, input, output);
-            from += run;
-        }
+        plan.sharing_samples(active.len(), |team| {
+            let mut from = 0;
+            while from < active.len() {
+                // Neighbours go together, unless each has its own step size.
+                let run = active[from..].iter().zip(active[from]..).take_while(|(s, next)| *s == next).count();
+                let run = if dt.is_some() { 1 } else { run };
+                let call = Call { streams: run, dt: dt.map_or(1.0, |dt| dt[from]), ..call };
+                let states = &mut states[active[from] * state_len..(active[from] + run) * state_len];
+                let output = &mut output[from * d_out..(from + run) * d_out];
+                let input = input.part(from, from + run, d_in);
+                plan.advance(&mut works[0], team, &call, states, input, output);
+                from += run;
+            }
+        });
         Ok(())
     }
 
@@ -184,6 +189,48 @@ impl<E: Elem> Stream<E> {
         Ok(())
     }
 
+    /// As [`Stream::push_until`], for the streams `active` (in rising order): `input` (active, rows, d_input), `output`
+    /// (active, rows, d_output), `dt` (active, rows). The others stay as they are.
+    ///
+    /// # Errors
+    /// As [`Stream::push_until`].
+    pub fn push_active(
+        &mut self,
+        stop: &AtomicBool,
+        active: &[usize],
+        input: Input<'_, E>,
+        rows: usize,
+        dt: Option<&[f64]>,
+        output: &mut [E],
+    ) -> Result<()> {
+        self.check_active(active)?;
+        let len = self.plan.state_len();
+        let of = |s: usize| s * len..(s + 1) * len;
+        // Streams of their own meanwhile, so that their states are neighbours.
+        let states = active.iter().flat_map(|&s| &self.states[of(s)]).copied().collect();
+        let works = std::mem::take(&mut self.works);
+        let (plan, before) = (self.plan.clone(), Aligned::default());
+        let mut some = Stream { plan, states, streams: active.len(), before, works };
+        let done = some.run(input, rows, dt, output, stop);
+        self.works = some.works;
+        done?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        for (&s, state) in active.iter().zip(some.states.chunks_exact(len)) {
+            self.states[of(s)].copy_from_slice(state);
+        }
+        Ok(())
+    }
+
+    fn check_active(&self, active: &[usize]) -> Result<()> {
+        let rising = active.windows(2).all(|w| w[0] < w[1]);
+        if rising && active.last().is_none_or(|&s| s < self.streams) {
+            return Ok(());
+        }
+        Err(Error::Value(format!("active: expected rising numbers below {}, found {active:?}", self.streams)))
+    }
+
     fn run(
         &mut self,
         input: Input<'_, E>,
@@ -199,11 +246,18 @@ impl<E: Elem> Stream<E> {
         let (method, answers) = (Method::Auto, Answers::Each);
         let mut call = Call { streams: self.streams, rows, method, dt: 1.0, answers, unpadded: None, stop };
         let Some(dt) = dt else {
+            let threads = self.plan.sharing_threads(samples);
+            if threads > 1 {
+                self.grow(1, samples, threads)?;
+                let Self { plan, works, states, .. } = self;
+                plan.sharing_samples(samples, |team| plan.advance(&mut works[0], team, &call, states, input, output));
+                return Ok(());
+            }
             let large = rows * self.streams * self.plan.cost() >= LARGE;
             let team = if large { Team::all()? } else { Team::ALONE };
             let shares = if self.streams >= team.size() { team.size() } else { 1 };
             let wanted = (self.streams.div_ceil(shares) * rows).min(self.plan.block_rows());
-            self.grow(shares, wanted, if shares == 1 { team.size() } else { 1 });
+            self.grow(shares, wanted, if shares == 1 { team.size() } else { 1 })?;
             let Self { plan, works, states, .. } = self;
             if shares > 1 {
                 plan.advance_shared(&mut works[..shares], &team, &call, states, input, output);
@@ -215,7 +269,7 @@ impl<E: Elem> Stream<E> {
         self.plan.check_dt(dt)?;
         let state_len = self.plan.state_len();
         let longest = dt.chunk_by(|a, b| a == b).map(<[f64]>::len).max().unwrap_or(1);
-        self.grow(1, longest.min(rows).min(self.plan.block_rows()), 1);
+        self.grow(1, longest.min(rows).min(self.plan.block_rows()), self.plan.sharing_threads(1))?;
         for s in 0..self.streams {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -227,14 +281,8 @@ impl<E: Elem> Stream<E> {
                 (call.streams, call.rows, call.dt) = (1, run, dt[at]);
                 let state = &mut self.states[s * state_len..][..state_len];
                 let output = &mut output[at * d_out..(at + run) * d_out];
-                self.plan.advance(
-                    &mut self.works[0],
-                    &Team::ALONE,
-                    &call,
-                    state,
-                    input.part(at, at + run, d_in),
-                    output,
-                );
+                let (plan, work, input) = (&self.plan, &mut self.works[0], input.part(at, at + run, d_in));
+                plan.sharing_samples(run, |team| plan.advance(work, team, &call, state, input, output));
                 t += run;
             }
         }
@@ -242,17 +290,18 @@ impl<E: Elem> Stream<E> {
     }
 
     /// Makes `count` workspaces at least, of so many rows and threads at least.
-    fn grow(&mut self, count: usize, rows: usize, threads: usize) {
+    fn grow(&mut self, count: usize, rows: usize, threads: usize) -> Result<()> {
         for i in 0..count.max(self.works.len()) {
             match self.works.get_mut(i) {
                 Some(work) if i >= count || work.rows() >= rows && work.threads() >= threads => {}
                 Some(work) => {
                     let (rows, threads) = (rows.max(work.rows()), threads.max(work.threads()));
-                    *work = Workspace::new(&self.plan.layout, rows, threads);
+                    *work = Workspace::new(&self.plan.layout, rows, threads)?;
                 }
-                None => self.works.push(Workspace::new(&self.plan.layout, rows, threads)),
+                None => self.works.push(Workspace::new(&self.plan.layout, rows, threads)?),
             }
         }
+        Ok(())
     }
 
     /// Starts the streams anew for which `mask` is true, or all.
@@ -278,40 +327,77 @@ impl<E: Elem> Stream<E> {
 
     /// The states as bytes, which a stream of the same model, rate, dtype and size restores.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = self.label();
-        for x in self.states.iter() {
-            bytes.extend_from_slice(&x.f64().to_le_bytes());
-        }
+        let mut bytes = vec![0; self.snapshot_len()];
+        self.write_snapshot(&mut bytes);
         bytes
+    }
+
+    /// Bytes of a snapshot.
+    pub fn snapshot_len(&self) -> usize {
+        HEADER + self.states.len() * size_of::<E>()
+    }
+
+    /// Writes a snapshot over so many bytes.
+    ///
+    /// # Panics
+    /// Where they are not [`Stream::snapshot_len`].
+    pub fn write_snapshot(&self, bytes: &mut [u8]) {
+        assert_eq!(bytes.len(), self.snapshot_len());
+        let (head, body) = bytes.split_at_mut(HEADER);
+        for (bytes, x) in body.chunks_exact_mut(size_of::<E>()).zip(self.states.iter()) {
+            bytes.copy_from_slice(&x.to_bits().to_le_bytes()[..size_of::<E>()]);
+        }
+        head.copy_from_slice(&self.header(body));
     }
 
     /// Goes on from a snapshot.
     ///
     /// # Errors
-    /// [`Error::Value`] where the bytes are no snapshot of such a stream; then the states are as they were.
+    /// [`Error::Value`] where the bytes are no snapshot of such a stream, were damaged, or hold a state that is not finite;
+    /// then the states are as they were.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<()> {
-        let label = self.label();
-        let wrong = |what: &str| Error::Value(format!("snapshot: expected {what}"));
-        let (head, body) = bytes.split_at_checked(label.len()).ok_or_else(|| wrong("a stream's bytes, found fewer"))?;
-        if head[..8] != label[..8] {
-            return Err(wrong("a stream's bytes, found something else"));
+        let wrong = |what: &str| Err(Error::Value(format!("snapshot: expected {what}")));
+        let Some((head, body)) = bytes.split_at_checked(HEADER) else {
+            return wrong("a stream's bytes, found fewer");
+        };
+        let header = self.header(body);
+        let same = |field: usize| head[field * 8..][..8] == header[field * 8..][..8];
+        if !same(0) {
+            return wrong("a stream's bytes, found something else");
         }
-        if head[8..16] != label[8..16] {
-            return Err(wrong("one of the same model, rate and dtype, found another's"));
+        if !same(1) {
+            return wrong(&format!("layout {LAYOUT} of the states, found another version's"));
         }
-        if head[16..] != label[16..] || body.len() != self.states.len() * 8 {
-            return Err(wrong(&format!("one of {} streams, found another number", self.streams)));
+        if !same(2) {
+            return wrong("one of the same model, rate and dtype, found another's");
         }
-        for (x, bytes) in self.states.iter_mut().zip(body.chunks_exact(8)) {
-            *x = E::of(f64::from_le_bytes(bytes.try_into().expect("eight bytes")));
+        if !same(3) || bytes.len() != self.snapshot_len() {
+            return wrong(&format!("one of {} streams, found another number", self.streams));
         }
+        if !same(4) {
+            return wrong("the bytes as they were written, found damaged ones");
+        }
+        let numbers = body.chunks_exact(size_of::<E>()).map(|bytes| {
+            let mut bits = [0; 8];
+            bits[..bytes.len()].copy_from_slice(bytes);
+            E::from_bits(u64::from_le_bytes(bits))
+        });
+        if !numbers.clone().all(|x| x.f64().is_finite()) {
+            return wrong("finite states, found a number that is not: its stream has met a NaN or grown without bound");
+        }
+        self.states.iter_mut().zip(numbers).for_each(|(state, x)| *state = x);
         Ok(())
     }
 
-    fn label(&self) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&self.plan.fingerprint().to_le_bytes());
-        bytes.extend_from_slice(&(self.streams as u64).to_le_bytes());
-        bytes
+    /// What stands before `body` in a snapshot.
+    fn header(&self, body: &[u8]) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(MAGIC);
+        for (i, word) in [LAYOUT, self.plan.fingerprint(), self.streams as u64].into_iter().enumerate() {
+            header[8 + 8 * i..][..8].copy_from_slice(&word.to_le_bytes());
+        }
+        let checksum = hash(hash(START, &header[..HEADER - 8]), body);
+        header[HEADER - 8..].copy_from_slice(&checksum.to_le_bytes());
+        header
     }
 }

@@ -1,21 +1,38 @@
-//! The threads that sequences and the streams of a large batch are shared out to. A sample of a few streams never comes
-//! here.
+//! The threads that sequences and the streams of a large batch are shared out to, and those that share in the samples of
+//! a large model.
 
+use crate::crew::Crew;
+use crate::denormals::Mode;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The pool and the process that made it: a forked child has none of its parent's threads.
-static POOL: Mutex<Option<(u32, Arc<rayon::ThreadPool>)>> = Mutex::new(None);
+/// The threads and the process that made them: a forked child has none of its parent's threads.
+static THREADS: Mutex<Option<(u32, Arc<Threads>)>> = Mutex::new(None);
+
+/// All threads of the process.
+struct Threads {
+    pool: rayon::ThreadPool,
+    /// As many, once a model needs them for its samples.
+    crew: OnceLock<Arc<Crew>>,
+}
 
 /// One thread, or several.
 #[derive(Clone)]
-pub struct Team(Option<Arc<rayon::ThreadPool>>);
+pub struct Team(Who);
+
+#[derive(Clone)]
+enum Who {
+    Alone,
+    All(Arc<Threads>),
+    /// A crew that was called.
+    Called(Arc<Crew>),
+}
 
 impl Team {
     /// The calling thread alone.
-    pub const ALONE: Team = Team(None);
+    pub const ALONE: Team = Team(Who::Alone);
 
     /// As many threads as `SSMRT_NUM_THREADS` says, or as the machine has cores. In a browser, the calling thread.
     ///
@@ -25,45 +42,78 @@ impl Team {
         if cfg!(target_family = "wasm") {
             return Ok(Team::ALONE);
         }
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
         let process = std::process::id();
-        if !matches!(&*pool, Some((owner, _)) if *owner == process) {
+        if !matches!(&*threads, Some((owner, _)) if *owner == process) {
             let n = wanted()?;
-            let made = rayon::ThreadPoolBuilder::new()
+            let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(n)
                 .thread_name(|i| format!("ssmrt-{i}"))
                 .build()
                 .map_err(|e| Error::Value(format!("could not start {n} threads: {e}")))?;
+            let made = Arc::new(Threads { pool, crew: OnceLock::new() });
             // The parent's pool, if any, is left as it is: joining threads that do not exist would wait for ever.
-            std::mem::forget(pool.replace((process, Arc::new(made))));
+            std::mem::forget(threads.replace((process, made)));
         }
-        let (_, pool) = pool.as_ref().expect("just made");
-        Ok(Team((pool.current_num_threads() > 1).then(|| Arc::clone(pool))))
+        let (_, threads) = threads.as_ref().expect("just made");
+        let several = threads.pool.current_num_threads() > 1;
+        Ok(if several { Team(Who::All(Arc::clone(threads))) } else { Team::ALONE })
     }
 
     /// Threads of the team.
     #[inline]
     pub fn size(&self) -> usize {
-        self.0.as_ref().map_or(1, |pool| pool.current_num_threads())
+        match &self.0 {
+            Who::Alone => 1,
+            Who::All(threads) => threads.pool.current_num_threads(),
+            Who::Called(crew) => crew.size(),
+        }
+    }
+
+    /// As many threads that share in single samples; None where there is one.
+    pub(crate) fn crew(&self) -> Option<Arc<Crew>> {
+        match &self.0 {
+            Who::All(threads) => Some(Arc::clone(threads.crew.get_or_init(|| Crew::start(self.size())))),
+            Who::Alone | Who::Called(_) => None,
+        }
+    }
+
+    /// Calls `f` with a crew as its team, which stays awake meanwhile; or alone, where another thread has it.
+    pub(crate) fn calling<R>(crew: &Arc<Crew>, f: impl FnOnce(&Team) -> R) -> R {
+        match crew.call() {
+            Some(_called) => f(&Team(Who::Called(Arc::clone(crew)))),
+            None => f(&Team::ALONE),
+        }
     }
 
     /// Calls `f` on one of the team's threads, so that each of its calls for the others finds them awake.
     pub fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match &self.0 {
-            Some(pool) => pool.install(f),
-            None => f(),
+            Who::All(threads) => threads.pool.install(f),
+            Who::Alone | Who::Called(_) => f(),
         }
     }
 
-    /// Calls `f(worker, item)` for every item below `n`; a thread that is done takes over from another. Calls with the
-    /// same `worker`, which is below [`Team::size`], come one after the other.
+    /// Calls `f(worker, item)` for every item below `n`, in the caller's mode of denormal numbers; a thread that is done takes
+    /// over from another. Calls with the same `worker`, which is below [`Team::size`], come one after the other.
     pub fn each(&self, n: usize, f: impl Fn(usize, usize) + Sync) {
         match &self.0 {
-            Some(pool) if n > 1 => pool.install(|| {
-                (0..n).into_par_iter().with_max_len(1).for_each(|item| {
-                    f(rayon::current_thread_index().expect("on a thread of the pool"), item);
+            Who::All(threads) if n > 1 => {
+                let mode = Mode::now();
+                threads.pool.install(|| {
+                    (0..n).into_par_iter().with_max_len(1).for_each(|item| {
+                        let _mode = mode.hold();
+                        f(rayon::current_thread_index().expect("on a thread of the pool"), item);
+                    });
                 });
-            }),
+            }
+            Who::Called(crew) if n > 1 => {
+                let mode = Mode::now();
+                crew.each(n, &|worker, item| {
+                    let _mode = mode.hold();
+                    f(worker, item);
+                });
+            }
             _ => (0..n).for_each(|item| f(0, item)),
         }
     }

@@ -1,5 +1,6 @@
 //! The memory that a plan's operations need beside the states of streams: kept between calls, never shared.
 
+use crate::error::Result;
 use crate::kernels::{Aligned, Elem, GROUP};
 use crate::shared::Shared;
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +14,10 @@ pub struct Layout {
     pub row_len: usize,
     /// Elements of scratch a thread.
     pub scratch_len: usize,
+    /// Elements a row of the sums that shares of a matrix leave, for as many rows as are ever shared out so.
+    pub sums_len: usize,
+    /// Rows up to which they are.
+    pub shared_rows: usize,
 }
 
 /// Buffers for some rows, and scratch for each thread.
@@ -23,24 +28,32 @@ pub struct Workspace<E> {
     pub bases: Vec<Shared<E>>,
     _scratch: Aligned<E>,
     scratch_of_all: Shared<E>,
+    _sums: Aligned<E>,
+    sums: Shared<E>,
     rows: usize,
     threads: usize,
 }
 
 impl<E: Elem> Workspace<E> {
     /// Memory for up to `rows` rows and `threads` threads.
-    pub fn new(layout: &Layout, rows: usize, threads: usize) -> Self {
-        let mut scratch = Aligned::zeros(layout.scratch_stride() * threads);
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    pub fn new(layout: &Layout, rows: usize, threads: usize) -> Result<Self> {
+        let mut scratch = Aligned::try_zeros("threads", threads, layout.scratch_stride())?;
+        let mut sums = Aligned::try_zeros("samples at once", rows.min(layout.shared_rows), layout.sums_len)?;
         let mut work = Self {
-            buffers: Aligned::zeros(layout.row_len * rows),
+            buffers: Aligned::try_zeros("samples at once", rows, layout.row_len)?,
             bases: Vec::new(),
             scratch_of_all: Shared::new(scratch.as_mut_ptr()),
             _scratch: scratch,
+            sums: Shared::new(sums.as_mut_ptr()),
+            _sums: sums,
             rows,
             threads,
         };
         work.bases = (0..layout.offsets.len()).map(|id| work.own_rows(layout, id)).collect();
-        work
+        Ok(work)
     }
 
     /// Its own rows for a buffer.
@@ -51,6 +64,11 @@ impl<E: Elem> Workspace<E> {
     /// The scratch of all threads.
     pub fn scratch(&self) -> Shared<E> {
         self.scratch_of_all
+    }
+
+    /// Sums of all shares of a matrix.
+    pub fn sums(&self) -> Shared<E> {
+        self.sums
     }
 
     /// Threads that it has room for.
@@ -86,11 +104,14 @@ const KEPT: usize = 8;
 
 impl<E: Elem> Spare<E> {
     /// One that an earlier call left, or a new one.
-    pub fn take(&self, layout: &Layout, rows: usize, threads: usize) -> Workspace<E> {
+    ///
+    /// # Errors
+    /// As [`Workspace::new`].
+    pub fn take(&self, layout: &Layout, rows: usize, threads: usize) -> Result<Workspace<E>> {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |w: &Workspace<E>| w.rows == rows && w.threads >= threads;
         match spare.iter().position(fits) {
-            Some(i) => spare.swap_remove(i),
+            Some(i) => Ok(spare.swap_remove(i)),
             None => Workspace::new(layout, rows, threads),
         }
     }

@@ -1,63 +1,14 @@
 //! What a real-time thread may call does not allocate, and silence does not slow it down.
 
+mod counting;
 mod systems;
 
+use counting::allocations;
 use ssmrt_core::internals::discretize::Scheme;
 use ssmrt_core::internals::document::Node;
 use ssmrt_core::{Disc, Document, Elem, Input, Isa, Stream};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Once;
 use systems::{Random, Sizes};
-
-/// Counts what the calling thread asks for.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that is ending has no counter any more.
-    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-}
-
-// SAFETY: every call goes to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps to the contract of this method, which is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps to the contract of this method, which is the system allocator's.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps to the contract of this method, which is the system allocator's.
-        unsafe { System.realloc(at, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: the caller keeps to the contract of this method, which is the system allocator's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Calls of the allocator, freeing too, while `f` runs.
-fn allocations(f: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.get();
-    f();
-    ALLOCATIONS.get() - before
-}
 
 fn layers() -> Vec<(&'static str, Document)> {
     let mut all = Vec::new();
@@ -179,8 +130,13 @@ fn decays<E: Elem>(name: &str, document: &Document, steps: usize) {
         // Some number is always on its way down: none may stay there.
         if t % 1000 == 900 || t % 1000 == 999 {
             let state = stream.snapshot();
-            // What a snapshot begins with is its label.
-            let numbers = state[24..].chunks_exact(8).map(|b| E::of(f64::from_le_bytes(b.try_into().unwrap())));
+            // The states are at its end.
+            let size = size_of::<E>();
+            let numbers = state[state.len() - stream.plan().state_len() * size..].chunks_exact(size).map(|b| {
+                let mut bits = [0; 8];
+                bits[..size].copy_from_slice(b);
+                E::from_bits(u64::from_le_bytes(bits))
+            });
             let found: Vec<usize> = numbers.enumerate().filter(|&(_, x)| denormal(x)).map(|(i, _)| i).collect();
             if t % 1000 == 999 {
                 let stayed: Vec<_> = found.iter().filter(|i| before.contains(*i)).collect();

@@ -1,16 +1,17 @@
 //! NumPy arrays in and out: dtypes, shapes and layouts are checked here, with what was expected and found.
 
 use bytes::Bytes;
-use numpy::npyffi::{NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE};
+use numpy::npyffi::{NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, NpyTypes, PY_ARRAY_API, get_type_object, npy_intp};
 use numpy::{
     Element, PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, PyReadonlyArrayDyn,
     PyUntypedArray, PyUntypedArrayMethods,
 };
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use ssmrt_core::{Elem, Input, Plan};
 use std::ffi::c_int;
 use std::ops::Range;
+use std::ptr::null_mut;
 
 /// The engine's numbers as NumPy has them.
 pub trait Number: Elem + Element {}
@@ -170,7 +171,14 @@ pub fn flags(name: &str, value: Option<&Bound<'_, PyAny>>, shape: &[usize]) -> P
     let array = contiguous_array::<bool>(name, value, "b", "flags")?;
     expect_shape(name, shape, array.shape())?;
     let bytes = array.call_method1("view", (u8::get_dtype(value.py()),))?.cast_into::<PyArrayDyn<u8>>()?;
-    Ok(Some(bytes.try_readonly()?.as_slice()?.iter().map(|&byte| byte != 0).collect()))
+    let bytes = bytes.try_readonly()?;
+    let bytes = bytes.as_slice()?;
+    let mut flags = Vec::new();
+    flags.try_reserve_exact(bytes.len()).map_err(|_| {
+        PyMemoryError::new_err(format!("{name}: expected what fits into memory, found {}", bytes.len()))
+    })?;
+    flags.extend(bytes.iter().map(|&byte| byte != 0));
+    Ok(Some(flags))
 }
 
 /// Fails where an array has another shape than it must.
@@ -183,6 +191,39 @@ pub fn expect_shape(name: &str, expected: &[usize], found: &[usize]) -> PyResult
     Err(PyValueError::new_err(format!("{name}: expected shape {expected}, found {found}")))
 }
 
+/// A new array, of which every element must be written before it is read.
+pub fn new_array<'py, T: Element>(py: Python<'py>, shape: &[usize]) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+    let mut sizes: Vec<npy_intp> = shape.iter().map(|&n| n as npy_intp).collect();
+    // SAFETY: the type and the dtype are NumPy's, the sizes are as many as said, and the function gives a new reference or
+    // sets an exception, of which too little memory is one.
+    unsafe {
+        let array = PY_ARRAY_API.PyArray_NewFromDescr(
+            py,
+            get_type_object(py, NpyTypes::PyArray_Type),
+            T::get_dtype(py).into_dtype_ptr(),
+            sizes.len() as c_int,
+            sizes.as_mut_ptr(),
+            null_mut(),
+            null_mut(),
+            0,
+            null_mut(),
+        );
+        Ok(Bound::from_owned_ptr_or_err(py, array)?.cast_into_unchecked())
+    }
+}
+
+/// A new array of these numbers.
+pub fn array_of<'py, T: Element + Copy>(
+    py: Python<'py>,
+    shape: &[usize],
+    numbers: &[T],
+) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+    let array = new_array::<T>(py, shape)?;
+    // SAFETY: it is new, so that nobody else has it.
+    unsafe { array.as_slice_mut()? }.copy_from_slice(numbers);
+    Ok(array)
+}
+
 /// The array to answer into: `out`, checked, or a new one, of which every element must be written.
 pub fn output<'py, E: Number>(
     py: Python<'py>,
@@ -190,8 +231,7 @@ pub fn output<'py, E: Number>(
     shape: &[usize],
 ) -> PyResult<Bound<'py, PyArrayDyn<E>>> {
     let Some(out) = out.filter(|v| !v.is_none()) else {
-        // SAFETY: whoever asks for it writes all of it, and nobody reads it before.
-        return Ok(unsafe { PyArrayDyn::new(py, shape, false) });
+        return new_array(py, shape);
     };
     let wrong = |found: String| {
         PyTypeError::new_err(format!("out: expected a writeable C-contiguous {} array, found {found}", E::NAME))

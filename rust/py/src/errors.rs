@@ -1,6 +1,6 @@
 //! The one place where the engine's errors become Python's.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -25,6 +25,7 @@ pub fn raise(error: Error) -> PyErr {
             Error::Unsupported(_) => class(py, "UnsupportedError", &UNSUPPORTED),
             Error::NotStreamable(_) => class(py, "NotStreamable", &NOT_STREAMABLE),
             Error::Value(_) => return PyValueError::new_err(text),
+            Error::Memory(_) => return PyMemoryError::new_err(text),
             // A signal asked for the stop, and its handler's exception is raised in place of this one.
             Error::Stopped => return PyKeyboardInterrupt::new_err(text),
         };

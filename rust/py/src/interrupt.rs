@@ -1,5 +1,6 @@
 //! How work runs beside the interpreter: its lock released, and Ctrl-C heard while it runs.
 
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +59,35 @@ pub fn interruptible<T: Send>(py: Python<'_>, long: bool, work: impl FnOnce(&Ato
             let result = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
             heard.map(|()| result)
         })
+    })
+}
+
+/// Runs `work`, which cannot be stopped, with the interpreter's lock released: planning, whose parts are library calls.
+///
+/// On Python's main thread it goes to a thread of its own while this one looks for signals; where a handler raises, its exception
+/// is the error at once, and the work ends unheard. Elsewhere it runs on the calling thread.
+pub fn abandonable<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> PyResult<T> {
+    /// As much as a main thread usually has, for trees that are nested deep.
+    const STACK: usize = 8 << 20;
+    if !on_main_thread(py)? {
+        return Ok(py.detach(work));
+    }
+    py.detach(|| {
+        let (made, result) = channel();
+        let work = move || drop(made.send(work()));
+        let worker = thread::Builder::new()
+            .stack_size(STACK)
+            .spawn(work)
+            .map_err(|e| PyMemoryError::new_err(format!("could not start a thread: {e}")))?;
+        loop {
+            match result.recv_timeout(PERIOD) {
+                Ok(result) => return Ok(result),
+                Err(RecvTimeoutError::Timeout) => Python::attach(|py| py.check_signals())?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    resume_unwind(worker.join().expect_err("it ended without a result"));
+                }
+            }
+        }
     })
 }
 

@@ -1,7 +1,8 @@
 //! Documents and models as Python sees them: immutable, shared between threads.
 
-use crate::arrays::{Held, shape_text};
+use crate::arrays::{Held, array_of, shape_text};
 use crate::errors::raise;
+use crate::interrupt::abandonable;
 use crate::plan::Plan;
 use bytes::Bytes;
 use numpy::{Complex64, Element, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
@@ -9,15 +10,16 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
-use ssmrt_core::{Array, Buffer, Discrete, Document as Core, Isa, Layer, Model as CoreModel, Stored, Team};
+use ssmrt_core::{Array, Buffer, Discrete, Document as Core, Isa, Layer, Model as CoreModel, Stored, Team, Weights};
+use std::sync::Arc;
 
 /// A tensor's name, shape and dtype.
 type TensorOutline = (String, Vec<usize>, &'static str);
 
 /// A model of either precision.
 enum Any {
-    F32(CoreModel<f32>),
-    F64(CoreModel<f64>),
+    F32(Arc<CoreModel<f32>>),
+    F64(Arc<CoreModel<f64>>),
 }
 
 /// Calls the same code on a model of either precision.
@@ -44,28 +46,37 @@ pub struct Model {
 
 #[pymethods]
 impl Model {
-    /// In a precision, with weights in the same or in bfloat16. From then on the Document holds the matrices of mixing layers
-    /// packed.
+    /// In a precision, with weights "as given", "float32", "bfloat16" or "int8". From then on the Document holds the
+    /// matrices of mixing layers packed.
     #[new]
     fn new(py: Python<'_>, document: &Document, dtype: &str, weights: &str) -> PyResult<Self> {
         let (document, isa) = (document.core.clone(), Isa::choose().map_err(raise)?);
-        let made = py.detach(|| {
+        let weights = match weights {
+            "float32" => Weights::Float32,
+            "bfloat16" => Weights::Bfloat16,
+            "int8" => Weights::Int8,
+            _ => Weights::AsGiven,
+        };
+        let double = dtype == "float64";
+        let made = abandonable(py, move || {
             let team = Team::all()?;
-            Ok(match (dtype, weights) {
-                ("float64", "bfloat16") => Any::F64(CoreModel::with_bfloat16_weights(document, isa, &team)?),
-                (_, "bfloat16") => Any::F32(CoreModel::with_bfloat16_weights(document, isa, &team)?),
-                ("float64", _) => Any::F64(CoreModel::new(document, isa, &team)?),
-                _ => Any::F32(CoreModel::new(document, isa, &team)?),
+            Ok(if double {
+                Any::F64(Arc::new(CoreModel::with_weights(document, weights, isa, &team)?))
+            } else {
+                Any::F32(Arc::new(CoreModel::with_weights(document, weights, isa, &team)?))
             })
-        });
+        })?;
         Ok(Self { any: made.map_err(raise)? })
     }
 
     /// The model at a rate.
     fn plan(&self, py: Python<'_>, rate: f64) -> PyResult<Plan> {
-        let plan = || Ok(on!(self.any, m => m.plan(rate, &Team::all()?)?.into()));
-        // At rate 1 there is nothing to plan.
-        let any = if rate == 1.0 { plan() } else { py.detach(plan) };
+        let any = on!(self.any, m => {
+            let m = Arc::clone(m);
+            let plan = move || Ok(m.plan(rate, &Team::all()?)?.into());
+            // At rate 1 there is nothing to plan.
+            if rate == 1.0 { plan() } else { abandonable(py, plan)? }
+        });
         Ok(Plan { any: any.map_err(raise)? })
     }
 }
@@ -112,13 +123,15 @@ impl Document {
 
     /// The state-space layers at a rate, a dict each.
     fn layers<'py>(&self, py: Python<'py>, rate: f64) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let layers = py.detach(|| self.core.layers(rate)).map_err(raise)?;
+        let core = self.core.clone();
+        let layers = abandonable(py, move || core.layers(rate))?.map_err(raise)?;
         layers.into_iter().map(|layer| dict_of(py, layer)).collect()
     }
 
     /// The discrete systems of a state-space layer at a rate.
     fn discrete<'py>(&self, py: Python<'py>, layer: usize, rate: f64) -> PyResult<Bound<'py, PyDict>> {
-        let systems = py.detach(|| self.core.discrete(layer, rate)).map_err(raise)?;
+        let core = self.core.clone();
+        let systems = abandonable(py, move || core.discrete(layer, rate))?.map_err(raise)?;
         let dict = PyDict::new(py);
         match systems {
             Discrete::Modes { a_minus_one, b, c, w, v, d } => {
@@ -153,9 +166,15 @@ impl Document {
     }
 
     /// The discrete eigenvalues of a state-space layer at a rate, channel by channel.
-    fn eigenvalues<'py>(&self, py: Python<'py>, layer: usize, rate: f64) -> PyResult<Bound<'py, PyArray1<Complex64>>> {
-        let values = py.detach(|| self.core.eigenvalues(layer, rate)).map_err(raise)?;
-        Ok(PyArray1::from_iter(py, values.into_iter().map(|z| Complex64::new(z.re, z.im))))
+    fn eigenvalues<'py>(
+        &self,
+        py: Python<'py>,
+        layer: usize,
+        rate: f64,
+    ) -> PyResult<Bound<'py, PyArrayDyn<Complex64>>> {
+        let core = self.core.clone();
+        let values = abandonable(py, move || core.eigenvalues(layer, rate))?.map_err(raise)?;
+        array_of(py, &[values.len()], &values)
     }
 
     /// The convolution kernel (M, H, length) float64 of a state-space layer at a rate.
@@ -167,8 +186,9 @@ impl Document {
         rate: f64,
     ) -> PyResult<Bound<'py, PyArrayDyn<f64>>> {
         let isa = Isa::choose().map_err(raise)?;
-        let kernel = || self.core.convolution_kernel(layer, length, rate, isa, &Team::all()?);
-        let (shape, data) = py.detach(kernel).map_err(raise)?;
+        let core = self.core.clone();
+        let kernel = move || core.convolution_kernel(layer, length, rate, isa, &Team::all()?);
+        let (shape, data) = abandonable(py, kernel)?.map_err(raise)?;
         PyArray1::from_vec(py, data).reshape(shape.to_vec())
     }
 
@@ -199,7 +219,7 @@ fn buffer(name: String, array: &Bound<'_, PyUntypedArray>) -> PyResult<Buffer> {
 }
 
 fn numpy<'py, T: Element + Copy>(py: Python<'py>, array: &Array<T>) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
-    PyArray1::from_slice(py, &array.data).reshape(array.shape.clone())
+    array_of(py, &array.shape, &array.data)
 }
 
 fn dict_of(py: Python<'_>, layer: Layer) -> PyResult<Bound<'_, PyDict>> {

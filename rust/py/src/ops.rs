@@ -2,6 +2,7 @@
 
 use crate::arrays::{contiguous, expect_shape, shape_text, vector};
 use crate::errors::raise;
+use crate::interrupt::abandonable;
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -35,7 +36,9 @@ pub fn discretize<'py>(
     let n = b.len();
     expect_shape("A", &[n, n], a.shape())?;
     let disc = Disc::transform(method).map_err(raise)?;
-    let (a, b) = ssmrt_core::discretize_matrix(disc, alpha, a.as_slice()?, b.as_slice()?, n, dt).map_err(raise)?;
+    let (a, b) = (a.as_slice()?.to_vec(), b.as_slice()?.to_vec());
+    let work = move || ssmrt_core::discretize_matrix(disc, alpha, &a, &b, n, dt);
+    let (a, b) = abandonable(py, work)?.map_err(raise)?;
     Ok((PyArray1::from_vec(py, a).reshape([n, n])?, PyArray1::from_vec(py, b)))
 }
 
@@ -57,7 +60,7 @@ pub fn causal_conv<'py>(
     }
     let length = u.shape()[1];
     let (input, kernel) = (u.as_slice()?, k.as_slice()?);
-    let y = py.detach(|| Ok(ssmrt_core::causal_conv(&Team::all()?, length, input, kernel))).map_err(raise)?;
+    let y = py.detach(|| ssmrt_core::causal_conv(&Team::all()?, length, input, kernel)).map_err(raise)?;
     PyArray1::from_vec(py, y).reshape(u.shape().to_vec())
 }
 
@@ -75,8 +78,9 @@ pub fn krylov<'py>(
         return Err(PyValueError::new_err(format!("b: expected two axes, found {}", shape_text(b.shape()))));
     };
     expect_shape("A", &[s, n, n], a.shape())?;
-    let (matrix, vector) = (a.as_slice()?, b.as_slice()?);
+    let (matrix, vector) = (a.as_slice()?.to_vec(), b.as_slice()?.to_vec());
     let isa = Isa::choose().map_err(raise)?;
-    let data = py.detach(|| ssmrt_core::krylov(isa, &Team::all()?, s, n, matrix, vector, length)).map_err(raise)?;
+    let work = move || ssmrt_core::krylov(isa, &Team::all()?, s, n, &matrix, &vector, length);
+    let data = abandonable(py, work)?.map_err(raise)?;
     PyArray1::from_vec(py, data).reshape([s, n, length])
 }

@@ -1,6 +1,6 @@
 //! Models as Python sees them: immutable, shared between threads.
 
-use crate::arrays::{Number, Samples, contiguous, expect_shape, flags, output, per_sample, sizes};
+use crate::arrays::{Number, Samples, array_of, contiguous, expect_shape, flags, new_array, output, per_sample, sizes};
 use crate::errors::raise;
 use crate::interrupt::{interruptible, is_long, sample};
 use crate::precision::{Any, on};
@@ -47,6 +47,18 @@ impl Plan {
     #[getter]
     fn isa(&self) -> &'static str {
         on!(self.any, p => p.isa().name())
+    }
+
+    /// Bytes of the matrices that every sample is multiplied with.
+    #[getter]
+    fn weight_bytes(&self) -> usize {
+        on!(self.any, p => p.weight_bytes())
+    }
+
+    /// Of weights that were rounded, in decibels; None where none was.
+    #[getter]
+    fn signal_to_noise(&self) -> Option<f64> {
+        on!(self.any, p => p.signal_to_noise())
     }
 
     /// Why the model cannot stream, or None.
@@ -112,16 +124,14 @@ fn state_of<'py, E: Number>(
     state: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyArrayDyn<E>>> {
     let shape = [batch, p.state_len()];
-    let next = PyArrayDyn::<E>::zeros(py, &shape[..], false);
-    match state.filter(|s| !s.is_none()) {
-        Some(state) => {
-            let given = contiguous::<E>("state", state, "f", "a state of this model")?;
-            expect_shape("state", &shape, given.shape())?;
-            next.try_readwrite()?.as_slice_mut()?.copy_from_slice(given.as_slice()?);
-        }
-        None => p.start(next.try_readwrite()?.as_slice_mut()?),
-    }
-    Ok(next)
+    let Some(state) = state.filter(|s| !s.is_none()) else {
+        let next = new_array::<E>(py, &shape)?;
+        p.start(next.try_readwrite()?.as_slice_mut()?);
+        return Ok(next);
+    };
+    let given = contiguous::<E>("state", state, "f", "a state of this model")?;
+    expect_shape("state", &shape, given.shape())?;
+    array_of(py, &shape, given.as_slice()?)
 }
 
 #[allow(clippy::too_many_arguments)]

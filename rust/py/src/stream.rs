@@ -1,13 +1,13 @@
 //! Streams as Python sees them: one thread's, states kept inside.
 
-use crate::arrays::{Number, Samples, contiguous, flags, output, per_sample, sizes, writable};
+use crate::arrays::{Number, Samples, contiguous, flags, new_array, output, per_sample, sizes, writable};
 use crate::errors::raise;
 use crate::interrupt::{interruptible, is_long_with_states, sample};
 use crate::precision::Any;
-use numpy::PyArray1;
+use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView};
 use ssmrt_core::Stream as Core;
 use std::sync::Arc;
 
@@ -65,16 +65,18 @@ impl Stream {
     ///
     /// A single stream takes u (length, d_input), too, and then y is (length, d_output), and dt (length,).
     /// ``dt`` (batch, length) multiplies the step size sample by sample. ``out`` takes the answer. A pooled
-    /// model answers as if the sequence ended with each sample.
-    #[pyo3(signature = (u, *, dt=None, out=None))]
+    /// model answers as if the sequence ended with each sample. ``active`` are the streams that u is for, and that move
+    /// on: rising numbers; None: all.
+    #[pyo3(signature = (u, *, dt=None, out=None, active=None))]
     fn push<'py>(
         &mut self,
         py: Python<'py>,
         u: &Bound<'py, PyAny>,
         dt: Option<&Bound<'py, PyAny>>,
         out: Option<&Bound<'py, PyAny>>,
+        active: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        on!(&mut self.inner, s => push(py, s, u, dt, out))
+        on!(&mut self.inner, s => push(py, s, u, dt, out, active))
     }
 
     /// Starts anew: every stream, or those for which ``mask`` (batch,) is true.
@@ -87,9 +89,13 @@ impl Stream {
 
     /// Samples that each stream has met since its start or last reset (batch,).
     #[getter]
-    fn position<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        let at = |i| on!(&self.inner, s => s.position(i)) as i64;
-        PyArray1::from_iter(py, (0..self.batch()).map(at))
+    fn position<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDyn<i64>>> {
+        let positions = new_array::<i64>(py, &[self.batch()])?;
+        // SAFETY: it is new, so that nobody else has it.
+        for (i, position) in unsafe { positions.as_slice_mut()? }.iter_mut().enumerate() {
+            *position = on!(&self.inner, s => s.position(i)) as i64;
+        }
+        Ok(positions)
     }
 
     /// Streams.
@@ -99,15 +105,18 @@ impl Stream {
     }
 
     /// The states as bytes.
-    fn snapshot<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &on!(&self.inner, s => s.snapshot()))
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        on!(&self.inner, s => PyBytes::new_with(py, s.snapshot_len(), |bytes| {
+            s.write_snapshot(bytes);
+            Ok(())
+        }))
     }
 
     /// Goes on from a snapshot of a stream of the same model, rate, dtype and batch.
+    ///
+    /// Raises ValueError where it is no such snapshot, was damaged or holds a NaN; then the states are as they were.
     fn restore(&mut self, blob: &Bound<'_, PyAny>) -> PyResult<()> {
-        let blob = blob
-            .cast::<PyBytes>()
-            .map_err(|_| PyTypeError::new_err(format!("blob: expected bytes, found {}", blob.get_type())))?;
+        let blob = bytes_of("blob", blob)?;
         on!(&mut self.inner, s => s.restore(blob.as_bytes())).map_err(raise)
     }
 }
@@ -121,10 +130,7 @@ fn step<'py, E: Number>(
     active: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
-    let active = match active.filter(|a| !a.is_none()) {
-        Some(active) => Some(stream_numbers(active)?),
-        None => None,
-    };
+    let active = active.filter(|a| !a.is_none()).map(stream_numbers).transpose()?;
     let alone = s.streams() == 1 && active.is_none() && u.is_alone(s.plan().d_input(), false);
     let batch = if alone { 1 } else { sizes(s.plan(), &u, "batch")?.0 };
     expect_batch(batch, active.as_ref().map_or(s.streams(), Vec::len))?;
@@ -150,11 +156,13 @@ fn push<'py, E: Number>(
     u: &Bound<'py, PyAny>,
     dt: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
+    active: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
-    let alone = s.streams() == 1 && u.is_alone(s.plan().d_input(), true);
+    let active = active.filter(|a| !a.is_none()).map(stream_numbers).transpose()?;
+    let alone = s.streams() == 1 && active.is_none() && u.is_alone(s.plan().d_input(), true);
     let (batch, length) = if alone { (1, u.shape()[0]) } else { sizes(s.plan(), &u, "batch, length")? };
-    expect_batch(batch, s.streams())?;
+    expect_batch(batch, active.as_ref().map_or(s.streams(), Vec::len))?;
     let axes = usize::from(alone)..;
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch, length][axes.clone()])?;
     let mut y = output::<E>(py, out, &[batch, length, s.plan().d_output()][axes])?;
@@ -162,7 +170,9 @@ fn push<'py, E: Number>(
         let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
         let long = is_long_with_states(batch * length, s.plan().cost());
-        if long {
+        if let Some(active) = active {
+            interruptible(py, long, |stop| s.push_active(stop, &active, input, length, dt, answers))?.map_err(raise)?;
+        } else if long {
             interruptible(py, long, |stop| s.push_until(stop, input, length, dt, answers))?.map_err(raise)?;
         } else {
             py.detach(|| s.push(input, length, dt, answers)).map_err(raise)?;
@@ -171,7 +181,22 @@ fn push<'py, E: Number>(
     Ok(y.into_any())
 }
 
+/// bytes, and what else Python has for them.
+fn bytes_of<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(bytes.clone());
+    }
+    if value.is_instance_of::<PyByteArray>() || value.is_instance_of::<PyMemoryView>() {
+        return Ok(value.py().get_type::<PyBytes>().call1((value,))?.cast_into()?);
+    }
+    Err(PyTypeError::new_err(format!("{name}: expected bytes, found {}", value.get_type())))
+}
+
 fn stream_numbers(active: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    // NumPy takes an empty list for one of real numbers.
+    if active.is_instance_of::<PyList>() && active.is_empty()? {
+        return Ok(Vec::new());
+    }
     let numbers = contiguous::<i64>("active", active, "iu", "integers")?;
     let number = |&n: &i64| {
         usize::try_from(n).map_err(|_| PyValueError::new_err(format!("active: expected stream numbers, found {n}")))

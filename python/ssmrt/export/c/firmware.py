@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ... import _native, checks
+from ... import _native, checks, writing
 from ...document import Document, Embedding, encode, first
 from ...errors import ExportError, SsmrtError
 from ..contract import ssmrt_version
-from ..onnx_export import HasDocument, document_of, write_together
+from ..onnx_export import HasDocument, document_of
 from ..quantize import signal_to_noise
 from ..report import table
 from ..systems import Systems
@@ -435,7 +435,7 @@ def _write(folder: Path, texts: dict[str, str]) -> None:
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        write_together({folder / file: text.encode() for file, text in texts.items()})
+        writing.write({folder / file: text.encode() for file, text in texts.items()})
     except BaseException:
         if made:
             shutil.rmtree(folder, ignore_errors=True)

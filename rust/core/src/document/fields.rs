@@ -11,8 +11,13 @@ use super::array::{Array, ComplexArray, Matrix, Stored, Tensor, narrow};
 use crate::error::{Error, Result};
 use crate::names::Named;
 
-/// What is left of the tensors of a buffer: each belongs to one field.
-pub(crate) struct Tensors(pub HashMap<String, Tensor>);
+/// What is left of the tensors of a buffer: each belongs to one field, but for the table of tokens, which may also be the
+/// matrix of one linear map.
+pub(crate) struct Tensors {
+    pub left: HashMap<String, Tensor>,
+    /// The table and its name, until a linear map takes it.
+    pub table: Option<(String, Matrix)>,
+}
 
 /// The fields of one node as they are read, each taken once.
 pub(crate) struct Fields<'r> {
@@ -42,17 +47,27 @@ impl Fields<'_> {
         self.take(key).ok_or_else(|| self.fail(key, "expected this field, found none"))
     }
 
-    /// The tensor that the field refers to, under `what`: "real" or "complex".
-    fn tensor(&mut self, key: &str, what: &str) -> Result<Tensor> {
+    /// The name of the tensor that the field refers to, under `what`: "real" or "complex".
+    fn tensor_name(&mut self, key: &str, what: &str) -> Result<String> {
         let value = self.required(key)?;
-        let name = match value.as_object().map(|object| object.iter().collect::<Vec<_>>()).as_deref() {
-            Some([(found, Value::String(name))]) if found.as_str() == what => name.clone(),
+        match value.as_object().map(|object| object.iter().collect::<Vec<_>>()).as_deref() {
+            Some([(found, Value::String(name))]) if found.as_str() == what => Ok(name.clone()),
             Some([(found, Value::String(_))]) if ["real", "complex"].contains(&found.as_str()) => {
-                return Err(self.fail(key, format!("expected a {what} array, found a {found} one")));
+                Err(self.fail(key, format!("expected a {what} array, found a {found} one")))
             }
-            _ => return Err(self.fail(key, format!("expected an array, found {value}"))),
-        };
-        let Some(tensor) = self.tensors.0.remove(&name) else {
+            _ => Err(self.fail(key, format!("expected an array, found {value}"))),
+        }
+    }
+
+    /// The tensor that the field refers to.
+    fn tensor(&mut self, key: &str, what: &str) -> Result<Tensor> {
+        let name = self.tensor_name(key, what)?;
+        self.named(key, name)
+    }
+
+    /// The tensor of that name, which no other field has.
+    fn named(&mut self, key: &str, name: String) -> Result<Tensor> {
+        let Some(tensor) = self.tensors.left.remove(&name) else {
             return Err(self.fail(key, format!("expected a tensor {name:?} that no other field uses, found none")));
         };
         if let Some((i, x)) = tensor.not_finite() {
@@ -96,7 +111,11 @@ impl Fields<'_> {
 
 /// The tensors of a buffer as they are written.
 #[derive(Default)]
-pub(crate) struct Written(pub Vec<(String, Vec<usize>, Stored, Contents)>);
+pub(crate) struct Written {
+    pub tensors: Vec<(String, Vec<usize>, Stored, Contents)>,
+    /// The table of tokens, by its matrix' id, and its name.
+    table: Option<(usize, String)>,
+}
 
 /// The bytes of a tensor, made when they are wanted.
 pub(crate) enum Contents {
@@ -115,7 +134,7 @@ impl Writer<'_> {
     fn tensor(&mut self, key: &str, what: &str, shape: &[usize], stored: Stored, contents: Contents) {
         let name = format!("{}.{key}", self.path);
         self.values.insert(key.into(), json!({what: &name}));
-        self.tensors.0.push((name, shape.to_vec(), stored, contents));
+        self.tensors.tensors.push((name, shape.to_vec(), stored, contents));
     }
 }
 
@@ -153,6 +172,10 @@ pub(crate) struct Positive(pub &'static [&'static str]);
 pub(crate) struct Complex(pub &'static str);
 /// A real matrix that mixes channels: kept as it is stored.
 pub(crate) struct Mixing(pub &'static str);
+/// The matrix that tokens choose rows of, kept so too.
+pub(crate) struct Table(pub &'static str);
+/// As [`Mixing`], or the very table of the tokens.
+pub(crate) struct MixingOrTable(pub &'static str);
 /// A field that may be null or left out.
 pub(crate) struct Optional<F>(pub F);
 /// A number within a range.
@@ -248,6 +271,53 @@ impl Field<Matrix> for Mixing {
 
     fn write(&self, writer: &mut Writer<'_>, key: &'static str, value: &Matrix) {
         writer.tensor(key, "real", &value.shape, value.stored, Contents::Matrix(value.clone()));
+    }
+
+    fn describe(&self, key: &'static str) -> Vec<(&'static str, Value)> {
+        Real(self.0).describe(key)
+    }
+}
+
+impl Field<Matrix> for Table {
+    fn read(&self, fields: &mut Fields<'_>, key: &'static str) -> Result<Matrix> {
+        let name = fields.tensor_name(key, "real")?;
+        let tensor = fields.named(key, name.clone())?;
+        fields.bind(key, self.0, &tensor.shape)?;
+        let matrix = tensor.matrix();
+        fields.tensors.table = Some((name, matrix.clone()));
+        Ok(matrix)
+    }
+
+    fn write(&self, writer: &mut Writer<'_>, key: &'static str, value: &Matrix) {
+        Mixing(self.0).write(writer, key, value);
+        writer.tensors.table = Some((value.id(), format!("{}.{key}", writer.path)));
+    }
+
+    fn describe(&self, key: &'static str) -> Vec<(&'static str, Value)> {
+        Real(self.0).describe(key)
+    }
+}
+
+impl Field<Matrix> for MixingOrTable {
+    fn read(&self, fields: &mut Fields<'_>, key: &'static str) -> Result<Matrix> {
+        let name = fields.tensor_name(key, "real")?;
+        let matrix = match fields.tensors.table.take_if(|(table, _)| *table == name) {
+            Some((_, matrix)) => matrix,
+            None => {
+                let tensor = fields.named(key, name)?;
+                fields.bind(key, self.0, &tensor.shape)?;
+                return Ok(tensor.matrix());
+            }
+        };
+        fields.bind(key, self.0, &matrix.shape)?;
+        Ok(matrix)
+    }
+
+    fn write(&self, writer: &mut Writer<'_>, key: &'static str, value: &Matrix) {
+        match writer.tensors.table.take_if(|(id, _)| *id == value.id()) {
+            Some((_, name)) => drop(writer.values.insert(key.into(), json!({"real": name}))),
+            None => Mixing(self.0).write(writer, key, value),
+        }
     }
 
     fn describe(&self, key: &'static str) -> Vec<(&'static str, Value)> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::array::{Stored, Tensor};
 use super::fields::{Contents, Tensors, Written};
 use super::{Document, Facts, Node};
+use crate::checksum::{START, hash, mix};
 use crate::error::{Error, Result};
 
 /// The version of the tree that this crate reads and writes.
@@ -53,7 +54,8 @@ impl Document {
     /// [`Error::Document`], which names the node, what was expected and what was found, where
     /// * the buffer is no safetensors buffer, or its tree is missing, damaged, or nested more than 100 deep;
     /// * a node's kind, field, string or number is unknown, missing or outside its range;
-    /// * a tensor is missing, unused, used twice, not finite, or has the wrong dtype or shape;
+    /// * a tensor is missing, unused, used twice (but for the table of tokens, to which one linear map may be tied), not
+    ///   finite, or has the wrong dtype or shape;
     /// * the width that one node gives is not the width that the next takes.
     pub fn parse(buffer: impl Into<Bytes>) -> Result<Document> {
         let buffer = buffer.into();
@@ -107,9 +109,9 @@ impl Document {
             }
             named.insert(name, Tensor { shape, stored, bytes });
         }
-        let mut tensors = Tensors(named);
+        let mut tensors = Tensors { left: named, table: None };
         let root = Node::read(tree.root, "root", 0, &mut tensors)?;
-        if let Some(name) = tensors.0.keys().min() {
+        if let Some(name) = tensors.left.keys().min() {
             return Err(Error::Document(format!("expected every tensor to belong to a node, found {name:?}")));
         }
         let facts = Facts { meta: tree.meta, sample_rate: tree.sample_rate, labels: tree.labels };
@@ -132,7 +134,7 @@ impl Document {
     pub fn to_bytes(&self) -> Vec<u8> {
         let (tree, written) = self.written();
         let metadata = HashMap::from([(METADATA_KEY.to_string(), tree)]);
-        let tensors = written.0.iter().map(|(name, shape, stored, contents)| {
+        let tensors = written.tensors.iter().map(|(name, shape, stored, contents)| {
             let tensor = WrittenTensor { shape, stored: *stored, contents };
             (name, tensor)
         });
@@ -142,14 +144,17 @@ impl Document {
     /// Its tree as JSON, and the name, the shape and the dtype of every tensor that the tree refers to.
     pub fn outline(&self) -> (String, Vec<(String, Vec<usize>, Stored)>) {
         let (tree, written) = self.written();
-        (tree, written.0.into_iter().map(|(name, shape, stored, _)| (name, shape, stored)).collect())
+        (tree, written.tensors.into_iter().map(|(name, shape, stored, _)| (name, shape, stored)).collect())
     }
 
-    /// A hash of the tree and its numbers: tells models apart.
+    /// A hash of what computes: the nodes but for their names, and their numbers. Tells models apart.
     pub(crate) fn fingerprint(&self) -> u64 {
-        let (tree, written) = self.written();
-        let mut all = hash(0xcbf2_9ce4_8422_2325, tree.as_bytes());
-        for (.., contents) in &written.0 {
+        let mut written = Written::default();
+        let mut root = self.root.write("root", &mut written);
+        forget_names(&mut root);
+        let mut all = hash(mix(START, self.d_input as u64), root.to_string().as_bytes());
+        for (_, shape, _, contents) in &written.tensors {
+            all = shape.iter().fold(all, |h, &n| mix(h, n as u64));
             match contents {
                 Contents::Bytes(bytes) => all = hash(all, bytes),
                 Contents::Matrix(matrix) => {
@@ -172,6 +177,18 @@ impl Document {
             root: self.root.write("root", &mut written),
         };
         (serde_json::to_string(&tree).expect("a tree is JSON"), written)
+    }
+}
+
+/// A tree without the names of its nodes.
+fn forget_names(tree: &mut Value) {
+    match tree {
+        Value::Object(fields) => {
+            fields.remove("name");
+            fields.values_mut().for_each(forget_names);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_names),
+        _ => {}
     }
 }
 
@@ -203,15 +220,4 @@ impl View for WrittenTensor<'_> {
     fn data_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.stored.size()
     }
-}
-
-/// A hash after Fowler, Noll and Vo, of words instead of bytes. One changed word always changes it.
-fn hash(start: u64, bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks();
-    let words = words.iter().map(|word| u64::from_le_bytes(*word)).chain(rest.iter().map(|&byte| byte.into()));
-    words.fold(start, mix)
-}
-
-fn mix(h: u64, word: u64) -> u64 {
-    (h.rotate_left(29) ^ word).wrapping_mul(0x0100_0000_01b3)
 }

@@ -261,8 +261,10 @@ impl Node {
     }
 
     pub(super) fn d_out_at(&self, d_in: usize, path: &str) -> Result<usize> {
-        match self.d_in() {
-            Some(expected) if expected != d_in && self.branches().is_empty() => {
+        // Nodes with others below them leave it to these: asked at every level, it would be asked once more for each level above.
+        let expected = if self.branches().is_empty() { self.d_in() } else { None };
+        match expected {
+            Some(expected) if expected != d_in => {
                 let node = label(self.kind(), self.name(), path);
                 Err(Error::Document(format!("{node}: expected an input of width {expected}, found {d_in}")))
             }

@@ -2,6 +2,7 @@
 
 use super::Elem;
 use crate::error::{Error, Result};
+use std::alloc::{Layout, alloc_zeroed};
 use std::ops::{Deref, DerefMut};
 
 /// A fixed number of elements, starting on a cache line.
@@ -20,28 +21,46 @@ impl<E: Elem> Aligned<E> {
     /// `count` times `len` zeros, for a size that a user gave.
     ///
     /// # Errors
-    /// [`Error::Value`] where that is more memory than there is.
+    /// [`Error::Memory`] where that is more memory than there is.
     pub fn try_zeros(what: &str, count: usize, len: usize) -> Result<Self> {
-        Ok(Self::zeros(fits::<E>(what, count, len)?))
+        let len = count.checked_mul(len).ok_or_else(|| too_large(what, count))?;
+        let spare = len.checked_add(LINE / size_of::<E>());
+        let storage = spare.and_then(try_vec).ok_or_else(|| too_large(what, count))?;
+        Ok(Self::holding(storage, len))
     }
 
     /// `len` zeros. Memory that is never touched costs nothing.
     pub fn zeros(len: usize) -> Self {
-        let mut storage = vec![E::ZERO; len + LINE / size_of::<E>()];
+        Self::holding(vec![E::ZERO; len + LINE / size_of::<E>()], len)
+    }
+
+    fn holding(mut storage: Vec<E>, len: usize) -> Self {
         prefer_large_pages(&mut storage);
         let start = storage.as_ptr().align_offset(LINE);
         Self { storage, start, len }
     }
 }
 
-/// `count` times `len`, where so many elements fit into memory.
+/// So many zeros, whose memory comes zeroed from the system; None where there is too little of it.
+fn try_vec<E: Elem>(len: usize) -> Option<Vec<E>> {
+    let layout = Layout::array::<E>(len).ok().filter(|layout| layout.size() > 0)?;
+    // SAFETY: the layout has a size.
+    let memory = unsafe { alloc_zeroed(layout) }.cast::<E>();
+    // SAFETY: the allocator gave memory for so many elements, of which zeroed bytes are zeros.
+    (!memory.is_null()).then(|| unsafe { Vec::from_raw_parts(memory, len, len) })
+}
+
+fn too_large(what: &str, count: usize) -> Error {
+    Error::Memory(format!("{what}: expected what fits into memory, found {count}"))
+}
+
+/// `count` times `len`, where so many elements fit into memory at present.
 ///
 /// # Errors
-/// [`Error::Value`] where they do not: `what` names the count.
+/// [`Error::Memory`] where they do not: `what` names the count.
 pub fn fits<E>(what: &str, count: usize, len: usize) -> Result<usize> {
-    let failed = || Error::Value(format!("{what}: expected what fits into memory, found {count}"));
-    let len = count.checked_mul(len).ok_or_else(failed)?;
-    Vec::<E>::new().try_reserve_exact(len.saturating_add(LINE)).map_err(|_| failed())?;
+    let len = count.checked_mul(len).ok_or_else(|| too_large(what, count))?;
+    Vec::<E>::new().try_reserve_exact(len.saturating_add(LINE)).map_err(|_| too_large(what, count))?;
     Ok(len)
 }
 

@@ -40,6 +40,10 @@ pub trait Elem:
     fn of(x: f64) -> Self;
     /// Widens.
     fn f64(self) -> f64;
+    /// Its bits, the lowest ones where it has fewer than 64.
+    fn to_bits(self) -> u64;
+    /// Of such bits.
+    fn from_bits(bits: u64) -> Self;
     /// Runs `kernel` on the instruction set of `simd`.
     fn vectorize<S: Simd, K: Kernel<Self>>(simd: S, kernel: K) -> K::Output;
 }
@@ -155,6 +159,14 @@ pub unsafe trait Lanes: Copy {
         self.exp2_normal(self.max(self.min(a, self.splat(greatest)), self.splat(least)))
     }
 
+    /// 2^a - 1, as accurate near 0, for an a of at most 0; NaN stays NaN.
+    #[inline(always)]
+    fn exp2m1(self, a: Self::V) -> Self::V {
+        let a = self.max(a, self.splat(Self::E::EXPONENTS.0));
+        let (n, scale) = self.round2(a);
+        self.fma(self.exp2m1_poly(self.sub(a, n)), scale, self.sub(scale, self.splat(Self::E::ONE)))
+    }
+
     /// x + change, and the rounding error of that sum (Dekker's fast two-sum).
     #[inline(always)]
     fn fast_two_sum(self, x: Self::V, change: Self::V) -> (Self::V, Self::V) {
@@ -168,6 +180,10 @@ pub unsafe trait Lanes: Copy {
     fn first(self, halves: Self::V) -> Self::V;
     /// `b` of [`Lanes::halves`].
     fn second(self, halves: Self::V) -> Self::V;
+    /// Four vectors in the memory of one, each number, which is of -128 to 127, rounded to an integer.
+    fn quarters(self, a: Self::V, b: Self::V, c: Self::V, d: Self::V) -> Self::V;
+    /// Number `i` of the vectors of [`Lanes::quarters`].
+    fn quarter(self, quarters: Self::V, i: usize) -> Self::V;
 
     /// a with lanes below [`Elem::TINY`] in magnitude set to zero; NaN stays.
     #[inline(always)]
@@ -176,6 +192,9 @@ pub unsafe trait Lanes: Copy {
         self.select_gt(self.splat(Self::E::TINY), self.abs(a), zero, a)
     }
 }
+
+/// Added to a number of -128 to 127 it leaves that, rounded and 128 higher, in the sum's lowest eight bits.
+const BYTES_32: f32 = 8_388_608.0 + 128.0;
 
 /// `f32` lanes of an instruction set.
 #[derive(Clone, Copy)]
@@ -338,6 +357,28 @@ unsafe impl<S: Simd> Lanes for F32<S> {
     }
 
     #[inline(always)]
+    fn quarters(self, a: S::f32s, b: S::f32s, c: S::f32s, d: S::f32s) -> S::f32s {
+        let simd = self.0;
+        let mut all = simd.splat_u32s(0);
+        for (i, v) in [a, b, c, d].into_iter().enumerate() {
+            let shifted = simd.transmute_u32s_f32s(self.add(v, self.splat(BYTES_32)));
+            let byte = simd.and_u32s(shifted, simd.splat_u32s(0xff));
+            all = simd.or_u32s(all, simd.wrapping_dyn_shl_u32s(byte, simd.splat_u32s(8 * i as u32)));
+        }
+        simd.transmute_f32s_u32s(all)
+    }
+
+    #[inline(always)]
+    fn quarter(self, quarters: S::f32s, i: usize) -> S::f32s {
+        let simd = self.0;
+        let bits = simd.wrapping_dyn_shr_u32s(simd.transmute_u32s_f32s(quarters), simd.splat_u32s(8 * i as u32));
+        // As the last digits of a number that 2^23 makes an integer.
+        let byte = simd.and_u32s(bits, simd.splat_u32s(0xff));
+        let shifted = simd.or_u32s(byte, simd.splat_u32s(0x4b00_0000));
+        self.sub(simd.transmute_f32s_u32s(shifted), self.splat(BYTES_32))
+    }
+
+    #[inline(always)]
     fn exp2_poly(self, f: S::f32s) -> S::f32s {
         self.poly(f, &EXP2_32)
     }
@@ -398,6 +439,22 @@ unsafe impl<S: Simd> Lanes for F64<S> {
     #[inline(always)]
     fn second(self, halves: S::f64s) -> S::f64s {
         self.map(halves, |x| f64::from_bits(x.to_bits() << 32))
+    }
+
+    #[inline(always)]
+    fn quarters(self, a: S::f64s, b: S::f64s, c: S::f64s, d: S::f64s) -> S::f64s {
+        let simd = self.0;
+        let mut all = simd.splat_u64s(0);
+        for (i, v) in [a, b, c, d].into_iter().enumerate() {
+            let byte = self.map(v, |x| f64::from_bits(((x + 128.0).round_ties_even() as u64) << (16 * i)));
+            all = simd.or_u64s(all, simd.transmute_u64s_f64s(byte));
+        }
+        simd.transmute_f64s_u64s(all)
+    }
+
+    #[inline(always)]
+    fn quarter(self, quarters: S::f64s, i: usize) -> S::f64s {
+        self.map(quarters, |x| (x.to_bits() >> (16 * i) & 0xff) as f64 - 128.0)
     }
 
     #[inline(always)]
@@ -470,6 +527,12 @@ impl Elem for f32 {
     fn f64(self) -> f64 {
         f64::from(self)
     }
+    fn to_bits(self) -> u64 {
+        f32::to_bits(self).into()
+    }
+    fn from_bits(bits: u64) -> f32 {
+        f32::from_bits(bits as u32)
+    }
     #[inline(always)]
     fn vectorize<S: Simd, K: Kernel<f32>>(simd: S, kernel: K) -> K::Output {
         simd.vectorize(On32(kernel))
@@ -490,6 +553,12 @@ impl Elem for f64 {
     #[inline(always)]
     fn f64(self) -> f64 {
         self
+    }
+    fn to_bits(self) -> u64 {
+        f64::to_bits(self)
+    }
+    fn from_bits(bits: u64) -> f64 {
+        f64::from_bits(bits)
     }
     #[inline(always)]
     fn vectorize<S: Simd, K: Kernel<f64>>(simd: S, kernel: K) -> K::Output {
@@ -536,7 +605,46 @@ mod tests {
         }
     }
 
+    /// Four vectors' worth of numbers, there and back.
+    struct InQuarters<E>([Vec<E>; 4]);
+
+    impl<E: Elem> Kernel<E> for InQuarters<E> {
+        type Output = [Vec<E>; 4];
+
+        #[inline(always)]
+        fn run<L: Lanes<E = E>>(self, lanes: L) -> [Vec<E>; 4] {
+            let Self(mut v) = self;
+            for i in (0..v[0].len()).step_by(L::LANES) {
+                // SAFETY: all have 16 elements, whole vectors.
+                unsafe {
+                    let of = |v: &Vec<E>| lanes.load(v.as_ptr().add(i));
+                    let quarters = lanes.quarters(of(&v[0]), of(&v[1]), of(&v[2]), of(&v[3]));
+                    for (k, v) in v.iter_mut().enumerate() {
+                        lanes.store(v.as_mut_ptr().add(i), lanes.quarter(quarters, k));
+                    }
+                }
+            }
+            v
+        }
+    }
+
+    fn check_quarters<E: Elem>(numbers: &[f64]) {
+        let v: [Vec<E>; 4] = [0, 1, 2, 3].map(|k| numbers[16 * k..][..16].iter().map(|&x| E::of(x)).collect());
+        for isa in Isa::all() {
+            let found = isa.run(InQuarters(v.clone()));
+            for (found, x) in found.iter().flatten().zip(v.iter().flatten()) {
+                assert_eq!(found.f64(), x.f64().round_ties_even(), "{isa:?}: for {}", x.f64());
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn quarters_are_rounded(x in prop::collection::vec(-128f64..127.4, 64)) {
+            check_quarters::<f32>(&x);
+            check_quarters::<f64>(&x);
+        }
+
         #[test]
         fn halves_are_rounded(x in prop::collection::vec(-1e6f64..1e6, 32), scale in -20i32..20) {
             let (a, b): (Vec<f64>, Vec<f64>) = x.chunks(2).map(|x| (x[0], x[1] * 10f64.powi(scale))).unzip();

@@ -1,9 +1,16 @@
 //! y = epilogue(W x + b) for every row, the matrix packed once.
 
+mod form;
+mod shares;
+
 use super::layout::holds;
 use super::pointwise::{self, Function};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 use std::mem::MaybeUninit;
+use std::ops::Range;
+
+pub use form::{Form, Rounding};
+pub use shares::Shares;
 
 /// What is done to W x + b before it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +41,10 @@ pub struct Linear<E> {
     d_out: usize,
     epilogue: Epilogue,
     block_rows: usize,
-    /// Whether each element holds the weights of two neighbouring inputs in half its bits (of an f32 as bfloat16); biases
-    /// are whole.
-    halved: bool,
-    /// Panels of [`PANEL`] groups of outputs: a row of biases, then a row of weights for each input. With a GLU half of
-    /// a panel's groups are values, the other half their gates.
+    form: Form,
+    rounding: Rounding,
+    /// Panels of [`PANEL`] groups of outputs: a row of biases, one of scales where the form has such, then rows of weights,
+    /// one for each input or for several. With a GLU half of a panel's groups are values, the other half their gates.
     packed: Aligned<E>,
 }
 
@@ -72,7 +78,7 @@ impl<E: Elem> Linear<E> {
         let panels = (padded(d_out) / GROUP * halves).div_ceil(PANEL);
         let mut aligned = Aligned::zeros(panels * (d_in + 1) * PANEL * GROUP);
         let packed: &mut [E] = &mut aligned;
-        let entry = |half, column| start(d_in, halves, half, column / GROUP) + column % GROUP;
+        let entry = |half, column| start(d_in + 1, halves, half, column / GROUP) + column % GROUP;
         for (row, &bias) in bias.iter().copied().flatten().enumerate() {
             packed[entry(row / d_out, row % d_out)] = E::of(bias);
         }
@@ -91,46 +97,45 @@ impl<E: Elem> Linear<E> {
             }
         }
         let block_rows = (BLOCK_BYTES / size_of::<E>() / d_in / TILE_ROWS).max(1) * TILE_ROWS;
-        Self { d_in, d_out, epilogue, block_rows, halved: false, packed: aligned }
+        let (form, rounding) = (Form::Whole, Rounding::default());
+        Self { d_in, d_out, epilogue, block_rows, form, rounding, packed: aligned }
     }
 
-    /// The same with every weight rounded to half its bits, in half the memory.
+    /// The same in a form that is not as wide.
+    ///
+    /// # Panics
+    /// Where it is in such a form already.
     #[must_use]
-    pub fn halved(self) -> Self {
-        assert!(!self.halved, "expected whole weights");
-        let (row, halves) = (PANEL * GROUP, self.epilogue.rows());
-        let panels = (padded(self.d_out) / GROUP * halves).div_ceil(PANEL);
-        let pairs = self.d_in.div_ceil(2);
-        let mut packed = Aligned::zeros(panels * (pairs + 1) * row);
-        let panels = self.packed.chunks_exact((self.d_in + 1) * row);
-        for (to, from) in packed.chunks_exact_mut((pairs + 1) * row).zip(panels) {
-            to[..row].copy_from_slice(&from[..row]);
-            for (to, pair) in to[row..].chunks_exact_mut(row).zip(from[row..].chunks(2 * row)) {
-                let (first, second) = pair.split_at(row);
-                Isa::Scalar.run(Halve { first, second, to });
-            }
+    pub fn rounded(self, form: Form) -> Self {
+        assert!(self.form == Form::Whole, "expected whole weights");
+        if form == Form::Whole {
+            return self;
         }
-        Self { halved: true, packed, ..self }
+        let row = PANEL * GROUP;
+        let rows = form.rows(self.d_in);
+        let mut packed = Aligned::zeros(self.panels() * rows * row);
+        let mut rounding = Rounding::default();
+        let panels = self.packed.chunks_exact((self.d_in + 1) * row);
+        for (to, from) in packed.chunks_exact_mut(rows * row).zip(panels) {
+            let (biases, from) = from.split_at(row);
+            to[..row].copy_from_slice(biases);
+            rounding += form.pack(from, &mut to[row..]);
+        }
+        Self { form, rounding, packed, ..self }
     }
 
-    /// Rows of a panel that hold weights.
-    fn weight_entries(&self) -> usize {
-        if self.halved { self.d_in.div_ceil(2) } else { self.d_in }
+    /// How far its weights are from those that were given.
+    pub fn rounding(&self) -> Rounding {
+        self.rounding
     }
 
-    /// Writes a row of weights as it was given, d_in numbers rounded to this precision.
+    /// Writes a row of weights, d_in numbers, as they are used.
     ///
     /// # Panics
     /// Where there is no such row, or `out` has another length.
     pub fn unpack(&self, row: usize, out: &mut [E]) {
         assert_eq!(out.len(), self.d_in, "expected a row of weights");
-        let entries = self.packed[self.entry(row)..].iter().step_by(PANEL * GROUP).skip(1);
-        if self.halved {
-            let pairs = entries.map(|&halves| Isa::Scalar.run(Whole(halves)));
-            out.chunks_mut(2).zip(pairs).for_each(|(out, pair)| out.copy_from_slice(&pair[..out.len()]));
-        } else {
-            out.iter_mut().zip(entries).for_each(|(out, weight)| *out = *weight);
-        }
+        self.form.unpack(&self.packed[self.entry(row) + PANEL * GROUP..], out);
     }
 
     /// The bias of a row; zero where none was given.
@@ -146,11 +151,11 @@ impl<E: Elem> Linear<E> {
         self.d_out * self.epilogue.rows()
     }
 
-    /// Where a row's bias stands; its weights follow PANEL * GROUP elements apart.
+    /// Where a row's bias stands; what else there is of it follows PANEL * GROUP elements apart.
     fn entry(&self, row: usize) -> usize {
         assert!(row < self.weight_rows(), "expected a row below {}, found {row}", self.weight_rows());
         let (half, column) = (row / self.d_out, row % self.d_out);
-        start(self.weight_entries(), self.epilogue.rows(), half, column / GROUP) + column % GROUP
+        start(self.form.rows(self.d_in), self.epilogue.rows(), half, column / GROUP) + column % GROUP
     }
 
     /// Channels of a row of input.
@@ -170,55 +175,11 @@ impl<E: Elem> Linear<E> {
     }
 }
 
-/// Rows of weights of two inputs in the bits of one; there may be no second.
-struct Halve<'a, E> {
-    first: &'a [E],
-    second: &'a [E],
-    to: &'a mut [E],
-}
-
-impl<E: Elem> Kernel<E> for Halve<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let rows = self.to.chunks_exact_mut(L::LANES).zip(self.first.chunks_exact(L::LANES));
-        for (i, (to, first)) in rows.enumerate() {
-            // SAFETY: these are whole vectors.
-            unsafe {
-                let second = match self.second.get(i * L::LANES..(i + 1) * L::LANES) {
-                    Some(second) => lanes.load(second.as_ptr()),
-                    None => lanes.splat(E::ZERO),
-                };
-                lanes.store(to.as_mut_ptr(), lanes.halves(lanes.load(first.as_ptr()), second));
-            }
-        }
-    }
-}
-
-/// The two numbers in the bits of one.
-struct Whole<E>(E);
-
-impl<E: Elem> Kernel<E> for Whole<E> {
-    type Output = [E; 2];
-
-    #[inline(always)]
-    fn run<L: Lanes<E = E>>(self, lanes: L) -> [E; 2] {
-        let halves = lanes.splat(self.0);
-        [lanes.first(halves), lanes.second(halves)].map(|v| {
-            let mut out = [E::ZERO; GROUP];
-            // SAFETY: a vector is no longer than a group.
-            unsafe { lanes.store(out.as_mut_ptr(), v) };
-            out[0]
-        })
-    }
-}
-
-/// Where the entries of a group of outputs, of the values or of the gates, begin, where as many hold weights.
+/// Where the entries of a group of outputs, of the values or of the gates, begin in panels of so many rows.
 #[inline(always)]
-const fn start(weights: usize, halves: usize, half: usize, group: usize) -> usize {
+const fn start(rows: usize, halves: usize, half: usize, group: usize) -> usize {
     let own = PANEL / halves;
-    (group / own * (weights + 1) * PANEL + half * own + group % own) * GROUP
+    (group / own * rows * PANEL + half * own + group % own) * GROUP
 }
 
 /// The most rows a tile has.
@@ -254,8 +215,11 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
         let mut row = 0;
         while row < rows {
             let n = linear.block_rows.min(rows - row);
+            let columns = 0..padded(linear.d_out) / L::LANES;
             // SAFETY: `Linear::run` checked that x and y have `rows` rows.
-            unsafe { linear.block(lanes, n, x.add(row * padded(linear.d_in)), y.add(row * padded(linear.d_out))) };
+            unsafe {
+                linear.block(lanes, n, columns, x.add(row * padded(linear.d_in)), y.add(row * padded(linear.d_out)));
+            }
             row += n;
         }
     }
@@ -266,6 +230,8 @@ struct Tile<'a, E> {
     linear: &'a Linear<E>,
     x: *const E,
     x_stride: usize,
+    /// The inputs that are summed up, from the start of a block of [`SUMMED`] on.
+    inputs: Range<usize>,
     /// The first vector of outputs.
     column: usize,
     /// Where each half goes, and the distance between rows there.
@@ -276,26 +242,32 @@ struct Tile<'a, E> {
 #[repr(align(64))]
 struct Gates<E>(MaybeUninit<[E; TILE_ROWS * TILE_WIDTH / 2 * GROUP]>);
 
+/// How rows are cut into tiles, all but equally high: how many, of how many rows, and how many of these have one more.
+const fn tiles(rows: usize) -> (usize, usize, usize) {
+    let tiles = rows.div_ceil(TILE_ROWS);
+    if tiles > 1 { (tiles, rows / tiles, rows % tiles) } else { (tiles, rows, 0) }
+}
+
 impl<E: Elem> Linear<E> {
-    /// Columns outermost, so that the weights of a tile stay in the L1 cache for all rows.
+    /// Some of the outputs, in vectors. Columns outermost, so that the weights of a tile stay in the L1 cache for all
+    /// rows.
     ///
     /// # Safety
-    /// `x` addresses `rows` rows of padded(d_in) elements to read, and `y` as many of padded(d_out) to write.
+    /// `x` addresses `rows` rows of padded(d_in) elements to read, and `y` as many of padded(d_out), of which these
+    /// columns are to be written; and these are whole groups.
     #[inline(always)]
-    unsafe fn block<L: Lanes<E = E>>(&self, lanes: L, rows: usize, x: *const E, y: *mut E) {
+    unsafe fn block<L: Lanes<E = E>>(&self, lanes: L, rows: usize, columns: Range<usize>, x: *const E, y: *mut E) {
         let (x_stride, y_stride) = (padded(self.d_in), padded(self.d_out));
         let glu = matches!(self.epilogue, Epilogue::Glu(_));
-        let columns = y_stride / L::LANES;
-        let tiles = rows.div_ceil(TILE_ROWS);
-        let (low, higher) = if tiles > 1 { (rows / tiles, rows % tiles) } else { (rows, 0) };
+        let (tiles, low, higher) = tiles(rows);
         let widest = width(if higher > 0 { low + 1 } else { low }, L::REGISTERS) / if glu { 2 } else { 1 };
         let mut gates = Gates::<E>(MaybeUninit::uninit());
         let gates: *mut E = gates.0.as_mut_ptr().cast();
-        let mut column = 0;
-        while column < columns {
+        let mut column = columns.start;
+        while column < columns.end {
             // Outputs that this step writes, in vectors.
             let mut wide = widest;
-            while wide > columns - column {
+            while wide > columns.end - column {
                 wide /= 2;
             }
             // SAFETY: row < rows, so that x and out are the caller's; the columns are those of whole groups, all of
@@ -310,18 +282,14 @@ impl<E: Elem> Linear<E> {
                         linear: self,
                         x: x.add(row * x_stride),
                         x_stride,
+                        inputs: 0..self.d_in,
                         column,
                         out: [
                             (out, y_stride),
                             if glu { (gates, wide * L::LANES) } else { (out.add(wide / 2 * L::LANES), y_stride) },
                         ],
                     };
-                    match vectors {
-                        8 => tile.rows::<L, 8>(lanes, n),
-                        4 => tile.rows::<L, 4>(lanes, n),
-                        2 => tile.rows::<L, 2>(lanes, n),
-                        _ => tile.rows::<L, 1>(lanes, n),
-                    }
+                    tile.any(lanes, n, vectors);
                     match self.epilogue {
                         Epilogue::None => {}
                         Epilogue::Apply(function) => {
@@ -347,6 +315,23 @@ impl<E: Elem> Linear<E> {
 }
 
 impl<E: Elem> Tile<'_, E> {
+    /// `rows` rows of `vectors` vectors.
+    ///
+    /// # Safety
+    /// As for [`Tile::run`] with as many.
+    #[inline(always)]
+    unsafe fn any<L: Lanes<E = E>>(self, lanes: L, rows: usize, vectors: usize) {
+        // SAFETY: W is `vectors`, which is a power of two no higher than `width` says.
+        unsafe {
+            match vectors {
+                8 => self.rows::<L, 8>(lanes, rows),
+                4 => self.rows::<L, 4>(lanes, rows),
+                2 => self.rows::<L, 2>(lanes, rows),
+                _ => self.rows::<L, 1>(lanes, rows),
+            }
+        }
+    }
+
     /// `rows` rows of `W` vectors.
     ///
     /// # Safety
@@ -378,56 +363,98 @@ impl<E: Elem> Tile<'_, E> {
         }
         let half = W.div_ceil(2);
         let per_group = GROUP / L::LANES;
-        let Linear { d_in, ref packed, epilogue, halved, .. } = *self.linear;
+        let Linear { ref packed, epilogue, form, d_in, .. } = *self.linear;
+        let Range { start: from, end: to } = self.inputs;
         let glu = matches!(epilogue, Epilogue::Glu(_));
         // SAFETY: r < R and k < d_in address the caller's inputs; each of the W vectors has d_in + 1 entries in its
         // panel.
         unsafe {
             let mut w = [packed.as_ptr(); W];
-            let weights = self.linear.weight_entries();
+            let rows = form.rows(d_in);
             for (j, w) in w.iter_mut().enumerate() {
                 let (part, column) = if glu { (j / half, self.column + j % half) } else { (0, self.column + j) };
-                let from = start(weights, if glu { 2 } else { 1 }, part, column / per_group);
-                *w = w.add(from + column % per_group * L::LANES);
+                let at = start(rows, if glu { 2 } else { 1 }, part, column / per_group);
+                *w = w.add(at + column % per_group * L::LANES);
             }
             let mut sums = [[lanes.splat(E::ZERO); W]; R];
-            for row in &mut sums {
-                for (sum, &w) in row.iter_mut().zip(&w) {
-                    *sum = lanes.load(w);
+            // What is scaled gets its biases at the end.
+            let scaled = form == Form::Quartered;
+            if from == 0 && !scaled {
+                for row in &mut sums {
+                    for (sum, &w) in row.iter_mut().zip(&w) {
+                        *sum = lanes.load(w);
+                    }
                 }
             }
-            let mut first = 0;
+            let mut first = from;
             loop {
-                let end = d_in.min(first + SUMMED);
-                if halved {
-                    for k in (first..end).step_by(2) {
-                        let halves = |w: *const E| lanes.load(w.add((k / 2 + 1) * PANEL * GROUP));
-                        self.add(lanes, k, w.map(|w| lanes.first(halves(w))), &mut sums);
-                        if k + 1 < end {
-                            self.add(lanes, k + 1, w.map(|w| lanes.second(halves(w))), &mut sums);
+                let end = to.min(first + SUMMED);
+                let mut weights = [lanes.splat(E::ZERO); W];
+                match form {
+                    Form::Whole => {
+                        for k in first..end {
+                            for (weight, &w) in weights.iter_mut().zip(&w) {
+                                *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
+                            }
+                            self.add(lanes, k, &weights, &mut sums);
                         }
                     }
-                } else {
-                    for k in first..end {
-                        let mut weights = [lanes.splat(E::ZERO); W];
-                        for (weight, &w) in weights.iter_mut().zip(&w) {
-                            *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
+                    Form::Halved => {
+                        for k in (first..end).step_by(2) {
+                            let mut halves = weights;
+                            for j in 0..W {
+                                halves[j] = lanes.load(w[j].add((k / 2 + 1) * PANEL * GROUP));
+                                weights[j] = lanes.first(halves[j]);
+                            }
+                            self.add(lanes, k, &weights, &mut sums);
+                            if k + 1 < end {
+                                for j in 0..W {
+                                    weights[j] = lanes.second(halves[j]);
+                                }
+                                self.add(lanes, k + 1, &weights, &mut sums);
+                            }
                         }
-                        self.add(lanes, k, weights, &mut sums);
+                    }
+                    Form::Quartered => {
+                        for k in (first..end).step_by(4) {
+                            let mut quarters = weights;
+                            for j in 0..W {
+                                quarters[j] = lanes.load(w[j].add((k / 4 + 2) * PANEL * GROUP));
+                            }
+                            for i in 0..4 {
+                                if k + i < end {
+                                    for j in 0..W {
+                                        weights[j] = lanes.quarter(quarters[j], i);
+                                    }
+                                    self.add(lanes, k + i, &weights, &mut sums);
+                                }
+                            }
+                        }
                     }
                 }
                 // What the inputs before these summed up to stands there.
                 for (r, row) in sums.iter_mut().enumerate() {
                     for (j, sum) in row.iter_mut().enumerate() {
                         let (out, stride) = self.out[j / half];
-                        let to = out.add(r * stride + j % half * L::LANES);
-                        lanes.store(to, if first == 0 { *sum } else { lanes.add(lanes.load(to), *sum) });
+                        let out = out.add(r * stride + j % half * L::LANES);
+                        lanes.store(out, if first == from { *sum } else { lanes.add(lanes.load(out), *sum) });
                         *sum = lanes.splat(E::ZERO);
                     }
                 }
                 first = end;
-                if first == d_in {
+                if first == to {
                     break;
+                }
+            }
+            // A part of the inputs is scaled where it is put together with the others.
+            if scaled && to - from == d_in {
+                for r in 0..R {
+                    for j in 0..W {
+                        let (out, stride) = self.out[j / half];
+                        let out = out.add(r * stride + j % half * L::LANES);
+                        let scale = lanes.load(w[j].add(PANEL * GROUP));
+                        lanes.store(out, lanes.fma(lanes.load(out), scale, lanes.load(w[j])));
+                    }
                 }
             }
         }
@@ -442,13 +469,13 @@ impl<E: Elem> Tile<'_, E> {
         &self,
         lanes: L,
         k: usize,
-        weights: [L::V; W],
+        weights: &[L::V; W],
         sums: &mut [[L::V; W]; R],
     ) {
         for (r, row) in sums.iter_mut().enumerate() {
             // SAFETY: r < R and k < d_in address the caller's inputs.
             let x = lanes.splat(unsafe { *self.x.add(r * self.x_stride + k) });
-            for (sum, &weight) in row.iter_mut().zip(&weights) {
+            for (sum, &weight) in row.iter_mut().zip(weights) {
                 *sum = lanes.fma(x, weight, *sum);
             }
         }
@@ -461,16 +488,16 @@ mod tests {
     use proptest::prelude::*;
 
     const SIZES: [usize; 9] = [1, 3, 15, 16, 17, 24, 64, 100, 530];
-    const EPILOGUES: [Epilogue; 3] =
+    pub const EPILOGUES: [Epilogue; 3] =
         [Epilogue::None, Epilogue::Apply(Function::Gelu), Epilogue::Glu(Function::Sigmoid)];
 
-    struct Case<E> {
-        linear: Linear<E>,
+    pub struct Case<E> {
+        pub linear: Linear<E>,
         weight: Vec<f64>,
         bias: Vec<f64>,
     }
 
-    fn case<E: Elem>(d_in: usize, d_out: usize, epilogue: Epilogue) -> Case<E> {
+    pub fn case<E: Elem>(d_in: usize, d_out: usize, epilogue: Epilogue) -> Case<E> {
         let outputs = if matches!(epilogue, Epilogue::Glu(_)) { 2 * d_out } else { d_out };
         let number = |i: usize| E::of((i as f64 * 12.9898).sin()).f64();
         let weight: Vec<f64> = (0..outputs * d_in).map(number).collect();
@@ -480,7 +507,7 @@ mod tests {
     }
 
     /// Rows of `d` numbers, with NaN behind them.
-    fn inputs<E: Elem>(rows: usize, d: usize) -> Vec<E> {
+    pub fn inputs<E: Elem>(rows: usize, d: usize) -> Vec<E> {
         let mut x = vec![E::of(f64::NAN); rows * padded(d)];
         for row in 0..rows {
             (0..d).for_each(|i| x[row * padded(d) + i] = E::of((row as f64 * 1.7 + i as f64 * 0.61).cos()));
@@ -573,7 +600,7 @@ mod tests {
             for epilogue in EPILOGUES {
                 for (d_in, d_out) in [(1, 1), (2, 17), (3, 16), (24, 100), (65, 33), (257, 40), (530, 24)] {
                     let Case { linear, weight, bias } = case::<f32>(d_in, d_out, epilogue);
-                    let halved = linear.halved();
+                    let halved = linear.rounded(Form::Halved);
                     let mut row = vec![0.0; d_in];
                     let mut rounded = Vec::new();
                     for (i, exact) in weight.chunks_exact(d_in).enumerate() {

@@ -258,6 +258,14 @@ unsafe impl<L: Lanes, const N: usize> Lanes for Abreast<L, N> {
         halves(a, b);
         first(halves);
         second(halves);
+        quarters(a, b, c, d);
+    }
+    #[inline(always)]
+    fn quarter(self, mut quarters: [L::V; N], i: usize) -> [L::V; N] {
+        for v in &mut quarters {
+            *v = self.0.quarter(*v, i);
+        }
+        quarters
     }
     #[inline(always)]
     fn call<K: Kernel<L::E>>(self, kernel: K) -> K::Output {

@@ -97,12 +97,10 @@ impl<E: Elem> Mimo<E> {
 
     /// The state at a stream's start, where that is not zero. Backwards it is always zero.
     pub fn start(&self) -> Option<Vec<E>> {
-        match (&self.core, &self.recurrence) {
-            (Core::Modes { node, reverse: false }, Recurrence::Modes(modes)) => {
-                Some(modes.state(&node.x0.as_ref()?.data))
-            }
-            _ => None,
-        }
+        let (Core::Modes { node, reverse: false }, Recurrence::Modes(modes)) = (&self.core, &self.recurrence) else {
+            return None;
+        };
+        Some(modes.state(&node.x0.as_ref()?.data))
     }
 
     /// Makes states of the rows `v`. `dt` multiplies the step sizes; the rows are those of `dt` = 1.

@@ -3,7 +3,9 @@
 mod state_space;
 
 use crate::discretize::Disc;
-use crate::document::{Activation, ActivationFunction, Array, Document, Factor, Node, Norm as NormNode, Systems};
+use crate::document::{
+    Activation, ActivationFunction, Array, Document, Factor, Matrix, Node, Norm as NormNode, Systems,
+};
 use crate::error::{Error, Result};
 use crate::kernels::linear::Epilogue;
 use crate::kernels::norm::{Norm, Residual};
@@ -12,13 +14,16 @@ use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
 use crate::layers::system::System;
 use crate::memory::{Buffer, HEAD, StateSlice};
 use crate::ops::{RowOp, SequenceOp, Stage};
-use crate::packed::Packed;
+use crate::packed::{Packed, Weights};
 use crate::plan::{BLOCK_ROWS, NotCausal, Plan, Pooling};
 use crate::threads::Team;
 use crate::workspace::{Layout, Spare};
 
 /// Elements of activations that a block of rows may take: about what a core's L2 cache holds.
 const BLOCK_ELEMENTS: usize = 192 * 1024;
+/// Elements of activations that a sample may take, and of a block four times as many, 256 MiB in float32: a tree needs no tensors
+/// for nodes as wide as its input, and so could ask for any multiple of its file.
+const MOST_ELEMENTS: usize = 1 << 24;
 /// Rows of a block where not even so many as [`NEAR_ROWS`] would stay in that cache: then matrices are better read less
 /// often.
 const FAR_ROWS: usize = 1024;
@@ -31,7 +36,7 @@ impl<E: Elem> Plan<E> {
     /// [`Error::Value`] where the rate is no positive number or a transform has its pole at it; [`Error::Unsupported`]
     /// where a layer has no step size, or is not stable at it; [`Error::Document`] where a layer is not stable at rate 1.
     pub fn new(document: &Document, rate: f64, isa: Isa, team: &Team) -> Result<Self> {
-        Self::sharing(document, &Packed::new(false), document.fingerprint(), rate, isa, team)
+        Self::sharing(document, &Packed::new(Weights::AsGiven), document.fingerprint(), rate, isa, team)
     }
 
     /// As [`Plan::new`], with the matrices that other rates' plans have packed, for a document of that fingerprint.
@@ -54,7 +59,7 @@ impl<E: Elem> Plan<E> {
         let (trunk, head) = nodes.split_at(at.unwrap_or(nodes.len()));
         // The input may be the caller's own: nothing is written there.
         let mut output = lowering.chain(trunk, input, true)?;
-        let trunk = std::mem::take(&mut lowering.stages);
+        let mut trunk = std::mem::take(&mut lowering.stages);
         let mut pool = None;
         if let [Node::Pool(node), head @ ..] = head {
             let target = lowering.buffer(output.width);
@@ -62,10 +67,20 @@ impl<E: Elem> Plan<E> {
             pool = Some(Pooling { mode: node.mode, source: output, target, state });
             output = lowering.chain(head, target, false)?;
         }
+        if let Some((matrix, x, y)) = lowering.table.take() {
+            Stage::begin_with(&mut trunk, RowOp::Embed { table: packed.table(&matrix), x, y });
+        }
         let (layout, start) = (lowering.layout(), lowering.start());
+        if layout.row_len > MOST_ELEMENTS {
+            return Err(Error::Document(format!(
+                "expected activations of at most {MOST_ELEMENTS} numbers a sample, found {}",
+                layout.row_len
+            )));
+        }
         let near = BLOCK_ELEMENTS / layout.row_len.max(1);
         let rows = if near < NEAR_ROWS { FAR_ROWS } else { near.clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) };
-        Ok(Plan {
+        let rows = rows.min(4 * MOST_ELEMENTS / layout.row_len.max(1));
+        let mut plan = Plan {
             trunk,
             pool,
             head: lowering.stages,
@@ -82,8 +97,11 @@ impl<E: Elem> Plan<E> {
             vocabulary: lowering.vocabulary,
             isa,
             fingerprint: fingerprint ^ rate.to_bits().rotate_left(17) ^ size_of::<E>() as u64,
+            crew: None,
             spare: Spare::default(),
-        })
+        };
+        plan.share_samples(team);
+        Ok(plan)
     }
 }
 
@@ -109,6 +127,8 @@ struct Lowering<'a, E> {
     no_step_size: Option<String>,
     cut_kernel: Option<String>,
     vocabulary: Option<usize>,
+    /// The table that the tokens, in the first buffer, choose rows of, which go to the second one.
+    table: Option<(Matrix, Buffer, Buffer)>,
 }
 
 /// Nested sequences as one list.
@@ -158,6 +178,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
             no_step_size: None,
             cut_kernel: None,
             vocabulary: None,
+            table: None,
         }
     }
 
@@ -249,8 +270,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
             Node::Embedding(e) => {
                 let y = self.buffer(e.weight.shape[1]);
                 self.vocabulary = Some(e.weight.shape[0]);
-                let table = self.packed.table(&e.weight);
-                self.rows(RowOp::Embed { table, x, y });
+                self.table = Some((e.weight.clone(), x, y));
                 Ok((y, 1))
             }
             Node::Norm(n) => {
@@ -352,7 +372,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
             }
             self.no_step_size.get_or_insert(layer);
         }
-        systems.prepare(self.team)?;
+        systems.prepare(self.team).map_err(|error| Error::Document(format!("{}: {error}", node.label())))?;
         systems.check_stable(&node.label(), rate)
     }
 

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::kernels::linear::{Epilogue, Linear};
 use crate::kernels::norm::{Norm, NormKind, Residual};
 use crate::kernels::pointwise::Function;
-use crate::kernels::selective::Selective;
-use crate::kernels::ssd::{Sizes, Ssd, Steps};
+use crate::kernels::selective::{self, Selective};
+use crate::kernels::ssd::{self, Sizes, Ssd, Steps};
 use crate::kernels::{Elem, padded};
 use crate::layers::convolution::{Convolution, Source};
 use crate::layers::lti::{Direction, Lti};
@@ -218,8 +218,9 @@ impl<E: Elem> Lowering<'_, E> {
         let dt = self.buffer(d);
         let layer = self.packed.linear(&s.dt_proj, 0..d, Some(&s.dt_bias.data), Epilogue::Apply(Function::Softplus));
         self.rows(RowOp::Linear { layer, x: low, y: dt });
+        self.tile_rows = self.tile_rows.max(selective::SAMPLES);
         let layer = Selective::new(&s.a.data, &s.d.data, self.rate);
-        let (state, y) = (self.state(layer.state_len()), self.buffer(d));
+        let (state, y) = (self.state(layer.groups() * layer.group_state_len()), self.buffer(d));
         self.starts(state, s.x0.as_ref().map(|x0| layer.state(&x0.data)));
         self.sequence(SequenceOp::Selective { layer: Box::new(layer), state, x, dt, bc, y });
         self.free.extend([low, bc, dt]);
@@ -240,7 +241,7 @@ impl<E: Elem> Lowering<'_, E> {
         let (heads, channels) = (s.heads(), s.channels());
         let xbc = self.branch(&s.xbc, x)?;
         let dt = self.branch(&s.dt, x)?;
-        let steps = self.buffer(2 * padded(heads));
+        let steps = self.buffer(Steps::<E>::width(heads));
         let layer = Steps::new(
             &s.a.data,
             &s.dt_bias.data,
@@ -249,6 +250,7 @@ impl<E: Elem> Lowering<'_, E> {
             s.disc == Disc::Zoh,
         );
         self.rows(RowOp::Steps { layer, x: dt, y: steps });
+        self.tile_rows = self.tile_rows.max(ssd::CHUNK);
         let layer = Ssd::new(Sizes { channels, heads, groups: s.groups, modes: s.d_state }, &s.d.data);
         let (state, y) = (self.state(layer.tiles() * layer.tile_state_len()), self.buffer(channels));
         self.starts(state, s.x0.as_ref().map(|x0| layer.state(&x0.data)));

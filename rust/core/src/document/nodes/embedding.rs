@@ -1,6 +1,6 @@
 use super::super::Node;
 use super::super::array::Matrix;
-use super::super::fields::Mixing;
+use super::super::fields::Table;
 use super::super::node::{Layer, Memory, node};
 use crate::error::Result;
 
@@ -8,7 +8,7 @@ node! {
     /// y = weight\[token\]; the input is one integer a sample.
     "embedding" Embedding {
         /// (vocabulary, d_out)
-        weight: Matrix = "weight" Mixing("vocabulary d_out");
+        weight: Matrix = "weight" Table("vocabulary d_out");
     }
 }
 

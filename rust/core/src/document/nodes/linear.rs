@@ -1,6 +1,6 @@
 use super::super::Node;
 use super::super::array::{Array, Matrix};
-use super::super::fields::{Mixing, Optional, Real};
+use super::super::fields::{MixingOrTable, Optional, Real};
 use super::super::node::{Layer, Memory, node};
 use crate::error::Result;
 
@@ -8,7 +8,7 @@ node! {
     /// y = weight x + bias.
     "linear" Linear {
         /// (d_out, d_in)
-        weight: Matrix = "weight" Mixing("d_out d_in");
+        weight: Matrix = "weight" MixingOrTable("d_out d_in");
         /// (d_out,)
         bias: Option<Array> = "bias" Optional(Real("d_out"));
     }
