@@ -18,7 +18,6 @@ EXTRAS = {
     "matplotlib",
     "onnx",
     "onnxruntime",
-    "emx_onnx_cgen",
     "zstandard",
     "soundfile",
     "pyarrow",

@@ -329,9 +329,7 @@ def test_packages_that_are_not_installed_are_asked_for_when_needed(tmp_path: Pat
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"needs onnx: pip install onnx onnxruntime"):
         export_onnx(classifier(), tmp_path / "model.onnx")
-    code = (
-        "import sys; import ssmrt.export.cortex_m; sys.exit(bool({'onnx', 'onnxruntime', 'torch'} & set(sys.modules)))"
-    )
+    code = "import sys; import ssmrt.export.c; sys.exit(bool({'onnx', 'onnxruntime', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

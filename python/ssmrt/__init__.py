@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from . import jax as jax
     from . import torch as torch
     from .export import OnnxStream as OnnxStream
+    from .export import export_c as export_c
     from .export import export_onnx as export_onnx
 else:
 
     def __getattr__(name: str) -> object:
         # Streams start without the exporters' imports.
-        if name in ("OnnxStream", "export_onnx"):
+        if name in ("OnnxStream", "export_c", "export_onnx"):
             from . import export
 
             return getattr(export, name)

@@ -99,7 +99,7 @@ def generate(
         finite.
 
     >>> layers = ssmrt.nn.embedding(np.eye(9)), ssmrt.nn.linear(np.roll(np.eye(9), 1, axis=0))
-    >>> counts = ssmrt.nn.model(ssmrt.nn.sequential(*layers))
+    >>> counts = ssmrt.nn.model(ssmrt.nn.sequential(layers))
     >>> list(ssmrt.generate(counts, [1, 2], tokens=4))
     [3, 4, 5, 6]
     >>> list(ssmrt.generate(counts, [[1, 2], [7]], tokens=3, stop=[0]))

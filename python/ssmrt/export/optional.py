@@ -6,11 +6,7 @@ import importlib
 from typing import Any
 
 # Their names on the index: the extras of pyproject.toml, whose `ssmrt` itself may have come from elsewhere.
-PACKAGES = {
-    "onnx": "onnx onnxruntime",
-    "onnxruntime": "onnx onnxruntime",
-    "emx_onnx_cgen": "onnx 'emx-onnx-cgen>=1.4,<1.5'",
-}
+PACKAGES = {"onnx": "onnx onnxruntime", "onnxruntime": "onnx onnxruntime"}
 
 
 def require(module: str) -> Any:

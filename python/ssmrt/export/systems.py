@@ -124,11 +124,12 @@ class Systems:
             raise ExportError(f"layer {node.name!r}: {error}; it has no step graph") from None
 
 
-def fold_input(modes: Modes) -> tuple[Modes, bool]:
+def fold_input(modes: Modes, unit: complex | None = None) -> tuple[Modes, bool]:
     """Rescale every mode so that the input enters all of them alike; whether that could be done.
 
-    A diagonal change of basis costs no accuracy. Complex modes get the input in the real and the imaginary part
-    (B = 1 + i), so that adding it is one broadcast; modes that stay real get it in the real part (B = 1).
+    A diagonal change of basis costs no accuracy. ``unit`` is the new B. None: complex modes get the input in the real
+    and the imaginary part (B = 1 + i), so that adding it is one broadcast; modes that stay real get it in the real part
+    (B = 1).
     """
     size = np.abs(modes.B)
     silent = modes.B == 0
@@ -136,7 +137,8 @@ def fold_input(modes: Modes) -> tuple[Modes, bool]:
         return modes, False
     scale = np.where(silent, 1.0, modes.B)
     C = np.where(silent, 0.0, modes.C * scale)
-    unit = 1.0 if modes.real else 1.0 + 1.0j
+    if unit is None:
+        unit = 1.0 if modes.real else 1.0 + 1.0j
     return replace(
         modes,
         B=np.full_like(modes.B, unit),
