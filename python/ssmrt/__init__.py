@@ -21,6 +21,7 @@ from .model import Model as Model
 from .model import Modes as Modes
 from .ops import discretize as discretize
 from .ops import hippo as hippo
+from .reduction import reduce as reduce
 from .verify import verify as verify
 
 if TYPE_CHECKING:

@@ -56,6 +56,10 @@ class Model:
         model._hold(_native.Document.parse(data), dtype, weights)
         return model
 
+    def remade(self, document: Document) -> Model:
+        """A model of another Document, in the same precision."""
+        return Model(document, self._dtype, self._weights)
+
     def _hold(self, held: _native.Document, dtype: Dtype, weights: Weights | None) -> None:
         self._dtype = checks.word("dtype", dtype, ("float32", "float64"))
         if weights is not None:
