@@ -61,7 +61,8 @@ class Model:
         return Model(document, self._dtype, self._weights)
 
     def _hold(self, held: _native.Document, dtype: Dtype, weights: Weights | None) -> None:
-        self._dtype = checks.word("dtype", dtype, ("float32", "float64"))
+        checks.word("dtype", dtype, ("float32", "float64"))
+        self._dtype: Dtype = dtype
         if weights is not None:
             checks.word("weights", weights, ("bfloat16",))
         self._weights = weights

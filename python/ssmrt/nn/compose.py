@@ -65,7 +65,7 @@ def model(
 
 
 def widths(node: doc.Node, d_input: int | None = None) -> tuple[int, int]:
-    """Numbers in a sample and in an answer, as the engine finds them from the layers, the first where it is not given."""
+    """Numbers in a sample and in an answer, as the engine finds them from the layers; the first may be given."""
     tree, tensors = doc.encode(doc.Document(node, 0, 0))
     unknown = {**json.loads(tree), "d_input": d_input, "d_output": None}
     held = _native.Document(json.dumps(unknown), list(tensors.items()))

@@ -12,7 +12,7 @@ from .balanced import balance
 from .choice import Choice, Modes
 from .report import Layer
 from .select import select
-from .systems import Node, Real, Signal, measured, systems
+from .systems import Real, Signal, measured, systems
 
 SYSTEMS = (doc.Diagonal, doc.Dplr, doc.Dense, doc.DiagonalMimo)
 
@@ -76,7 +76,7 @@ def analysed(node: doc.Node, heard: Sequence[Signal], method: str) -> Analysed:
 
     if not isinstance(node, SYSTEMS):
         return left("its input chooses its poles")
-    if node.disc == "dss" if isinstance(node, doc.Diagonal) else False:
+    if isinstance(node, doc.Diagonal) and node.disc == "dss":
         return left("its kernel depends on the length of the sequence")
     found = systems(node)
     if not found.stable:
@@ -95,17 +95,15 @@ def states(node: doc.Node) -> int:
         return len(node.D) * node.d_state
     if isinstance(node, doc.Selective):
         return int(node.A.size)
-    if isinstance(node, doc.Dense):
-        return node.C.shape[1] * node.C.shape[2]
     if isinstance(node, doc.DiagonalMimo):
         return 2 * len(node.A)
-    assert isinstance(node, doc.Diagonal | doc.Dplr)
-    return 2 * node.C.shape[1] * node.C.shape[2]
+    assert isinstance(node, doc.StateSpace)
+    return (1 if isinstance(node, doc.Dense) else 2) * int(np.prod(node.C.shape[1:]))
 
 
 def _modes(node: doc.Node) -> int:
     """Stored modes of a system at full order."""
     if isinstance(node, doc.Dense):
-        return -(-node.C.shape[2] // 2)
+        return -(-int(node.C.shape[2]) // 2)
     assert isinstance(node, doc.Diagonal | doc.Dplr | doc.DiagonalMimo)
-    return node.A.shape[-1]
+    return int(node.A.shape[-1])

@@ -21,12 +21,13 @@ _CONDITION = 1e4
 class Balanced:
     """Systems in coordinates in which P and Q are both diag(values), the largest first; orders are real states.
 
-    The leading block of order r is the reduced system. It is stable whatever P is, where Q solves its own Lyapunov
-    equation (Enns 1984): A_r^T diag(values) A_r - diag(values) is not positive.
+    The leading blocks of order r are the reduced system, before C is fitted anew. It is stable whatever P is, where Q
+    solves its own Lyapunov equation (Enns 1984): A_r^T diag(values) A_r - diag(values) is not positive.
     """
 
     A: Real  # (S, n, n)
     B: Real  # (S, n, d)
+    C: Real  # (S, p, n)
     values: Real  # (S, n)
 
     @property
@@ -52,7 +53,11 @@ class Balanced:
         for r in range(order, 0, -1):
             poles, vectors = np.linalg.eig(self.A[system, :r, :r])
             kept = (poles.imag >= 0) & (np.abs(poles) > _DIRECT)
-            if (modes is None or kept.sum() <= modes) and np.abs(poles).max() < 1 and np.linalg.cond(vectors) < _CONDITION:
+            if (
+                (modes is None or kept.sum() <= modes)
+                and np.abs(poles).max() < 1
+                and np.linalg.cond(vectors) < _CONDITION
+            ):
                 gains = np.linalg.solve(vectors, self.B[system, :r].astype(np.complex128))
                 return Modes(poles[kept].astype(np.complex128), gains[kept])
         return Modes(np.zeros(0, np.complex128), np.zeros((0, self.B.shape[2]), np.complex128))
@@ -70,7 +75,7 @@ def balance(systems: Systems, P: Real) -> Balanced:
     scale = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1.0)), 0.0)[:, None, :]
     T, W = L @ Vt.transpose(0, 2, 1) * scale, K @ U * scale
     inverse = W.transpose(0, 2, 1)
-    return Balanced(inverse @ systems.A @ T, inverse @ systems.B, values)
+    return Balanced(inverse @ systems.A @ T, inverse @ systems.B, systems.C @ T, values)
 
 
 def _root(P: Real) -> Real:

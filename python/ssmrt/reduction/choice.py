@@ -19,7 +19,9 @@ class Modes:
 class Choice(Protocol):
     """The reduced systems of a layer, of every order."""
 
-    values: Real  # (S, n)
+    @property
+    def values(self) -> Real:
+        """(S, n): what the choice goes by, the largest first."""
 
     @property
     def orders(self) -> list[int]:

@@ -82,7 +82,7 @@ def _continuous(mu: Complex, dt: Any, disc: doc.Discretization, alpha: float) ->
         return mu
     if disc == "zoh":
         # The principal branch: a mode turns by half a circle a sample at most.
-        return np.log(mu) / dt
+        return np.asarray(np.log(mu) / dt)
     alpha = _ALPHA.get(disc, alpha)
     found: Complex = (mu - 1) / (1 - alpha + alpha * mu) / dt
     return found

@@ -90,8 +90,6 @@ def _batch(part: Any, document: Document) -> Array:
     if u.ndim == 1 and document.d_input == 1:
         u = u[:, None]
     if u.ndim not in (2, 3) or u.shape[-1] != document.d_input or not u.size:
-        width = document.d_input
-        raise ValueError(
-            f"data: expected shape (length, {width}) or (batch, length, {width}), found {checks.array('data', part).shape}"
-        )
+        width, found = document.d_input, checks.array("data", part).shape
+        raise ValueError(f"data: expected shape (length, {width}) or (batch, length, {width}), found {found}")
     return u[None] if u.ndim == 2 else u

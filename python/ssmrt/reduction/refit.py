@@ -86,8 +86,7 @@ def _factor(node: Reduced, u: Signal, y: Signal) -> Real:
 
 
 def _triangle(columns: Real) -> Real:
-    found: Real = np.linalg.qr(columns, mode="r")
-    return found
+    return np.asarray(np.linalg.qr(columns, mode="r"))
 
 
 def _solve(factor: Real, features: NDArray[np.int64], target: int) -> Real:
@@ -102,4 +101,4 @@ def _solve(factor: Real, features: NDArray[np.int64], target: int) -> Real:
 def _errors(factor: Real, weights: Real, targets: NDArray[np.int64], samples: int) -> tuple[Real, Real]:
     """Root mean squares (p,) of what is left of the targets, and of the targets."""
     left = factor[:, : len(weights)] @ weights - factor[:, targets]
-    return tuple(np.sqrt((x**2).sum(0) / samples) for x in (left, factor[:, targets]))  # type: ignore[return-value]
+    return tuple(np.sqrt((x**2).sum(0) / samples) for x in (left, factor[:, targets]))

@@ -76,7 +76,7 @@ def _pursue(P: Real, C: Real) -> tuple[NDArray[np.int64], Real]:
     while free.any():
         gains = np.full(n, -1.0)
         roots = {}
-        for i in np.flatnonzero(free):
+        for i in np.flatnonzero(free).tolist():
             pair = [i, n + i]
             values, vectors = np.linalg.eigh(left[np.ix_(pair, pair)])
             kept = values > _ROUNDING * scale

@@ -99,10 +99,10 @@ def states(node: doc.Diagonal | doc.DiagonalMimo, u: Signal) -> Iterator[tuple[s
     if isinstance(node, doc.DiagonalMimo):
         n = len(node.A)
         read = _readers(n, 2.0 if node.conjugate_pairs else 1.0)
-        parts = [replace(node, C=read, C_reverse=None, D=None)]
+        ways = [replace(node, C=read, C_reverse=None, D=None)]
         if node.C_reverse is not None:
-            parts.append(replace(node, C=np.zeros_like(read), C_reverse=read, D=None))
-        answers = [_alone(part)(u)[0].T for part in parts]
+            ways.append(replace(node, C=np.zeros_like(read), C_reverse=read, D=None))
+        answers = [_alone(way)(u)[0].T for way in ways]
         yield slice(0, 1), np.concatenate(answers)[None]
         return
     h, n = node.C.shape[1:]
@@ -126,7 +126,8 @@ def states(node: doc.Diagonal | doc.DiagonalMimo, u: Signal) -> Iterator[tuple[s
 
 def _readers(n: int, factor: float) -> Complex:
     """C (2 N, N) that reads real parts, then imaginary ones: factor Re(C x)."""
-    return np.concatenate([np.eye(n), -1j * np.eye(n)]) / factor
+    read: Complex = np.concatenate([np.eye(n) + 0j, -1j * np.eye(n)]) / factor
+    return read
 
 
 def observability(systems: Systems) -> Real:
@@ -165,14 +166,20 @@ def measured(node: Node, systems: Systems, heard: Sequence[Signal]) -> Real:
     samples = sum(u.shape[1] for u in heard)
     if isinstance(node, doc.DiagonalMimo):
         forward = replace(node, C_reverse=None)
-        covered = np.zeros_like(systems.A)
+        total = np.zeros_like(systems.A)
         for u in heard:
             for _, x in states(forward, u):
-                covered += x @ x.transpose(0, 2, 1)
-        return covered / samples
-    r = _autocorrelation(heard)
-    if systems.mu is not None and systems.b is not None:
-        return _measured_modes(systems.mu, systems.b[..., 0], r, heard) / samples
+                total += x @ x.transpose(0, 2, 1)
+    elif systems.mu is not None and systems.b is not None:
+        total = _measured_modes(systems.mu, systems.b[..., 0], _autocorrelation(heard), heard)
+    else:
+        total = _measured_coupled(systems, _autocorrelation(heard), heard)
+    found: Real = total / samples
+    return found
+
+
+def _measured_coupled(systems: Systems, r: Real, heard: Sequence[Signal]) -> Real:
+    """The sum by the Lyapunov equation."""
     B = systems.B[..., 0]
     M = np.empty_like(systems.A)
     for h, (a, b) in enumerate(zip(systems.A, B)):
@@ -180,11 +187,11 @@ def measured(node: Node, systems: Systems, heard: Sequence[Signal]) -> Real:
         moved = a @ (response[:, :-1] @ r[h, 1:])
         ends = a @ _ends(response, heard, h)
         M[h] = np.outer(moved, b) + np.outer(b, moved) + r[h, 0] * np.outer(b, b) - ends @ ends.T
-    return lyapunov(systems.A, M) / samples
+    return lyapunov(systems.A, M)
 
 
 def _autocorrelation(heard: Sequence[Signal]) -> Real:
-    """r (H, length): sums of u_t u_{t-k} within each sequence."""
+    """Sums (H, length) of u_t u_{t-k} within each sequence."""
     longest = max(u.shape[1] for u in heard)
     r = np.zeros((heard[0].shape[2], longest))
     for u in heard:
@@ -221,7 +228,7 @@ def _measured_modes(mu: Complex, b: Complex, r: Real, heard: Sequence[Signal]) -
         out[i, n:, n:] = (straight - turned).real
         out[i, :n, n:] = (turned - straight).imag
         out[i, n:, :n] = out[i, :n, n:].T
-    return 0.5 * out
+    return np.asarray(0.5 * out)
 
 
 def powers(mu: Complex, length: int) -> Complex:

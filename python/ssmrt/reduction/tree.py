@@ -32,8 +32,10 @@ def rebuilt(node: doc.Node, full: Signals, reduced: Signals, change: Change) -> 
                 reduced = full if unchanged else run(children[-1], reduced)
         return replace(node, children=(*children, *node.children[len(children) :]))
     inner = {f.name: getattr(node, f.name) for f in fields(node)}
-    nodes = {name: rebuilt(value, full, reduced, change) for name, value in inner.items() if isinstance(value, doc.Node)}
-    node = replace(node, **nodes) if nodes else node
+    nodes = {
+        name: rebuilt(value, full, reduced, change) for name, value in inner.items() if isinstance(value, doc.Node)
+    }
+    node = replace(node, **nodes) if nodes else node  # type: ignore[arg-type]
     return change(node, full, reduced) if isinstance(node, REMEMBERS) else node
 
 

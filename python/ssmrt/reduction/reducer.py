@@ -119,7 +119,9 @@ class Reducer:
         heard = self._recordings.calibrate
         rebuilt(self._document.root, heard, heard, self._analyse)
         if all(layer.left for layer in self._layers):
-            why = "; ".join(f"{layer.node.name or doc.KIND_OF[type(layer.node)]}: {layer.left}" for layer in self._layers)
+            why = "; ".join(
+                f"{layer.node.name or doc.KIND_OF[type(layer.node)]}: {layer.left}" for layer in self._layers
+            )
             raise UnsupportedError(f"expected a layer that can be reduced, found none{': ' if why else ''}{why}")
 
     def to_modes(self, modes: int) -> tuple[Model, Report]:
