@@ -17,9 +17,12 @@ def node_of(node: Node, modes: Sequence[Modes]) -> doc.Diagonal | doc.DiagonalMi
 
     Discretised as ``node`` is, and with its step sizes, so that it follows ``rate`` and ``dt`` as ``node`` does. By
     zero-order hold a negative real pole has no real exponent: as a pair of conjugates it is a decaying oscillation at
-    half the sampling rate, i pi / dt.
+    half the sampling rate, i pi / dt; one beyond that is the one below that sounds the same. Where ``node``'s own
+    transform would make a mode grow at other rates, all are by the bilinear one, by which stable is stable at any.
     """
     disc, alpha = _discretization(node)
+    if disc != "discrete" and any((_continuous(one.mu, 1.0, disc, alpha).real > 0).any() for one in modes):
+        disc, alpha = "bilinear", 0.5
     if isinstance(node, doc.DiagonalMimo):
         (only,) = modes
         # Any step size would do: A is what it must be for it.

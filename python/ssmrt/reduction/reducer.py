@@ -132,8 +132,8 @@ class Reducer:
         if any(short):
             places = ", ".join(f"{n} of {layer.node.name or 'the layer'}" for n, layer in zip(short, self._layers) if n)
             warnings.warn(
-                f"the data excite fewer states than {most} modes have in {places} systems: these keep fewer. Where more"
-                " are wanted, give more data, such as the model is to hear",
+                f"the data excite fewer states than {most} modes have, and fewer are kept, in systems: {places}. Where"
+                " more are wanted, give more data, such as the model is to hear",
                 UserWarning,
                 stacklevel=3,
             )
@@ -160,7 +160,7 @@ class Reducer:
         if meets(wanted):
             for _ in range(_STEPS):
                 high = 2 * low
-                if high > 1 or not meets(high):
+                if self._tries[-1].states == self._least or not meets(high):
                     break
                 low = high
         else:
@@ -183,6 +183,11 @@ class Reducer:
             stacklevel=3,
         )
         return self._model, replace(report, error=reached, met=False, tries=tuple(self._tries))
+
+    @property
+    def _least(self) -> int:
+        """The states of the layers that stay as they are."""
+        return sum(layer.row("").states for layer in self._layers if layer.left)
 
     def _analyse(self, node: doc.Node, full: Signals, _: Signals) -> doc.Node:
         self._layers.append(analysed(node, full, self._method))

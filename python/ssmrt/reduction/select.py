@@ -72,7 +72,8 @@ def _pursue(P: Real, C: Real) -> tuple[NDArray[np.int64], Real]:
     left, cross = P.copy(), C @ P
     power = float(np.trace(cross @ C.T))
     scale, order, losses = np.abs(P).max(initial=0.0), [], [power]
-    free = np.ones(n, bool)
+    # What hears nothing is of no use.
+    free = (np.diagonal(P)[:n] > 0) | (np.diagonal(P)[n:] > 0)
     while free.any():
         gains = np.full(n, -1.0)
         roots = {}
@@ -84,7 +85,9 @@ def _pursue(P: Real, C: Real) -> tuple[NDArray[np.int64], Real]:
             gains[i] = float(((cross[:, pair] @ roots[i]) ** 2).sum())
         best = int(gains.argmax())
         if gains[best] <= _ROUNDING * losses[0]:
-            break
+            # From here on rounding would choose.
+            rest = np.flatnonzero(free)
+            return np.array([*order, *rest], np.int64), np.array([*losses, *([0.0] * len(rest))])
         pair = [best, n + best]
         direction = left[:, pair] @ roots[best]
         cross = cross - cross[:, pair] @ roots[best] @ direction.T
