@@ -17,12 +17,6 @@ pub const fn blocks_of(modes: usize, products: usize) -> usize {
     if products == 0 && modes >= 32 { 2 } else { 1 }
 }
 
-/// Whether single samples look ahead. Those of fewer modes visit them all: that takes less memory than pending inputs
-/// and free responses do, and no more of it a sample.
-pub const fn looks_ahead(modes: usize, products: usize) -> bool {
-    products > 0 || modes > 4
-}
-
 /// Rows of [`GROUP`] for a mode's first powers: a and a^2, each (re, im).
 pub const POWER_ROWS: usize = 4;
 
@@ -48,7 +42,7 @@ pub const fn mode_rows(products: usize, blocks: usize) -> usize {
 }
 
 /// Elements of state: rows, for each sample from one visit to the next, of the pending inputs, of the free response,
-/// and of each inner product; none where single samples do not look ahead.
+/// and of each inner product.
 pub const fn state_len(modes: usize, products: usize) -> usize {
-    if looks_ahead(modes, products) { (2 + products) * blocks_of(modes, products) * BLOCK_LEN } else { 0 }
+    (2 + products) * blocks_of(modes, products) * BLOCK_LEN
 }

@@ -1,6 +1,6 @@
 //! A system that looks ahead: its modes, and its impulse response as far as the next visit.
 
-use super::layout::{BLOCK_LEN, BLOCK_SAMPLES, blocks_of, looks_ahead, mode_rows, pole_rows};
+use super::layout::{BLOCK_LEN, BLOCK_SAMPLES, blocks_of, mode_rows, pole_rows};
 use super::pending::{Pending, SampleCount};
 use crate::kernels::mode_state::pair;
 use crate::kernels::{Aligned, Elem, GROUP};
@@ -71,9 +71,6 @@ impl<E: Elem> LookAhead<E> {
     /// different samples, so that one sample costs as much as another.
     #[inline(always)]
     pub fn pending(&self, SampleCount(count): SampleCount, stagger: usize) -> Pending {
-        if !looks_ahead(self.modes, self.products) {
-            return Pending::OneByOne;
-        }
         let first = stagger % (self.blocks * BLOCK_SAMPLES);
         match count.checked_sub(first) {
             None => Pending::OneByOne,
