@@ -296,11 +296,11 @@ def test_the_number_of_threads_is_not_heard(tmp_path: Path) -> None:
 
     collect()
     collected.append(Case(alone(wide()), 0, 3, 700))
-    collected.append(Case(deep(), 0, 1, 6000))
+    collected += [Case(deep(), 0, 1, 6000), Case(deep(), 0, 2, 2500)]
     for i, case in enumerate(collected):
         Model(case.document).save(tmp_path / f"{i}.ssm.safetensors")
         np.save(tmp_path / f"{i}.npy", case.u)
-    threads = ("1", "2", "3", "7")
+    threads = ("1", "2", "3", "8", "16")
     for n in threads:
         environment = {**os.environ, "SSMRT_NUM_THREADS": n, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-c", ANSWER, str(tmp_path), str(len(collected)), n]
@@ -324,7 +324,7 @@ def wide() -> Any:
 
 
 def deep() -> Document:
-    """Layers of few channels, more than there are threads: these take turns at blocks. One has a kernel that is cut."""
+    """Layers of few channels, which are at several blocks at once. One has a kernel that is cut."""
     g = np.random.default_rng(0)
     h, n = 5, 3
     nodes: list[Node] = [Linear(g.standard_normal((h, 1)), None)]

@@ -35,8 +35,7 @@ pub struct Context<'a, E> {
     pub stop: &'a AtomicBool,
     /// Where the rows of each buffer stand.
     pub bases: &'a [Shared<E>],
-    /// Whether input and output are the caller's own rows.
-    pub reads_in_place: bool,
+    /// Whether the answers' rows are the caller's own.
     pub writes_in_place: bool,
     pub scratch: Shared<E>,
     pub scratch_len: usize,

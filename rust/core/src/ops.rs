@@ -190,32 +190,81 @@ impl<E: Elem> Stage<E> {
         }
     }
 
-    /// The pieces that a team can share it out in, where it needs the rows before.
-    pub fn pieces(&self) -> Option<usize> {
+    /// Whether it needs the rows before.
+    pub fn needs_rows_before(&self) -> bool {
+        matches!(self, Stage::Sequence { .. })
+    }
+
+    /// The independent parts of it, for `streams` streams of `rows` rows: tiles of at most `tile` rows where each row is
+    /// computed by itself, and otherwise always the same.
+    pub fn parts(&self, streams: usize, rows: usize, tile: usize) -> usize {
         match self {
-            Stage::Sequence { op: SequenceOp::Lti { layer, .. }, .. } => Some(layer.groups()),
-            Stage::Sequence { op: SequenceOp::Ssd { layer, .. }, .. } => Some(layer.tiles()),
-            Stage::Sequence { .. } => Some(1),
-            Stage::Rows { .. } => None,
+            Stage::Sequence { op, .. } => op.parts() * streams,
+            Stage::Rows { .. } => (streams * rows).div_ceil(tile.clamp(1, TILE_ROWS)),
         }
     }
 
-    /// Runs it over all rows of all streams of a block.
-    pub fn run(&self, c: &Context<'_, E>) {
+    /// Runs piece `piece` of `pieces` over all rows of all streams of a block. [`Stage::finish`] follows the last one.
+    ///
+    /// # Safety
+    /// No one else runs this piece of the block, nor any piece of its stages before; and where it needs the rows before, this
+    /// piece of the blocks before is done.
+    pub unsafe fn run_piece(&self, c: &Context<'_, E>, piece: usize, pieces: usize) {
+        if self.idle(c) {
+            return;
+        }
+        let part = |n: usize| piece * n / pieces..(piece + 1) * n / pieces;
+        match self {
+            // SAFETY: the caller answers for these parts.
+            Stage::Sequence { op, .. } => unsafe { op.run_parts(c, 0, part(op.parts() * c.streams)) },
+            // SAFETY: the caller answers for these rows.
+            Stage::Rows { ops, .. } => unsafe { run_tiles(c, ops, part(c.streams * c.rows)) },
+        }
+    }
+
+    /// What follows all pieces of a block.
+    ///
+    /// # Safety
+    /// They are done.
+    pub unsafe fn finish(&self, c: &Context<'_, E>) {
+        if let Stage::Sequence { op: SequenceOp::Lti { state, .. }, .. } = self
+            && c.done == 0
+        {
+            // SAFETY: the caller answers that the layer's pieces are done; those of later blocks do not look there.
+            unsafe { finish_lti(c, *state) };
+        }
+    }
+
+    /// Whether it has no effect yet.
+    fn idle(&self, c: &Context<'_, E>) -> bool {
         let (Stage::Sequence { from, .. } | Stage::Rows { from, .. }) = self;
-        if *from > 0 && c.last_position() + c.rows as u64 <= *from {
+        *from > 0 && c.last_position() + c.rows as u64 <= *from
+    }
+
+    /// Runs it over all rows of all streams of a block, shared out to the team.
+    pub fn run(&self, c: &Context<'_, E>) {
+        if self.idle(c) {
             return;
         }
         match self {
             Stage::Sequence { op, .. } => op.run(c),
-            Stage::Rows { ops, cost, .. } => by_rows(c, *cost, |from, to| {
-                for first in (from..to).step_by(TILE_ROWS) {
-                    for op in ops {
-                        // SAFETY: these rows are no one else's.
-                        unsafe { op.run(c, first, TILE_ROWS.min(to - first)) };
-                    }
-                }
+            Stage::Rows { ops, cost, .. } => by_rows(c, *cost, |rows| {
+                // SAFETY: these rows are no one else's.
+                unsafe { run_tiles(c, ops, rows) };
             }),
+        }
+    }
+}
+
+/// Runs operations over some rows of all streams' rows, by tiles.
+///
+/// # Safety
+/// No one else touches these rows.
+unsafe fn run_tiles<E: Elem>(c: &Context<'_, E>, ops: &[RowOp<E>], rows: Range<usize>) {
+    for first in rows.clone().step_by(TILE_ROWS) {
+        for op in ops {
+            // SAFETY: the caller answers for these rows.
+            unsafe { op.run(c, first, TILE_ROWS.min(rows.end - first)) };
         }
     }
 }
@@ -296,43 +345,111 @@ impl<E: Elem> SequenceOp<E> {
         }
     }
 
-    /// Runs it over all rows of all streams of a block.
-    fn run(&self, c: &Context<'_, E>) {
-        // SAFETY: the block is this operation's alone, and what is read is another buffer than what is written, which
-        // `Stage::push_sequence` has checked.
-        let read = |buffer: Buffer| unsafe { c.read(buffer) };
-        // SAFETY: the block is this operation's alone, and there is no other slice of the buffer it writes.
-        let write = |buffer: Buffer| unsafe { c.write(buffer) };
-        // SAFETY: this slice of the state is this operation's alone, and it asks for one stream after the other.
-        let state_of = |s: usize, slice: StateSlice| unsafe { c.state(s, slice) };
+    /// The independent parts of a stream's rows.
+    fn parts(&self) -> usize {
         match self {
-            SequenceOp::Conv1d { weight, bias, taps, state, x, y } => {
-                let stride = padded(x.width);
-                let (x, y) = (read(*x), write(*y));
-                for s in 0..c.streams {
-                    let rows = s * c.rows * stride..(s + 1) * c.rows * stride;
-                    let past = state_of(s, *state);
-                    conv1d(c.isa, weight, bias, *taps, past, &x[rows.clone()], &mut y[rows]);
-                }
-            }
-            SequenceOp::Lti { layer, state, x, y } => run_lti(c, layer, *state, *x, *y),
-            SequenceOp::Mimo { layer, state, x } => {
-                let (x, len) = (write(*x), c.rows * layer.row_len());
-                for s in 0..c.streams {
-                    layer.run(c.isa, c.rows, &mut x[s * len..][..len], state_of(s, *state), c.dt);
-                }
+            SequenceOp::Lti { layer, .. } => layer.groups().div_ceil(layer.panel()),
+            SequenceOp::Ssd { layer, .. } => layer.tiles(),
+            SequenceOp::Conv1d { bias, .. } => bias.len() / GROUP,
+            SequenceOp::Selective { .. }
+            | SequenceOp::Mimo { .. }
+            | SequenceOp::Convolution { .. }
+            | SequenceOp::Delay { .. } => 1,
+        }
+    }
+
+    /// Multiply-adds of a part and row, roughly.
+    fn cost(&self) -> usize {
+        match self {
+            SequenceOp::Lti { layer, .. } => 16 * layer.group_state_len(),
+            SequenceOp::Ssd { layer, .. } => layer.tile_state_len(),
+            SequenceOp::Conv1d { taps, .. } => taps * GROUP,
+            SequenceOp::Selective { layer, .. } => 16 * layer.state_len(),
+            SequenceOp::Mimo { layer, .. } => 16 * layer.state_len(),
+            SequenceOp::Convolution { x, .. } | SequenceOp::Delay { x, .. } => x.width,
+        }
+    }
+
+    /// Runs it over all rows of all streams of a block, shared out to the team.
+    fn run(&self, c: &Context<'_, E>) {
+        match self {
+            SequenceOp::Lti { layer, state, x, y } if c.rows == 1 && c.dt == 1.0 && layer.steps_in_place() => {
+                step_lti(c, layer, *state, *x, *y);
+                return;
             }
             SequenceOp::Convolution { layer, x, y } => {
-                let (x, y) = (read(*x), write(*y));
+                // SAFETY: the block is this operation's alone, and x is another buffer than y.
+                let (x, y) = unsafe { (c.read(*x), c.write(*y)) };
                 let (i, o) = (x.len() / c.streams, y.len() / c.streams);
                 for s in 0..c.streams {
                     layer.run(c.isa, c.team, c.stop, c.rows, &x[s * i..][..i], &mut y[s * o..][..o]);
                 }
+                return;
             }
+            _ => {}
+        }
+        let parts = self.parts() * c.streams;
+        if c.team.size() == 1 || c.rows * parts * self.cost() < 2 * GRAIN {
+            // SAFETY: the block is this operation's alone.
+            unsafe { self.run_parts(c, 0, 0..parts) };
+        } else {
+            // SAFETY: each part is one worker's.
+            c.team.each(parts, |worker, part| unsafe { self.run_parts(c, worker, part..part + 1) });
+        }
+        if let SequenceOp::Lti { state, .. } = self {
+            // SAFETY: all parts are done.
+            unsafe { finish_lti(c, *state) };
+        }
+    }
+
+    /// Runs some parts of all streams: those of one stream after the other's, but of a layer's groups one group of all streams
+    /// after the other, so that its coefficients are read once.
+    ///
+    /// # Safety
+    /// No one else touches these parts, and no one writes what the operation reads.
+    unsafe fn run_parts(&self, c: &Context<'_, E>, worker: usize, parts: Range<usize>) {
+        // SAFETY: the caller answers that no one writes what is read; it is another buffer than what is written, which
+        // `Stage::push_sequence` has checked.
+        let read = |buffer: Buffer| unsafe { c.read(buffer) };
+        // SAFETY: the rows of a buffer that is written; parts write different columns or streams.
+        let write = |buffer: Buffer| Shared::new(unsafe { c.bases[buffer.id].at(0) });
+        // SAFETY: the caller answers that these parts of the state are this call's alone.
+        let state_of = |s: usize, from: usize, len: usize| unsafe { c.state(s, StateSlice { from, len }) };
+        let each = self.parts();
+        // The parts of each stream.
+        let streams = |parts: Range<usize>| {
+            (parts.start / each..parts.end.div_ceil(each)).map(move |s| {
+                let within = |part: usize| part.clamp(s * each, (s + 1) * each) - s * each;
+                (s, within(parts.start)..within(parts.end))
+            })
+        };
+        match self {
+            SequenceOp::Lti { layer, state, x, y } => unsafe { run_lti(c, layer, *state, (*x, *y), worker, parts) },
+            SequenceOp::Conv1d { weight, bias, taps, state, x, y } => {
+                let (x, y, stride) = (read(*x), write(*y), padded(x.width));
+                for (s, groups) in streams(parts) {
+                    // SAFETY: the operation's slice of stream `s`'s state.
+                    let past = unsafe { c.states.at(s * c.state_len + state.from) };
+                    let from = s * c.rows * stride;
+                    // SAFETY: the groups' columns of stream `s`, and of what was before, are this call's alone.
+                    unsafe {
+                        conv1d(c.isa, groups, weight, bias, *taps, past, &x[from..][..c.rows * stride], y.at(from));
+                    }
+                }
+            }
+            SequenceOp::Mimo { layer, state, x } => {
+                let (x, len) = (write(*x), c.rows * layer.row_len());
+                for (s, _) in streams(parts) {
+                    // SAFETY: the rows of stream `s`, which is this call's alone.
+                    let x = unsafe { x.part(s * len, len) };
+                    layer.run(c.isa, c.rows, x, state_of(s, state.from, state.len), c.dt);
+                }
+            }
+            SequenceOp::Convolution { .. } => unreachable!("it shares itself out"),
             SequenceOp::Selective { layer, state, x, dt, bc, y } => {
                 let (x, dt, bc, y) = (read(*x), read(*dt), read(*bc), write(*y));
                 let (i, j) = (x.len() / c.streams, bc.len() / c.streams);
-                for s in 0..c.streams {
+                for (s, _) in streams(parts) {
                     layer.run(
                         c.isa,
                         c.rows,
@@ -340,22 +457,34 @@ impl<E: Elem> SequenceOp<E> {
                         &x[s * i..][..i],
                         &dt[s * i..][..i],
                         &bc[s * j..][..j],
-                        state_of(s, *state),
-                        &mut y[s * i..][..i],
+                        state_of(s, state.from, state.len),
+                        // SAFETY: the rows of stream `s`, which is this call's alone.
+                        unsafe { y.part(s * i, i) },
                     );
                 }
             }
-            SequenceOp::Ssd { layer, state, xbc, steps, y } => run_ssd(c, layer, *state, [*xbc, *steps], *y),
+            SequenceOp::Ssd { layer, state, xbc, steps, y } => {
+                let (xbc, steps, answers) = (read(*xbc), read(*steps), write(*y));
+                let (i, j, o) = (xbc.len() / c.streams, steps.len() / c.streams, c.rows * padded(y.width));
+                let len = layer.tile_state_len();
+                for (s, tiles) in streams(parts) {
+                    let state = state_of(s, state.from + tiles.start * len, tiles.len() * len);
+                    let (xbc, steps) = (&xbc[s * i..][..i], &steps[s * j..][..j]);
+                    // SAFETY: these tiles' channels of stream `s`, and their states, are this call's alone.
+                    unsafe { layer.run(c.isa, c.position(s), c.rows, tiles, xbc, steps, state, answers.at(s * o)) };
+                }
+            }
             SequenceOp::Delay { len, state, x, y } => {
-                let stride = padded(x.width);
-                let (x, y) = (read(*x), write(*y));
-                for s in 0..c.streams {
-                    let (position, ring) = (c.position(s) as usize, state_of(s, *state));
-                    for t in 0..c.rows {
-                        let row = (s * c.rows + t) * stride..(s * c.rows + t + 1) * stride;
+                let (x, y, stride) = (read(*x), write(*y), padded(x.width));
+                for (s, _) in streams(parts) {
+                    let (position, ring) = (c.position(s) as usize, state_of(s, state.from, state.len));
+                    let rows = s * c.rows * stride..(s + 1) * c.rows * stride;
+                    // SAFETY: the rows of stream `s`, which is this call's alone.
+                    let y = unsafe { y.part(rows.start, rows.len()) };
+                    for (t, (x, y)) in x[rows].chunks_exact(stride).zip(y.chunks_exact_mut(stride)).enumerate() {
                         let at = (position + t) % len * stride;
-                        y[row.clone()].copy_from_slice(&ring[at..at + stride]);
-                        ring[at..at + stride].copy_from_slice(&x[row]);
+                        y.copy_from_slice(&ring[at..at + stride]);
+                        ring[at..at + stride].copy_from_slice(x);
                     }
                 }
             }
@@ -363,85 +492,66 @@ impl<E: Elem> SequenceOp<E> {
     }
 }
 
-/// Shares rows out to the team, as runs from and to. Every row is computed by itself, so that the answer does not
+/// Shares rows out to the team. Every row is computed by itself, so that the answer does not
 /// depend on how they are shared.
-fn by_rows<E: Elem>(c: &Context<'_, E>, cost: usize, f: impl Fn(usize, usize) + Sync) {
+fn by_rows<E: Elem>(c: &Context<'_, E>, cost: usize, f: impl Fn(Range<usize>) + Sync) {
     let rows = c.streams * c.rows;
     if c.team.size() == 1 || rows * cost < 2 * GRAIN {
-        f(0, rows);
+        f(0..rows);
         return;
     }
     let tile = rows.div_ceil(c.team.size()).min(TILE_ROWS);
-    c.team.each(rows.div_ceil(tile), |_, i| f(i * tile, rows.min((i + 1) * tile)));
+    c.team.each(rows.div_ceil(tile), |_, i| f(i * tile..rows.min((i + 1) * tile)));
 }
 
-fn run_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: Buffer, y: Buffer) {
-    let groups = layer.groups();
-    if c.rows == 1 && c.dt == 1.0 && layer.steps_in_place() {
-        step_lti(c, layer, state, x, y);
-        return;
-    }
+/// Runs panels of a layer's groups over the rows of streams: panel `i / streams` of stream `i % streams`.
+///
+/// # Safety
+/// As [`SequenceOp::run_parts`].
+unsafe fn run_lti<E: Elem>(
+    c: &Context<'_, E>,
+    layer: &Lti<E>,
+    state: StateSlice,
+    (x, y): (Buffer, Buffer),
+    worker: usize,
+    parts: Range<usize>,
+) {
+    let (groups, panel, len) = (layer.groups(), layer.panel(), layer.group_state_len());
     let (from, to) = (padded(x.width), padded(y.width));
-    // SAFETY: the block is this operation's alone, and x is another buffer than y. The items below write different
-    // columns or streams of y, through its pointer.
-    let (input, answers) = unsafe { (c.read(x), Shared::new(c.write(y).as_mut_ptr())) };
-    let len = layer.group_state_len();
-    // SAFETY: the layer's slice of the state begins there.
-    let counts = Shared::new(unsafe { c.states.at(state.from) });
+    // SAFETY: the caller answers that no one writes x, which is another buffer than y.
+    let (input, answers) = unsafe { (c.read(x), Shared::new(c.bases[y.id].at(0))) };
     let method = layer.method(c.method, c.call_rows);
-    let run = |s: usize| Run {
-        isa: c.isa,
-        method,
-        phase: c.phase,
-        // SAFETY: the row of stream `s` that has its count; it is written when all items are done.
-        single: SampleCount::of(unsafe { *counts.at(s * c.state_len) }),
-        dt: c.dt,
-        rows: c.rows,
-        x: &input[s * c.rows * from..][..c.rows * from],
-        x_stride: from,
-        // SAFETY: the first of stream `s`'s rows.
-        y: unsafe { answers.at(s * c.rows * to) },
-        y_stride: to,
-    };
-    let panel = layer.panel(&run(0));
-    // Group by group, so that its coefficients are read once for all streams.
-    let item = |worker: usize, i: usize| {
-        let (first, s) = (i / c.streams * panel, i % c.streams);
+    for part in parts {
+        let (first, s) = (part / c.streams * panel, part % c.streams);
         let these = first..groups.min(first + panel);
+        // SAFETY: the row of stream `s` that has its count, which is written when the first block is done.
+        let single = if c.done > 0 { E::ZERO } else { unsafe { *c.states.at(s * c.state_len + state.from) } };
+        let run = Run {
+            isa: c.isa,
+            method,
+            phase: c.phase,
+            single: SampleCount::of(single),
+            dt: c.dt,
+            rows: c.rows,
+            x: &input[s * c.rows * from..][..c.rows * from],
+            x_stride: from,
+            // SAFETY: the first of stream `s`'s rows.
+            y: unsafe { answers.at(s * c.rows * to) },
+            y_stride: to,
+        };
         let slice = StateSlice { from: state.from + GROUP + first * len, len: these.len() * len };
-        // SAFETY: the item has these groups' columns of stream `s`, and their states, to itself.
-        unsafe { layer.run(&run(s), these, c.state(s, slice), c.scratch(worker)) };
-    };
-    let items = groups.div_ceil(panel) * c.streams;
-    if c.rows * len < GRAIN / 16 {
-        (0..items).for_each(|i| item(0, i));
-    } else {
-        c.team.each(items, item);
+        // SAFETY: the caller has these groups' columns of stream `s`, and their states, to itself.
+        unsafe { layer.run(&run, these, c.state(s, slice), c.scratch(worker)) };
     }
-    // SAFETY: all items are done.
-    (0..c.streams).for_each(|s| unsafe { *counts.at(s * c.state_len) = E::ZERO });
 }
 
-fn run_ssd<E: Elem>(c: &Context<'_, E>, layer: &Ssd<E>, state: StateSlice, [xbc, steps]: [Buffer; 2], y: Buffer) {
-    // SAFETY: the block is this operation's alone, and y is another buffer than those that are read. The items below
-    // write different channels or streams of y, through its pointer.
-    let (xbc, steps, answers) = unsafe { (c.read(xbc), c.read(steps), Shared::new(c.write(y).as_mut_ptr())) };
-    let (i, j, o) = (xbc.len() / c.streams, steps.len() / c.streams, c.rows * padded(y.width));
-    let len = layer.tile_state_len();
-    let item = |s: usize, tiles: Range<usize>| {
-        let slice = StateSlice { from: state.from + tiles.start * len, len: tiles.len() * len };
-        // SAFETY: the item has these tiles' channels of stream `s`, and their states, to itself.
-        unsafe {
-            let (xbc, steps) = (&xbc[s * i..][..i], &steps[s * j..][..j]);
-            layer.run(c.isa, c.position(s), c.rows, tiles, xbc, steps, c.state(s, slice), answers.at(s * o));
-        }
-    };
-    let tiles = layer.tiles();
-    if c.team.size() == 1 || c.streams * c.rows * tiles * len < 2 * GRAIN {
-        (0..c.streams).for_each(|s| item(s, 0..tiles));
-    } else {
-        c.team.each(tiles * c.streams, |_, at| item(at % c.streams, at / c.streams..at / c.streams + 1));
-    }
+/// No input is pending any more.
+///
+/// # Safety
+/// All parts of the layer with this slice of the state are done.
+unsafe fn finish_lti<E: Elem>(c: &Context<'_, E>, state: StateSlice) {
+    // SAFETY: the layer's slice of each stream's state begins with its count.
+    (0..c.streams).for_each(|s| unsafe { *c.states.at(s * c.state_len + state.from) = E::ZERO });
 }
 
 /// One sample of each stream, group by group, so that its coefficients are read once for all streams.
@@ -465,11 +575,12 @@ fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: B
     } else {
         c.team.each(layer.groups(), |_, group| groups(group..group + 1));
     }
-    by_rows(c, 16 * y.width, |a, b| {
+    by_rows(c, 16 * y.width, |rows| {
+        let (first, n) = (rows.start, rows.len());
         // SAFETY: the groups are done, and no one else has these rows.
-        let (x, y) = unsafe { (c.read_rows(x, a, b - a), c.write_rows(y, a, b - a)) };
-        layer.finish_step(c.isa, b - a, x, y);
-        for s in a..b {
+        let (x, y) = unsafe { (c.read_rows(x, first, n), c.write_rows(y, first, n)) };
+        layer.finish_step(c.isa, n, x, y);
+        for s in rows {
             // SAFETY: the groups are done with the count, and no one else has this stream.
             unsafe {
                 let count = states.at(s * c.state_len);

@@ -87,8 +87,11 @@ impl<'a, E> Input<'a, E> {
 /// Rows a block has at least, and at most: a wide layer's matrices are read for so many.
 pub(crate) const BLOCK_ROWS: (usize, usize) = (512, 2048);
 
-/// Rows of a block at most where threads form a pipeline: so that the last ones have little to wait for.
-const PIPELINE_ROWS: usize = 768;
+/// Rows of a block at most where many operations follow one another, so that the first block is soon through them.
+const FLOW_ROWS: usize = 768;
+
+/// Memory that the activations of all blocks may take that are under way at once.
+const FLOW_BYTES: usize = 24 << 20;
 
 impl<E: Elem> Plan<E> {
     /// The instruction set that it runs on.
@@ -160,15 +163,23 @@ impl<E: Elem> Plan<E> {
         self.not_causal.is_some() || method == Method::Fft
     }
 
-    /// Rows of the blocks of a pipeline of so many threads, where that is better than sharing each operation out: where
-    /// operations that need the rows before fall into few pieces, and as many of them follow one another. Each thread
-    /// then reads all matrices, so that those from afar must be worth it.
-    pub(crate) fn pipeline_rows(&self, threads: usize) -> Option<usize> {
+    /// Rows of the blocks of a long sequence, several of which a team of so many threads has under way at once: shorter ones
+    /// where many operations follow one another that fall into few pieces. Each thread then reads all matrices, so that
+    /// those from afar must be worth it.
+    pub(crate) fn flow_rows(&self, threads: usize) -> usize {
         let far = self.block_rows > BLOCK_ROWS.1;
-        let pieces = || self.trunk.iter().filter_map(Stage::pieces);
+        let parts = || self.trunk.iter().filter(|stage| stage.needs_rows_before()).map(|stage| stage.parts(1, 1, 1));
         let few = if far { 2 * threads } else { 4 * threads };
-        let pipeline = threads > 1 && pieces().count() >= threads && pieces().min() < Some(few);
-        pipeline.then(|| (self.block_rows / 3).min(PIPELINE_ROWS).next_multiple_of(64))
+        if parts().count() > 1 && parts().min() < Some(few) {
+            (self.block_rows / 3).min(FLOW_ROWS).next_multiple_of(64)
+        } else {
+            self.block_rows
+        }
+    }
+
+    /// Blocks that may be under way at once: one a thread, while their activations take no more than [`FLOW_BYTES`].
+    pub(crate) fn flow_slots(&self, threads: usize, rows: usize) -> usize {
+        threads.min(FLOW_BYTES / (self.layout.row_len * rows * size_of::<E>()).max(1)).max(2)
     }
 
     /// A workspace that an earlier call left, or a new one.

@@ -1,12 +1,13 @@
-//! Running a plan: its operations over each block of samples, one block after the other or as a pipeline of threads.
+//! Running a plan: its operations over each block of samples, one block after the other or several at once.
 
 use crate::document::PoolMode;
 use crate::kernels::{Elem, GROUP, padded, pooling};
 use crate::layers::lti::Method;
 use crate::memory::{Context, StateSlice};
+use crate::ops::Stage;
 use crate::plan::{Input, Plan, Pooling};
 use crate::shared::Shared;
-use crate::threads::Team;
+use crate::threads::{Flow, PIECES, Team};
 use crate::workspace::Workspace;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -52,6 +53,7 @@ impl Call<'static> {
 }
 
 /// Some streams of a call, which go through the operations together.
+#[derive(Clone, Copy)]
 struct Pass<'a, E> {
     call: &'a Call<'a>,
     team: &'a Team,
@@ -67,6 +69,113 @@ struct Pass<'a, E> {
     output: (Shared<E>, usize),
 }
 
+impl<E> Pass<'_, E> {
+    /// Rows of each stream in a block, and where the first stream's begin among the call's.
+    fn rows_of(&self, block: usize) -> (usize, usize) {
+        let (rows, done) = (self.call.rows, block * self.block);
+        (self.block.min(rows - done), self.first * rows + done)
+    }
+
+    /// Whether a block's rows are one run of the call's.
+    fn whole(&self, block: usize) -> bool {
+        self.streams == 1 || self.rows_of(block).0 == self.call.rows
+    }
+}
+
+/// The blocks of a call, one stream's after the other's, several of which are under way at once.
+struct Blocks<'a, E> {
+    plan: &'a Plan<E>,
+    /// The first stream's.
+    first: Pass<'a, E>,
+    /// Blocks of a stream.
+    each: usize,
+    slots: usize,
+    threads: usize,
+    /// One for each slot.
+    works: Shared<Workspace<E>>,
+    /// All threads'.
+    scratch: Shared<E>,
+}
+
+impl<E: Elem> Blocks<'_, E> {
+    /// The stream that a block is of, and which of its blocks.
+    fn pass(&self, block: usize) -> (Pass<'_, E>, usize) {
+        let stream = block / self.each;
+        // SAFETY: each stream has its state.
+        let states = Shared::new(unsafe { self.first.states.at(stream * self.plan.state_len) });
+        (Pass { first: stream, states, ..self.first }, block % self.each)
+    }
+}
+
+impl<E: Elem> Flow for Blocks<'_, E> {
+    fn blocks(&self) -> usize {
+        self.first.call.streams * self.each
+    }
+
+    /// Those of the trunk, and one that answers.
+    fn stages(&self) -> usize {
+        self.plan.trunk.len() + 1
+    }
+
+    fn slots(&self) -> usize {
+        self.slots
+    }
+
+    fn pieces(&self, block: usize, stage: usize) -> usize {
+        let (rows, _) = self.first.rows_of(block % self.each);
+        // Where few blocks are under way, each is shared out to all.
+        let tile = if self.blocks() < self.threads { rows.div_ceil(self.threads) } else { rows };
+        self.plan.trunk.get(stage).map_or(1, |stage| stage.parts(1, rows, tile).min(PIECES))
+    }
+
+    fn ordered(&self, stage: usize) -> bool {
+        self.plan.trunk.get(stage).map_or(self.plan.pool.is_some(), Stage::needs_rows_before)
+    }
+
+    fn begin(&self, block: usize, slot: usize) {
+        let (pass, block) = self.pass(block);
+        // SAFETY: there is a workspace for each slot, and the slot is the caller's alone.
+        self.plan.begin(&pass, unsafe { &mut *self.works.at(slot) }, block);
+    }
+
+    fn run(&self, worker: usize, block: usize, stage: usize, piece: usize, slot: usize) {
+        if self.first.call.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let pieces = self.pieces(block, stage);
+        let (pass, block) = self.pass(block);
+        // SAFETY: there is a workspace for each slot, in which the block has begun.
+        let context = self.plan.context(&pass, unsafe { &*self.works.at(slot) }, block);
+        // SAFETY: each worker has its own part.
+        let scratch = Shared::new(unsafe { self.scratch.at(worker * context.scratch_len) });
+        let context = Context { scratch, ..context };
+        match self.plan.trunk.get(stage) {
+            // SAFETY: each piece is run once, after all of the stages before, and after the same one of the block before.
+            Some(stage) => unsafe { stage.run_piece(&context, piece, pieces) },
+            None => self.plan.answer(&pass, &context),
+        }
+    }
+
+    fn finish(&self, block: usize, stage: usize, slot: usize) {
+        let Some(stage) = self.plan.trunk.get(stage) else { return };
+        let (pass, block) = self.pass(block);
+        // SAFETY: there is a workspace for each slot, in which the block has begun; all pieces of the stage are done.
+        unsafe { stage.finish(&self.plan.context(&pass, &*self.works.at(slot), block)) };
+    }
+}
+
+/// Has the system make the pages of new memory, each by one thread: threads that meet a large page at the same time would
+/// each make it whole, and all but one in vain.
+fn touch<E: Elem>(team: &Team, memory: &mut [E]) {
+    let (page, large) = (4096 / size_of::<E>(), (1 << 21) / size_of::<E>());
+    let (len, of) = (memory.len(), Shared::new(memory.as_mut_ptr()));
+    team.each(len / large, |_, i| {
+        // SAFETY: each thread writes into pages of its own.
+        let pages = unsafe { of.part(i * large, large) };
+        pages.iter_mut().step_by(page).for_each(|x| *x = E::ZERO);
+    });
+}
+
 /// x as a pair (high, low) of E whose sum it is, to twice the digits.
 fn split<E: Elem>(x: f64) -> (E, E) {
     let high = E::of(x);
@@ -76,14 +185,13 @@ fn split<E: Elem>(x: f64) -> (E, E) {
 impl<E: Elem> Plan<E> {
     /// Runs `streams` streams over `rows` samples each, in blocks of at most as many rows as the workspaces have.
     ///
-    /// With one workspace the team shares out each operation; with several, its threads form a pipeline over all blocks
-    /// but the first, at which what is made once is made by all.
+    /// The team shares out each operation.
     ///
     /// `input` holds stream after stream; `output` takes `streams` rows (of [`Answers::Last`]) or
     /// `streams * rows` rows of d_output.
     pub(crate) fn advance(
         &self,
-        works: &mut [Workspace<E>],
+        work: &mut Workspace<E>,
         team: &Team,
         call: &Call<'_>,
         states: &mut [E],
@@ -93,7 +201,7 @@ impl<E: Elem> Plan<E> {
         let Call { streams, rows, stop, .. } = *call;
         assert_eq!(states.len(), streams * self.state_len);
         // As many samples as fit, and as many streams as then fit: all the weights serve all of them at once.
-        let room = works[0].rows();
+        let room = work.rows();
         let block = if self.needs_whole(call.method) { rows.max(1) } else { rows.min(room) };
         assert!(block <= room, "the workspace is smaller than a sequence that must be whole");
         let together = (room / block.max(1)).max(1);
@@ -103,60 +211,100 @@ impl<E: Elem> Plan<E> {
             let states = &mut states[first * self.state_len..(first + n) * self.state_len];
             let of = Shared::new(states.as_mut_ptr());
             let pass = Pass { call, team, first, streams: n, block, states: of, input, output };
-            let blocks = rows.div_ceil(block.max(1));
-            let shared = if works.len() > 1 { blocks.min(1) } else { blocks };
-            for block in 0..shared {
+            for block in 0..rows.div_ceil(block.max(1)) {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let context = self.context(&pass, &mut works[0], block);
-                (0..=self.trunk.len()).for_each(|stage| self.stage(&pass, &context, stage));
+                self.begin(&pass, work, block);
+                let context = self.context(&pass, work, block);
+                (0..self.trunk.len()).for_each(|stage| self.trunk[stage].run(&context));
+                self.answer(&pass, &context);
             }
-            if blocks > shared {
-                let pass = Pass { team: &Team::ALONE, ..pass };
-                let (slots, works) = (works.len(), Shared::new(works.as_mut_ptr()));
-                team.pipeline(blocks - shared, self.trunk.len() + 1, slots, |block, stage, slot| {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    // SAFETY: there is a workspace for each slot, and a slot is one thread's at a time.
-                    let work = unsafe { &mut *works.at(slot) };
-                    self.stage(&pass, &self.context(&pass, work, shared + block), stage);
-                });
-            }
-            for state in states.chunks_exact_mut(self.state_len) {
-                let position = state[0].f64() + state[1].f64();
-                (state[0], state[1]) = split(position + rows as f64);
-            }
+            self.count(states, rows);
         }
     }
 
-    /// What a block of a pass runs in.
-    fn context<'a>(&'a self, pass: &Pass<'a, E>, work: &'a mut Workspace<E>, block: usize) -> Context<'a, E> {
-        let Call { rows, method, answers, unpadded, dt, stop, .. } = *pass.call;
+    /// As [`Plan::advance`], with several blocks of at most `block` rows under way at once, one in each workspace. All their
+    /// threads' scratch is the first one's.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn advance_blocks(
+        &self,
+        works: &mut [Workspace<E>],
+        block: usize,
+        team: &Team,
+        call: &Call<'_>,
+        states: &mut [E],
+        input: Input<'_, E>,
+        output: &mut [E],
+    ) {
+        let Call { streams, rows, .. } = *call;
+        assert!(states.len() == streams * self.state_len && !self.needs_whole(call.method));
+        assert!(works.iter().all(|work| work.rows() >= block) && works[0].threads() >= team.size());
+        touch(team, output);
+        let output = (Shared::new(output.as_mut_ptr()), output.len());
+        let of = Shared::new(states.as_mut_ptr());
+        let (slots, scratch) = (works.len(), works[0].scratch());
+        let works = Shared::new(works.as_mut_ptr());
+        let first = Pass { call, team: &Team::ALONE, first: 0, streams: 1, block, states: of, input, output };
+        let each = rows.div_ceil(block);
+        team.flow(&Blocks { plan: self, first, each, slots, threads: team.size(), works, scratch });
+        self.count(states, rows);
+    }
+
+    /// Counts so many samples more of some streams.
+    fn count(&self, states: &mut [E], rows: usize) {
+        for state in states.chunks_exact_mut(self.state_len) {
+            let position = state[0].f64() + state[1].f64();
+            (state[0], state[1]) = split(position + rows as f64);
+        }
+    }
+
+    /// Puts a block's rows where its operations find them.
+    fn begin(&self, pass: &Pass<'_, E>, work: &mut Workspace<E>, block: usize) {
+        let Call { rows, .. } = *pass.call;
         let (d_in, d_out, n) = (self.d_input(), self.output.width, pass.streams);
-        let done = block * pass.block;
-        let now = pass.block.min(rows - done);
-        let at = pass.first * rows + done;
-        // Rows of whole groups, one stream's or all of them: read and written where they are.
-        let whole = n == 1 || now == rows;
+        let (now, at) = pass.rows_of(block);
         let given = match pass.input {
-            Input::Real(x) if whole && d_in % GROUP == 0 => {
+            Input::Real(x) if self.reads_in_place(pass, block) => {
                 Some(Shared::new(x[at * d_in..(at + n * now) * d_in].as_ptr().cast_mut()))
             }
             Input::Real(_) | Input::Tokens(_) => None,
         };
         work.bases[self.input.id] = given.unwrap_or_else(|| work.own_rows(&self.layout, self.input.id));
-        let straight = whole && answers == Answers::Each && self.pool.is_none() && d_out % GROUP == 0;
-        let (output, len) = pass.output;
-        let taken = (straight && self.output.id != self.input.id).then(|| {
-            assert!((at + n * now) * d_out <= len, "the caller's array has these rows");
-            // SAFETY: just checked.
-            Shared::new(unsafe { output.at(at * d_out) })
-        });
         if self.output.id != self.input.id {
+            let (output, len) = pass.output;
+            let taken = self.writes_in_place(pass, block).then(|| {
+                assert!((at + n * now) * d_out <= len, "the caller's array has these rows");
+                // SAFETY: just checked.
+                Shared::new(unsafe { output.at(at * d_out) })
+            });
             work.bases[self.output.id] = taken.unwrap_or_else(|| work.own_rows(&self.layout, self.output.id));
         }
+        if given.is_none() {
+            let context = self.context(pass, work, block);
+            for s in 0..n {
+                let from = (pass.first + s) * rows + context.done;
+                self.read(&context, s, pass.input.part(from, from + now, d_in));
+            }
+        }
+    }
+
+    /// Whether a block's input is rows of whole groups, one stream's or all of them: read where they are.
+    fn reads_in_place(&self, pass: &Pass<'_, E>, block: usize) -> bool {
+        matches!(pass.input, Input::Real(_)) && pass.whole(block) && self.d_input() % GROUP == 0
+    }
+
+    /// As [`Plan::reads_in_place`], of the answers.
+    fn writes_in_place(&self, pass: &Pass<'_, E>, block: usize) -> bool {
+        let straight = pass.call.answers == Answers::Each && self.pool.is_none() && self.output.width % GROUP == 0;
+        straight && pass.whole(block) && self.output.id != self.input.id
+    }
+
+    /// What a block of a pass runs in, once it has begun.
+    fn context<'a>(&'a self, pass: &Pass<'a, E>, work: &'a Workspace<E>, block: usize) -> Context<'a, E> {
+        let Call { rows, method, unpadded, dt, stop, .. } = *pass.call;
+        let done = block * pass.block;
+        let (now, _) = pass.rows_of(block);
         // SAFETY: the states of `n` streams, each of which has its head.
         let head = unsafe { (*pass.states.at(0), *pass.states.at(1)) };
         Context {
@@ -167,32 +315,16 @@ impl<E: Elem> Plan<E> {
             stop,
             scratch: work.scratch(),
             bases: &work.bases,
-            reads_in_place: given.is_some(),
-            writes_in_place: taken.is_some(),
+            writes_in_place: self.writes_in_place(pass, block),
             scratch_len: self.layout.scratch_stride(),
             states: pass.states,
             state_len: self.state_len,
-            streams: n,
+            streams: pass.streams,
             rows: now,
             unpadded: unpadded.map_or(now, |rows| rows.saturating_sub(done).min(now)),
             done,
             phase: (head.0.f64() + head.1.f64()) as usize + done,
             dt,
-        }
-    }
-
-    /// One stage of a block: those of the trunk, the first of which reads the samples first, and one that answers.
-    fn stage(&self, pass: &Pass<'_, E>, context: &Context<'_, E>, stage: usize) {
-        let Call { rows, .. } = *pass.call;
-        if stage == 0 && !context.reads_in_place {
-            for s in 0..context.streams {
-                let from = (pass.first + s) * rows + context.done;
-                self.read(context, s, pass.input.part(from, from + context.rows, self.d_input()));
-            }
-        }
-        match self.trunk.get(stage) {
-            Some(stage) => stage.run(context),
-            None => self.answer(pass, context),
         }
     }
 
@@ -335,7 +467,7 @@ impl<E: Elem> Plan<E> {
             };
             let call = Call { streams: to - from, ..*call };
             let input = input.part(from * rows, to * rows, self.d_input());
-            self.advance(std::slice::from_mut(work), &Team::ALONE, &call, states, input, output);
+            self.advance(work, &Team::ALONE, &call, states, input, output);
         });
     }
 }

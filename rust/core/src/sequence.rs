@@ -7,7 +7,6 @@ use crate::plan::{Input, Plan};
 use crate::run::{Answers, Call, NEVER};
 use crate::shared::Shared;
 use crate::threads::Team;
-use std::slice::from_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a call says beside the samples.
@@ -62,14 +61,19 @@ impl<E: Elem> Plan<E> {
         let rows = if whole { length } else { length.min(self.block_rows()) };
         let plain = timing.dt.is_none() && timing.resets.is_none() && timing.lengths.is_none();
         if plain && (streams < team.size() || length == 1) {
-            let pipeline = self.pipeline_rows(team.size()).filter(|rows| !whole && length > team.size() * rows);
-            let room = pipeline.unwrap_or(rows.max(streams.min(self.block_rows())));
-            let others = pipeline.map_or(0, |_| team.size());
-            let mut works = vec![self.take_workspace(room, team.size())];
-            works.extend((0..others).map(|_| self.take_workspace(room, 1)));
             let call = Call { streams, rows: length, method, dt: 1.0, answers, unpadded: None, stop };
-            team.inside(|| self.advance(&mut works, team, &call, states, input, output));
-            self.give_back(works);
+            let block = self.flow_rows(team.size());
+            if team.size() > 1 && !whole && length > block {
+                let slots = self.flow_slots(team.size(), block);
+                let mut works: Vec<_> =
+                    (0..slots).map(|i| self.take_workspace(block, if i == 0 { team.size() } else { 1 })).collect();
+                team.inside(|| self.advance_blocks(&mut works, block, team, &call, states, input, output));
+                self.give_back(works);
+            } else {
+                let mut work = self.take_workspace(rows.max(streams.min(self.block_rows())), team.size());
+                team.inside(|| self.advance(&mut work, team, &call, states, input, output));
+                self.give_back([work]);
+            }
             return finished(stop);
         }
         // Each sequence is one thread's: the same walk as alone, so that the answer is the same.
@@ -97,7 +101,7 @@ impl<E: Elem> Plan<E> {
                 let call = Call { streams: 1, rows: to - from, method, dt, answers, unpadded, stop };
                 let output =
                     if answers == Answers::Each { &mut output[from * width..to * width] } else { &mut *output };
-                self.advance(from_mut(&mut work), &Team::ALONE, &call, state, input.part(from, to, d_in), output);
+                self.advance(&mut work, &Team::ALONE, &call, state, input.part(from, to, d_in), output);
             }
             if answers == Answers::Each {
                 output[end * width..].fill(E::ZERO);

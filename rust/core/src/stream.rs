@@ -6,9 +6,9 @@ use crate::layers::lti::Method;
 use crate::memory::HEAD;
 use crate::plan::{Input, Plan};
 use crate::run::{Answers, Call, NEVER};
+use crate::shared::Shared;
 use crate::threads::Team;
 use crate::workspace::Workspace;
-use std::slice::from_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,6 +21,8 @@ pub struct Stream<E> {
     plan: Arc<Plan<E>>,
     states: Aligned<E>,
     streams: usize,
+    /// What the states were before a call that may be stopped.
+    before: Aligned<E>,
     /// The first for calls that are run as one, all for those whose streams are shared out.
     works: Vec<Workspace<E>>,
 }
@@ -45,7 +47,7 @@ impl<E: Elem> Plan<E> {
         let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), 1);
         let call = Call::sample(streams);
         match dt {
-            None => self.advance(from_mut(&mut work), &Team::ALONE, &call, states, input, output),
+            None => self.advance(&mut work, &Team::ALONE, &call, states, input, output),
             Some(dt) => {
                 self.check_dt(dt)?;
                 let (state_len, d_in, d_out) = (self.state_len(), self.d_input(), self.d_output());
@@ -53,7 +55,7 @@ impl<E: Elem> Plan<E> {
                     let call = Call { streams: 1, dt, ..call };
                     let state = &mut states[s * state_len..][..state_len];
                     let output = &mut output[s * d_out..][..d_out];
-                    self.advance(from_mut(&mut work), &Team::ALONE, &call, state, input.part(s, s + 1, d_in), output);
+                    self.advance(&mut work, &Team::ALONE, &call, state, input.part(s, s + 1, d_in), output);
                 }
             }
         }
@@ -76,7 +78,7 @@ impl<E: Elem> Stream<E> {
         }
         let states = Aligned::try_zeros("batch", streams, plan.state_len())?;
         let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), 1)];
-        Ok(Self { plan, states, streams, works })
+        Ok(Self { plan, states, streams, before: Aligned::default(), works })
     }
 
     /// The model.
@@ -138,7 +140,7 @@ impl<E: Elem> Stream<E> {
             let states = &mut self.states[active[from] * state_len..(active[from] + run) * state_len];
             let output = &mut output[from * d_out..(from + run) * d_out];
             let input = input.part(from, from + run, d_in);
-            self.plan.advance(&mut self.works[..1], &Team::ALONE, &call, states, input, output);
+            self.plan.advance(&mut self.works[0], &Team::ALONE, &call, states, input, output);
             from += run;
         }
         Ok(())
@@ -165,10 +167,18 @@ impl<E: Elem> Stream<E> {
         dt: Option<&[f64]>,
         output: &mut [E],
     ) -> Result<()> {
-        let before: Aligned<E> = self.states.iter().copied().collect();
+        if self.before.len() < self.states.len() {
+            self.before = Aligned::try_zeros("batch", self.streams, self.plan.state_len())?;
+        }
+        let (len, states) = (self.plan.state_len(), &self.states);
+        let before = Shared::new(self.before.as_mut_ptr());
+        Team::all()?.each(self.streams, |_, s| {
+            // SAFETY: there is room for each stream's state, and each is copied once.
+            unsafe { before.part(s * len, len) }.copy_from_slice(&states[s * len..][..len]);
+        });
         self.run(input, rows, dt, output, stop)?;
         if stop.load(Ordering::Relaxed) {
-            self.states = before;
+            std::mem::swap(&mut self.states, &mut self.before);
             return Err(Error::Stopped);
         }
         Ok(())
@@ -198,7 +208,7 @@ impl<E: Elem> Stream<E> {
             if shares > 1 {
                 plan.advance_shared(&mut works[..shares], &team, &call, states, input, output);
             } else {
-                team.inside(|| plan.advance(&mut works[..1], &team, &call, states, input, output));
+                team.inside(|| plan.advance(&mut works[0], &team, &call, states, input, output));
             }
             return Ok(());
         };
@@ -218,7 +228,7 @@ impl<E: Elem> Stream<E> {
                 let state = &mut self.states[s * state_len..][..state_len];
                 let output = &mut output[at * d_out..(at + run) * d_out];
                 self.plan.advance(
-                    &mut self.works[..1],
+                    &mut self.works[0],
                     &Team::ALONE,
                     &call,
                     state,

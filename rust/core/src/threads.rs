@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The pool and the process that made it: a forked child has none of its parent's threads.
@@ -68,62 +68,139 @@ impl Team {
         }
     }
 
-    /// Calls `f(block, stage, slot)` for every stage of every block: after the block's stages before, and after the same
-    /// stage of the block before. `slots` blocks at most are under way at once, each in a slot that is its own from
-    /// its first stage to its last.
-    ///
-    /// A thread works on a block until that has caught up with the block before, and then takes another: each does as
-    /// much as it can, however fast it is.
-    pub fn pipeline(&self, blocks: usize, stages: usize, slots: usize, f: impl Fn(usize, usize, usize) + Sync) {
+    /// Takes all blocks of `flow` through its stages, as many at once as it has slots. A piece is run as soon as a thread is
+    /// free and what it needs is there, the oldest block's first.
+    pub fn flow(&self, flow: &impl Flow) {
+        let (blocks, stages, slots) = (flow.blocks(), flow.stages(), flow.slots().min(flow.blocks()));
         let slots: Vec<Slot> = (0..slots).map(|_| Slot::default()).collect();
-        let failed = AtomicBool::new(false);
-        // The block that a slot has after so many stages, and which stage is next.
-        let next = |slot: usize, done: usize| (done / stages * slots.len() + slot, done % stages);
-        let passed = |block: usize, stage: usize| {
-            let slot = &slots[block % slots.len()];
-            slot.done.load(Ordering::Acquire) > block / slots.len() * stages + stage
+        let turns: Vec<Vec<Turn>> = (0..stages)
+            .map(|stage| if flow.ordered(stage) { flow.pieces(0, stage) } else { 0 })
+            .map(|pieces| (0..pieces).map(|_| Turn::default()).collect())
+            .collect();
+        let (finished, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let place = |slot: usize, done: usize| (done / stages * slots.len() + slot, done % stages);
+        let open = |slot: usize, done: usize| {
+            let (block, stage) = place(slot, done);
+            if block >= blocks {
+                return;
+            }
+            if stage == 0 {
+                flow.begin(block, slot);
+            }
+            let pieces = flow.pieces(block, stage);
+            assert!((1..=PIECES).contains(&pieces), "a stage has 1 to {PIECES} pieces");
+            slots[slot].pieces.store(pieces, Ordering::Relaxed);
+            slots[slot].left.store(pieces, Ordering::Relaxed);
+            slots[slot].done.store(done, Ordering::Relaxed);
+            slots[slot].free.store(u64::MAX >> (PIECES - pieces), Ordering::Release);
         };
-        let ready = |block: usize, stage: usize| block == 0 || passed(block - 1, stage);
-        self.each(self.size(), |_, _| {
-            let _watch = Watch(&failed);
-            loop {
-                let (mut over, mut idle) = (true, true);
-                for (i, slot) in slots.iter().enumerate() {
-                    if slot.taken.swap(true, Ordering::Acquire) {
-                        over = false;
+        // A piece that this thread may run: of which slot, block and stage.
+        let take = |worker: usize| {
+            let first = finished.load(Ordering::Relaxed);
+            for i in 0..slots.len() {
+                let at = (first + i) % slots.len();
+                let slot = &slots[at];
+                let mut seen = 0;
+                loop {
+                    let free = slot.free.load(Ordering::Acquire) & !seen;
+                    if free == 0 {
+                        break;
+                    }
+                    // Each thread begins elsewhere, and at the same pieces each time: their matrices are in its caches.
+                    let turn = (worker % slot.pieces.load(Ordering::Relaxed)) as u32;
+                    let piece = (free.rotate_right(turn).trailing_zeros() + turn) as usize % PIECES;
+                    let bit = 1 << piece;
+                    seen |= bit;
+                    if slot.free.fetch_and(!bit, Ordering::Acquire) & bit == 0 {
                         continue;
                     }
-                    loop {
-                        let done = slot.done.load(Ordering::Relaxed);
-                        let (block, stage) = next(i, done);
-                        over &= block >= blocks;
-                        if block >= blocks || !ready(block, stage) {
-                            break;
-                        }
-                        f(block, stage, i);
-                        slot.done.store(done + 1, Ordering::Release);
-                        idle = false;
+                    // While the piece is ours, the slot stays where it is.
+                    let (block, stage) = place(at, slot.done.load(Ordering::Relaxed));
+                    let turn = turns[stage].get(piece);
+                    if turn.is_none_or(|turn| turn.0.load(Ordering::Acquire) == block) {
+                        return Some((at, block, stage, piece));
                     }
-                    slot.taken.store(false, Ordering::Release);
+                    slot.free.fetch_or(bit, Ordering::Release);
                 }
-                if over || failed.load(Ordering::Relaxed) {
-                    return;
+            }
+            None
+        };
+        (0..slots.len()).for_each(|slot| open(slot, 0));
+        self.each(self.size(), |worker, _| {
+            let _watch = Watch(&failed);
+            let mut idle = 0;
+            while finished.load(Ordering::Relaxed) < blocks && !failed.load(Ordering::Relaxed) {
+                let Some((at, block, stage, piece)) = take(worker) else {
+                    // Others have what is left for the moment, and will soon be done with it.
+                    idle += 1;
+                    if idle % SPINS == 0 {
+                        std::thread::yield_now()
+                    } else {
+                        std::hint::spin_loop()
+                    }
+                    continue;
+                };
+                flow.run(worker, block, stage, piece, at);
+                if let Some(turn) = turns[stage].get(piece) {
+                    turn.0.store(block + 1, Ordering::Release);
                 }
-                if idle {
-                    std::thread::yield_now();
+                let slot = &slots[at];
+                if slot.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    let done = slot.done.load(Ordering::Relaxed) + 1;
+                    flow.finish(block, stage, at);
+                    if stage + 1 == stages {
+                        finished.fetch_add(1, Ordering::Release);
+                    }
+                    open(at, done);
                 }
             }
         });
     }
 }
 
-/// Where a block stands that is under way: all stages that were done here, and whether a thread is at one.
+/// Blocks that go through stages, each stage in pieces.
+pub trait Flow: Sync {
+    /// Blocks, one after the other.
+    fn blocks(&self) -> usize;
+    /// Stages that each goes through.
+    fn stages(&self) -> usize;
+    /// Blocks that may be under way at once, each in a slot that is its own from its first stage to its last.
+    fn slots(&self) -> usize;
+    /// Pieces that a stage of a block has: 1 to [`PIECES`], and all blocks alike where it is [`Flow::ordered`].
+    fn pieces(&self, block: usize, stage: usize) -> usize;
+    /// Whether a piece comes after the same piece of the block before.
+    fn ordered(&self, stage: usize) -> bool;
+    /// A block's beginning, before all its pieces.
+    fn begin(&self, block: usize, slot: usize);
+    /// One piece, after all pieces of the block's stages before. Calls with the same `worker` come one after the other.
+    fn run(&self, worker: usize, block: usize, stage: usize, piece: usize, slot: usize);
+    /// The end of a block's stage, after all its pieces.
+    fn finish(&self, block: usize, stage: usize, slot: usize);
+}
+
+/// Pieces that a stage of a [`Flow`] may have.
+pub const PIECES: usize = 64;
+
+/// Looks at all slots before a thread that finds nothing to do lets others have its core.
+const SPINS: usize = 64;
+
+/// Where a block of a [`Flow`] stands.
 #[derive(Default)]
 #[repr(align(128))]
 struct Slot {
+    /// All stages that were done here.
     done: AtomicUsize,
-    taken: AtomicBool,
+    /// Pieces of the next one that no thread has taken, a bit each.
+    free: AtomicU64,
+    /// All its pieces, and those that are not done.
+    pieces: AtomicUsize,
+    left: AtomicUsize,
 }
+
+/// The block whose turn it is at a piece of a stage.
+#[derive(Default)]
+#[repr(align(64))]
+struct Turn(AtomicUsize);
 
 /// Tells the others where a thread panics, so that they do not wait for it.
 struct Watch<'a>(&'a AtomicBool);

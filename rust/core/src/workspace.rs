@@ -21,7 +21,8 @@ pub struct Workspace<E> {
     buffers: Aligned<E>,
     /// Where the rows of each buffer stand: here, or for input and output in the caller's arrays.
     pub bases: Vec<Shared<E>>,
-    scratch: Aligned<E>,
+    _scratch: Aligned<E>,
+    scratch_of_all: Shared<E>,
     rows: usize,
     threads: usize,
 }
@@ -29,10 +30,12 @@ pub struct Workspace<E> {
 impl<E: Elem> Workspace<E> {
     /// Memory for up to `rows` rows and `threads` threads.
     pub fn new(layout: &Layout, rows: usize, threads: usize) -> Self {
+        let mut scratch = Aligned::zeros(layout.scratch_stride() * threads);
         let mut work = Self {
             buffers: Aligned::zeros(layout.row_len * rows),
             bases: Vec::new(),
-            scratch: Aligned::zeros(layout.scratch_stride() * threads),
+            scratch_of_all: Shared::new(scratch.as_mut_ptr()),
+            _scratch: scratch,
             rows,
             threads,
         };
@@ -46,8 +49,8 @@ impl<E: Elem> Workspace<E> {
     }
 
     /// The scratch of all threads.
-    pub fn scratch(&mut self) -> Shared<E> {
-        Shared::new(self.scratch.as_mut_ptr())
+    pub fn scratch(&self) -> Shared<E> {
+        self.scratch_of_all
     }
 
     /// Threads that it has room for.

@@ -1,7 +1,7 @@
 //! How work is shared out: everything once, in order where that matters, and by no two threads at the same place.
 
 use proptest::prelude::*;
-use ssmrt_core::internals::threads::Team;
+use ssmrt_core::internals::threads::{Flow, Team};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,33 +44,105 @@ proptest! {
     }
 
     #[test]
-    fn stages_and_blocks_keep_their_order(blocks in 0usize..20, stages in 1usize..7, slots in 1usize..6, seed: usize) {
-        let done = Mutex::new(Vec::new());
-        let places: Vec<_> = (0..slots).map(|_| AtomicUsize::new(0)).collect();
-        Team::all().unwrap().pipeline(blocks, stages, slots, |block, stage, slot| {
-            let _alone = Inside::enter(&places[slot]);
-            let begun = done.lock().unwrap().len();
-            work(seed ^ (block * stages + stage));
-            done.lock().unwrap().push((block, stage, slot, begun));
+    fn stages_and_blocks_keep_their_order(
+        blocks in 1usize..20, pieces in prop::collection::vec((1usize..=64, any::<bool>()), 1..7), slots in 1usize..6, seed: usize,
+    ) {
+        let (team, stages) = (Team::all().unwrap(), pieces.len());
+        let log = Log::default();
+        team.flow(&Noted {
+            log: &log,
+            blocks,
+            slots,
+            pieces: &pieces,
+            workers: (0..team.size()).map(|_| AtomicUsize::new(0)).collect(),
+            seed,
+            panics: false,
         });
-        let done = done.into_inner().unwrap();
-        prop_assert_eq!(done.len(), blocks * stages);
-        let ended = |b, s| done.iter().position(|&(block, stage, ..)| (block, stage) == (b, s)).unwrap();
-        for &(block, stage, slot, begun) in &done {
-            prop_assert_eq!(slot, done[ended(block, 0)].2);
-            prop_assert!(stage == 0 || ended(block, stage - 1) < begun);
-            prop_assert!(block == 0 || ended(block - 1, stage) < begun);
+        let log = log.0.into_inner().unwrap();
+        let at = |event: Event| log.iter().position(|e| *e == event).unwrap();
+        prop_assert_eq!(log.len(), blocks * (1 + pieces.iter().map(|(n, _)| 2 * n + 1).sum::<usize>()));
+        for b in 0..blocks {
             // Whoever had the slot before has left it.
-            prop_assert!(stage > 0 || block < slots || ended(block - slots, stages - 1) < begun);
+            let begun = at(Event::Begin(b));
+            let before = |other: usize| at(Event::Finish(other, stages - 1)) < begun;
+            prop_assert!((0..b).filter(|other| !before(*other)).count() < slots);
+            for (s, (n, ordered)) in pieces.iter().enumerate() {
+                let ready = if s == 0 { begun } else { at(Event::Finish(b, s - 1)) };
+                for p in 0..*n {
+                    let from = at(Event::Start(b, s, p));
+                    prop_assert!(ready < from && at(Event::End(b, s, p)) < at(Event::Finish(b, s)));
+                    prop_assert!(!ordered || b == 0 || at(Event::End(b - 1, s, p)) < from);
+                }
+            }
         }
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Event {
+    Begin(usize),
+    Start(usize, usize, usize),
+    End(usize, usize, usize),
+    Finish(usize, usize),
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<Event>>);
+
+impl Log {
+    fn note(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+/// Writes down what is done when.
+struct Noted<'a> {
+    log: &'a Log,
+    blocks: usize,
+    slots: usize,
+    /// Of each stage: pieces, and whether they are ordered.
+    pieces: &'a [(usize, bool)],
+    workers: Vec<AtomicUsize>,
+    seed: usize,
+    panics: bool,
+}
+
+impl Flow for Noted<'_> {
+    fn blocks(&self) -> usize {
+        self.blocks
+    }
+    fn stages(&self) -> usize {
+        self.pieces.len()
+    }
+    fn slots(&self) -> usize {
+        self.slots
+    }
+    fn pieces(&self, _: usize, stage: usize) -> usize {
+        self.pieces[stage].0
+    }
+    fn ordered(&self, stage: usize) -> bool {
+        self.pieces[stage].1
+    }
+    fn begin(&self, block: usize, _: usize) {
+        self.log.note(Event::Begin(block));
+    }
+    fn run(&self, worker: usize, block: usize, stage: usize, piece: usize, _: usize) {
+        let _alone = Inside::enter(&self.workers[worker]);
+        assert!(!self.panics || (block, stage) != (4, 1), "as it should");
+        self.log.note(Event::Start(block, stage, piece));
+        work(self.seed ^ (block * self.pieces.len() + stage) ^ piece);
+        self.log.note(Event::End(block, stage, piece));
+    }
+    fn finish(&self, block: usize, stage: usize, _: usize) {
+        self.log.note(Event::Finish(block, stage));
+    }
+}
+
 #[test]
-fn a_panic_ends_the_pipeline() {
-    let team = Team::all().unwrap();
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        team.pipeline(10, 3, 3, |block, stage, _| assert!((block, stage) != (4, 1), "as it should"));
-    }));
-    assert!(result.is_err());
+fn a_panic_ends_the_flow() {
+    let (team, log) = (Team::all().unwrap(), Log::default());
+    let workers = (0..team.size()).map(|_| AtomicUsize::new(0)).collect();
+    let pieces = &[(3, true), (2, false), (1, true)];
+    let noted = Noted { log: &log, blocks: 10, slots: 3, pieces, workers, seed: 1, panics: true };
+    assert!(catch_unwind(AssertUnwindSafe(|| team.flow(&noted))).is_err());
 }

@@ -27,6 +27,11 @@ pub fn is_long(rows: usize, cost: usize) -> bool {
     rows.saturating_mul(cost) >= LONG
 }
 
+/// As [`is_long`], where the states of streams must be kept meanwhile: four times as long, since that takes time too.
+pub fn is_long_with_states(rows: usize, cost: usize) -> bool {
+    is_long(rows / 4, cost)
+}
+
 /// Runs `work` with the interpreter's lock released.
 ///
 /// Python runs signal handlers on its main thread only. There `long` work goes to a thread of its own, while this one looks

@@ -2,7 +2,7 @@
 
 use crate::arrays::{Number, Samples, contiguous, flags, output, per_sample, sizes, writable};
 use crate::errors::raise;
-use crate::interrupt::{interruptible, is_long, sample};
+use crate::interrupt::{interruptible, is_long_with_states, sample};
 use crate::precision::Any;
 use numpy::PyArray1;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -161,7 +161,7 @@ fn push<'py, E: Number>(
     {
         let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
-        let long = is_long(batch * length, s.plan().cost());
+        let long = is_long_with_states(batch * length, s.plan().cost());
         if long {
             interruptible(py, long, |stop| s.push_until(stop, input, length, dt, answers))?.map_err(raise)?;
         } else {

@@ -2,34 +2,56 @@
 //! y\[t\] = b + sum over k < K of w\[k\] x\[t - (K - 1) + k\].
 
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
+use std::ops::Range;
 
-/// Runs over the rows of `x`, writing as many rows of `y`. A row is as long as `bias`, whole groups; `weight` is
-/// `taps` rows, the latest sample's last; `past` is the last `taps` - 1 samples, the oldest first, and is moved on.
+/// Runs some groups of channels over the rows of `x`, writing their columns of as many rows of `y`. A row is as long as
+/// `bias`, whole groups; `weight` is `taps` rows, the latest sample's last; `past` is the last `taps` - 1 samples, the
+/// oldest first, and the groups' columns of it are moved on.
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn conv1d<E: Elem>(isa: Isa, weight: &[E], bias: &[E], taps: usize, past: &mut [E], x: &[E], y: &mut [E]) {
+///
+/// # Safety
+/// `past` has `taps` - 1 rows and `y` as many as `x`, and no one else touches the groups' columns of both.
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn conv1d<E: Elem>(
+    isa: Isa,
+    groups: Range<usize>,
+    weight: &[E],
+    bias: &[E],
+    taps: usize,
+    past: *mut E,
+    x: &[E],
+    y: *mut E,
+) {
     let stride = bias.len();
     assert!(stride > 0 && stride.is_multiple_of(GROUP) && taps > 0, "expected whole groups of channels, and a tap");
-    assert!(weight.len() == taps * stride && past.len() == (taps - 1) * stride, "expected {taps} taps of {stride}");
-    assert!(x.len() == y.len() && x.len().is_multiple_of(stride), "expected as many whole rows of y as of x");
-    isa.run(Run { weight, bias, taps, past, x, y });
-    if x.len() >= past.len() {
-        past.copy_from_slice(&x[x.len() - past.len()..]);
-    } else {
-        past.copy_within(x.len().., 0);
-        let kept = past.len() - x.len();
-        past[kept..].copy_from_slice(x);
+    assert!(weight.len() == taps * stride && x.len().is_multiple_of(stride), "expected {taps} taps of {stride}");
+    let columns = groups.start * GROUP..groups.end * GROUP;
+    assert!(columns.end <= stride, "expected groups of these channels");
+    isa.run(Run { columns: columns.clone(), weight, bias, taps, past, x, y });
+    let (rows, before) = (x.len() / stride, if x.is_empty() { 0 } else { taps - 1 });
+    for k in 0..before {
+        // SAFETY: these rows' columns of the past are the caller's alone.
+        unsafe {
+            let to = past.add(k * stride + columns.start);
+            let from = match (k + rows).checked_sub(before) {
+                Some(t) => x[t * stride..][columns.clone()].as_ptr(),
+                None => past.add((k + rows) * stride + columns.start),
+            };
+            to.copy_from_nonoverlapping(from, columns.len());
+        }
     }
 }
 
 struct Run<'a, E> {
+    columns: Range<usize>,
     weight: &'a [E],
     bias: &'a [E],
     taps: usize,
-    past: &'a [E],
+    past: *const E,
     x: &'a [E],
-    y: &'a mut [E],
+    y: *mut E,
 }
 
 impl<E: Elem> Kernel<E> for Run<'_, E> {
@@ -37,26 +59,26 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let Self { weight, bias, taps, past, x, y } = self;
+        let Self { columns, weight, bias, taps, past, x, y } = self;
         let (stride, before) = (bias.len(), taps - 1);
         for t in 0..x.len() / stride {
             // The taps before this one meet the past, the others the inputs.
             let old = before.saturating_sub(t);
-            for i in (0..stride).step_by(L::LANES) {
+            for i in columns.clone().step_by(L::LANES) {
                 // SAFETY: rows are `stride` elements, whole vectors. Of `past`, whose rows are `before`, row t + k is
                 // read for k < before - t, and of `x` row t + k - before <= t for the other k <= before.
                 unsafe {
                     let mut sum = lanes.load(bias.as_ptr().add(i));
                     for k in 0..taps {
                         let from = if k < old {
-                            past.as_ptr().add((t + k) * stride + i)
+                            past.add((t + k) * stride + i)
                         } else {
                             x.as_ptr().add((t + k - before) * stride + i)
                         };
                         let w = lanes.load(weight.as_ptr().add(k * stride + i));
                         sum = lanes.add(sum, lanes.mul(w, lanes.load(from)));
                     }
-                    lanes.store(y.as_mut_ptr().add(t * stride + i), sum);
+                    lanes.store(y.add(t * stride + i), sum);
                 }
             }
         }
@@ -87,8 +109,13 @@ mod tests {
             let (mut past, mut y) = (past.clone(), vec![E::ZERO; x.len()]);
             let at = cut.min(rows) * stride;
             let (first, second) = y.split_at_mut(at);
-            conv1d(isa, &weight, &bias, taps, &mut past, &x[..at], first);
-            conv1d(isa, &weight, &bias, taps, &mut past, &x[at..], second);
+            let past_of = past.as_mut_ptr();
+            for (x, y) in [(&x[..at], first), (&x[at..], second)] {
+                for groups in [0..groups / 2, groups / 2..groups] {
+                    // SAFETY: y has as many rows as x, and no one else has either.
+                    unsafe { conv1d(isa, groups, &weight, &bias, taps, past_of, x, y.as_mut_ptr()) };
+                }
+            }
             assert!(y == exact, "{} {}", isa.name(), E::NAME);
             assert!(past == all[rows * stride..], "{} {}", isa.name(), E::NAME);
         }

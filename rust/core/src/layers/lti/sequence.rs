@@ -39,8 +39,8 @@ impl<E: Elem> Lti<E> {
     }
 
     /// Groups that go through a run together.
-    pub fn panel(&self, run: &Run<'_, E>) -> usize {
-        if self.wide() && run.method == Method::Chunk && run.dt == 1.0 { PANEL } else { 1 }
+    pub fn panel(&self) -> usize {
+        if self.wide() { PANEL } else { 1 }
     }
 
     /// Runs some groups, as many as [`Lti::panel`] says at most, over samples; each reads and writes only its own columns.
@@ -56,7 +56,7 @@ impl<E: Elem> Lti<E> {
             self.groups[group].apply_pending(run.isa, run.single, self.stagger + group, &mut state[i * len..][..len]);
         }
         let mut done = 0;
-        if groups.len() == PANEL {
+        if groups.len() == PANEL && run.method == Method::Chunk && run.dt == 1.0 {
             // SAFETY: the caller answers for the rows of `y`, of which these are all.
             done = unsafe { self.run_panel(run, groups.clone(), state, scratch) };
         }
