@@ -3,8 +3,8 @@
     python benches/reduce.py KWS [--seeds 3] [--clips 20] [--part words|errors|time]
 
 KWS is a folder with the spotters ``kws_s4d.pth`` and ``kws_s4.pth`` in the format of upstream's example and
-``test_clips.npz``: ``mulaw`` int8 (clips, 16000) and ``labels``. Times are minima over many short runs of both models in
-turn, so that what else the machine does cancels out.
+``test_clips.npz``: ``mulaw`` int8 (clips, 16000) and ``labels``. Times are minima over many short runs of both models
+in turn, so that what else the machine does cancels out.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def words(folder: Path, seeds: int, count: int) -> None:
                 small, report = reducer.to_modes(modes)
                 lost = heard - right(small, sounds[rest], labels[rest])
                 print(
-                    f"{name}, seed {seed}: {heard} of {len(rest)} words in full, {lost} lost with {report.states} states"
-                    f" of {report.states_before}, error of the scores {report.error:.1e}",
+                    f"{name}, seed {seed}: {heard} of {len(rest)} words in full, {lost} lost with {report.states} of"
+                    f" {report.states_before} states, error of the scores {report.error:.1e}",
                     flush=True,
                 )
 
@@ -103,7 +103,10 @@ def times(folder: Path, count: int) -> None:
     for what, make in (("a sample", stepped(1, 320)), ("a clip", whole), ("1000 streams, each", stepped(1000, 16))):
         runs = [make(full), make(small)]
         best = np.min([[run() for run in runs] for _ in range(ROUNDS)], axis=0)
-        print(f"{what}: {best[0] * 1e6:.2f} us in full, {best[1] * 1e6:.2f} us reduced: {best[1] / best[0]:.2f}", flush=True)
+        print(
+            f"{what}: {best[0] * 1e6:.2f} us in full, {best[1] * 1e6:.2f} us reduced: {best[1] / best[0]:.2f}",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def reduction(report: Report) -> Figure:
     checks.instance("report", report, Report, "the report of ssmrt.reduce")
     made = _figure((10, 4))
     left, right = made.subplots(1, 2, width_ratios=(1, 1))
-    tries = sorted(report.tries, key=lambda one: one.states)
+    tries = sorted(report.tries, key=lambda one: (one.states, one.error))
     left.plot([one.states for one in tries], [one.error for one in tries], "o-", linewidth=0.8)
     left.axvline(report.states_before, color="0.7", linewidth=0.8)
     left.set(xlabel=f"states of {report.states_before}", ylabel="error of the model's answers", xscale="log")

@@ -95,7 +95,7 @@ def _triangle(columns: Real) -> Real:
     if blocks > 1:
         whole = np.zeros((systems, blocks * rows, k))
         whole[:, :length] = columns
-        parts = np.linalg.qr(whole.reshape(systems, blocks, rows, k), mode="r")
+        parts = np.asarray(np.linalg.qr(whole.reshape(systems, blocks, rows, k), mode="r"))
         return _triangle(parts.reshape(systems, -1, k))
     return np.asarray(np.linalg.qr(columns, mode="r"))
 

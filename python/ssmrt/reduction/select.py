@@ -71,7 +71,8 @@ def _pursue(P: Real, C: Real) -> tuple[NDArray[np.int64], Real]:
     # The residual's covariance with the states and its power, and the states' own residual covariance.
     left, cross = P.copy(), C @ P
     power = float(np.trace(cross @ C.T))
-    scale, order, losses = np.abs(P).max(initial=0.0), [], [power]
+    scale, losses = np.abs(P).max(initial=0.0), [power]
+    order: list[int] = []
     # What hears nothing is of no use.
     free = (np.diagonal(P)[:n] > 0) | (np.diagonal(P)[n:] > 0)
     while free.any():

@@ -126,8 +126,7 @@ def states(node: doc.Diagonal | doc.DiagonalMimo, u: Signal) -> Iterator[tuple[s
 
 def _readers(n: int, factor: float) -> Complex:
     """C (2 N, N) that reads real parts, then imaginary ones: factor Re(C x)."""
-    read: Complex = np.concatenate([np.eye(n) + 0j, -1j * np.eye(n)]) / factor
-    return read
+    return np.concatenate([np.eye(n), -1j * np.eye(n)]).astype(np.complex128) / factor
 
 
 def observability(systems: Systems) -> Real:
