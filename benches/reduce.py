@@ -10,6 +10,7 @@ in turn, so that what else the machine does cancels out.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import ssmrt
 from numpy.typing import NDArray
-from ssmrt.reduction import Reducer
+from ssmrt.reduction import METHODS, Reducer
 
 Array = NDArray[np.float32]
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 ROUNDS = 40
 
 
@@ -69,6 +71,21 @@ def errors() -> None:
             u[:, t] += pole * u[:, t - 1]
     _, report = ssmrt.reduce(model, u / u.std(), tolerance=1e-3)
     print(f"LSSL, LegT: error {report.error:.1e} with {report.states} states of {report.states_before}", flush=True)
+
+
+def rows() -> None:
+    """S5 and LRU models of the tests: states for an error of 1e-2 on noise."""
+    u = np.random.default_rng(0).uniform(-1, 1, (20, 64, 1))
+    cases = {case["name"]: case for case in json.loads((GOLDEN / "cases.json").read_text())}
+    for name in ("jax/s5_cls_default", "jax/s5_cls_bidir_bilinear", "jax/lru_cls_batchnorm", "jax/memax_lru"):
+        case = cases[name]
+        model = ssmrt.load(GOLDEN / name / case["files"][0], config=case["config"], arch=case["arch"])
+        for method in METHODS:
+            _, report = ssmrt.reduce(model, u, tolerance=1e-2, method=method)
+            print(
+                f"{name}, {method}: error {report.error:.1e} with {report.states} of {report.states_before} states",
+                flush=True,
+            )
 
 
 def times(folder: Path, count: int) -> None:
@@ -121,6 +138,7 @@ def main() -> None:
         times(arguments.folder, 5)
     if arguments.part in (None, "errors"):
         errors()
+        rows()
     if arguments.part in (None, "words"):
         words(arguments.folder, arguments.seeds, arguments.clips)
 

@@ -36,6 +36,12 @@ class Analysed:
             return None
         return [self.choice.within(s, modes) for s in range(len(self.choice.values))]
 
+    def fitted(self, modes: int) -> int:
+        """The numbers that so many modes have for an answer, which the data must tell: C's and D's."""
+        if self.choice is None or modes >= _modes(self.node):
+            return 0
+        return 2 * modes * (1 if getattr(self.node, "C_reverse", None) is None else 2) + 1
+
     def short_of(self, modes: int) -> int:
         """Systems of which the data show fewer states than so many modes have."""
         if self.choice is None or modes >= _modes(self.node):

@@ -127,6 +127,13 @@ class Reducer:
     def to_modes(self, modes: int) -> tuple[Model, Report]:
         """With so many modes a system at most."""
         most = checks.whole("modes", modes, 1)
+        samples = sum(u.shape[1] for u in self._recordings.calibrate)
+        fitted = max(layer.fitted(most) for layer in self._layers)
+        if samples < fitted:
+            raise ValueError(
+                f"data: expected {fitted} samples or more to fit the answers of {most} modes, found {samples} and those"
+                " held back"
+            )
         found, report = self._build(lambda layer: layer.within(most))
         short = [layer.short_of(most) for layer in self._layers]
         if any(short):
