@@ -21,16 +21,20 @@ from .model import Model as Model
 from .model import Modes as Modes
 from .ops import discretize as discretize
 from .ops import hippo as hippo
-from .reduction import reduce as reduce
 from .verify import verify as verify
 
 if TYPE_CHECKING:
     from .export import OnnxStream as OnnxStream
     from .export import export_onnx as export_onnx
+    from .reduction import reduce as reduce
 else:
 
     def __getattr__(name: str) -> object:
-        # Streams start without the exporters' imports.
+        # Streams start without the imports of exporters and reduction.
+        if name == "reduce":
+            from . import reduction
+
+            return reduction.reduce
         if name in ("OnnxStream", "export_onnx"):
             from . import export
 

@@ -81,10 +81,10 @@ def reduce(
 
     Examples
     --------
-    >>> spotter, clips = ssmrt.demo.spotter(), ssmrt.demo.clips()
-    >>> small, report = ssmrt.reduce(spotter, [clip.samples for clip in clips], modes=4)
+    >>> model = ssmrt.diagonal([[-0.5 + 3j, -1 + 9j]], [[1, 1]], [[1, 0.1]], None, 0.1)
+    >>> small, report = ssmrt.reduce(model, np.sin(np.arange(1000.0) / 30), modes=1)
     >>> report.states_before, report.states
-    (16384, 2048)
+    (4, 2)
     """
     if (modes is None) == (tolerance is None):
         raise ValueError(f"expected either modes or tolerance, found modes={modes!r} and tolerance={tolerance!r}")
