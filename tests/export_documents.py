@@ -19,6 +19,7 @@ from ssmrt.document import (
     Gate,
     Glu,
     Linear,
+    Linoss,
     Node,
     Norm,
     Pool,
@@ -98,6 +99,15 @@ def mimo(d: int = H, n: int = N, d_out: int = H, seed: int = 0, discrete: bool =
         A = 0.95 * np.exp(1j * g.uniform(0, 3, n))
         return DiagonalMimo(A, B, C, D, None, "discrete", **{"name": "ssm", **kw})
     return DiagonalMimo(spectrum(g, 1, n)[0], B, C, D, steps(g, n), **{"name": "ssm", **kw})
+
+
+def linoss(d: int = H, n: int = N, d_out: int = H, seed: int = 0, **kw: Any) -> Linoss:
+    g = rng(seed)
+    B, C, dt = cplx(g, n, d) / np.sqrt(d), cplx(g, d_out, n), steps(g, n)
+    D = g.standard_normal(d) if d == d_out else None
+    # The first is a double integrator.
+    A = (np.pi * np.arange(n)) ** 2 / (10 * dt.max()) ** 2
+    return Linoss(B=B, C=C, D=D, **{"A": A, "dt": dt, "name": "ssm", **kw})
 
 
 def selective(d: int = H, n: int = N, r: int = 2, seed: int = 0) -> Selective:
@@ -188,6 +198,12 @@ def state_spaces() -> dict[str, Document]:
         "mimo_full_spectrum": document(mimo(conjugate_pairs=False)),
         "mimo_lru": document(mimo(discrete=True, conjugate_pairs=False)),
         "mimo_rectangular": document(mimo(d_out=4), d_output=4),
+        "linoss": document(linoss()),
+        "linoss_damped": document(linoss(G=rng(3).uniform(0, 9, N))),
+        "linoss_implicit": document(linoss(disc="im")),
+        # Undamped, up to the fastest that a step can follow, whose poles meet at -1.
+        "linoss_fastest": document(linoss(A=np.linspace(0, 4, N) / 0.25, dt=np.full(N, 0.5))),
+        "linoss_rectangular": document(linoss(d_out=4), d_output=4),
         "selective": document(selective()),
         "selective_normed": document(replace(selective(), norm_eps=1e-3)),
         "selective_weighted": document(
@@ -195,6 +211,12 @@ def state_spaces() -> dict[str, Document]:
         ),
         "ssd": document(ssd(), d_output=12),
         "ssd_groups": document(ssd(groups=2, dt_min=0.004, dt_max=0.05), d_output=12),
+        "ssd_hold": document(ssd(disc="zoh"), d_output=12),
+        "ssd_integrator": document(replace(ssd(disc="zoh"), A=np.array([-0.5, 0.0, -1e-6, -9.0])), d_output=12),
+        "dense_start": document(dense(s=2, m=2, x0=rng(5).standard_normal((H, N))), d_output=2 * H),
+        "mimo_start": document(mimo(x0=cplx(rng(5), N))),
+        "selective_start": document(replace(selective(), x0=rng(5).standard_normal((H, N)))),
+        "ssd_start": document(ssd(groups=2, x0=rng(5).standard_normal((12, N))), d_output=12),
     }
 
 
@@ -224,6 +246,7 @@ def others() -> dict[str, Document]:
         "conv": document(conv()),
         "conv_no_bias": document(conv(bias=False, k=2)),
         "conv_one_tap": document(conv(k=1)),
+        "conv_start": document(replace(conv(), x0=rng(5).standard_normal((H, 3)))),
         "residual": document(Residual(linear(H, H, 1), name="r")),
         "residual_scaled": document(Residual(linear(H, H, 1), linear(H, H, 2), 0.5, 2.0, name="r")),
         "residual_vector": document(Residual(linear(H, H, 1), None, 1.0, beta, name="r")),

@@ -28,6 +28,7 @@ from ssmrt.document import (
     Gate,
     Glu,
     Linear,
+    Linoss,
     Node,
     Norm,
     Pool,
@@ -65,7 +66,7 @@ def run(
     """The model's answer in float64: (B, L, d_output), or (B, d_output) where it pools and not ``streamed``.
 
     u (B, L, d_input), or integer tokens (B, L). ``dt`` (B, L) multiplies every step size of its sample.
-    ``resets`` (B, L): the state is zero before that sample. ``lengths`` (B,): what lies behind is padding;
+    ``resets`` (B, L): the state is that of the start before that sample. ``lengths`` (B,): what lies behind is padding;
     answers there mean nothing. ``streamed``: the answer of a pooled model at each sample, as if it were the last.
     """
     u = np.asarray(u)
@@ -117,6 +118,8 @@ def apply(node: Node, x: Array, call: Call) -> Array:
         case DiagonalMimo():
             ends = node.C_reverse is not None and not node.reverse_over_padding
             return in_segments(lambda v, scale: mimo(node, v, scale), x, call, at_lengths=ends)
+        case Linoss():
+            return in_segments(lambda v, scale: linoss(node, v, scale), x, call)
         case Diagonal() | Dplr() | Dense():
             whole = node.C_reverse is not None or is_dss(node)
             return in_segments(lambda v, scale: siso(node, v, scale, call.rate), x, call, at_lengths=whole)
@@ -211,10 +214,12 @@ def pool(node: Pool, x: Array, call: Call) -> Array:
 
 
 def conv1d(node: Conv1d, x: Array) -> Array:
-    taps = node.weight.shape[1]
-    y = np.zeros_like(x)
-    for k in range(min(taps, x.shape[1])):
-        y[:, k:] += node.weight[:, taps - 1 - k].astype(np.float64) * x[:, : x.shape[1] - k]
+    (batch, length, d), taps = x.shape, node.weight.shape[1]
+    past = np.zeros((d, taps - 1)) if node.x0 is None else node.x0.astype(np.float64)
+    x = np.concatenate([np.broadcast_to(past.T, (batch, taps - 1, d)), x], 1)
+    y = np.zeros((batch, length, d))
+    for k in range(taps):
+        y += node.weight[:, k].astype(np.float64) * x[:, k : k + length]
     return y if node.bias is None else y + node.bias
 
 
@@ -229,6 +234,7 @@ def selective(node: Selective, x: Array, scale: float | Array) -> Array:
     dt = activate("softplus", r @ node.dt_proj.astype(np.float64).T + node.dt_bias)
     dt = dt * (scale[..., None] if isinstance(scale, np.ndarray) else scale)
     h = np.zeros((x.shape[0], *node.A.shape))
+    h = h if node.x0 is None else h + node.x0
     y = np.empty_like(x)
     for t in range(x.shape[1]):
         h = np.exp(dt[:, t, :, None] * node.A) * h + (dt[:, t] * x[:, t])[..., None] * B[:, t, None, :]
@@ -248,10 +254,13 @@ def ssd(node: Ssd, xbc: Array, dt: Array, scale: float | Array) -> Array:
     y = np.empty_like(x)
     for head in range(heads):
         group = head // (heads // groups)
-        h = np.zeros((batch, d // heads, n))
+        h, A = np.zeros((batch, d // heads, n)), node.A[head]
+        h = h if node.x0 is None else h + node.x0[head * (d // heads) : (head + 1) * (d // heads)]
         for t in range(length):
             step = dt[:, t, head, None, None]
-            h = np.exp(step * node.A[head]) * h + step * x[:, t, head, :, None] * B[:, t, group, None, :]
+            decay = np.exp(step * A)
+            step = np.expm1(step * A) / A if node.disc == "zoh" and A != 0 else step
+            h = decay * h + step * x[:, t, head, :, None] * B[:, t, group, None, :]
             y[:, t, head] = np.einsum("bpn,bn->bp", h, C[:, t, group])
     flat: Array = y.reshape(batch, length, d) + node.D * xbc[..., :d]
     return flat
@@ -287,8 +296,9 @@ def mimo(node: DiagonalMimo, u: Array, scale: float | Array) -> Array:
     if node.dt is None:
         no_step_size(scale)
 
-    def states(v: Array, scale: float | Array) -> Array:
+    def states(v: Array, scale: float | Array, start: Array | None) -> Array:
         x = np.zeros((v.shape[0], node.A.size), complex)
+        x = x if start is None else x + start
         out = np.empty((v.shape[0], v.shape[1], node.A.size), complex)
         for t, s, fresh in steps(scale, v.shape[1]):
             if node.dt is None:
@@ -299,11 +309,27 @@ def mimo(node: DiagonalMimo, u: Array, scale: float | Array) -> Array:
             out[:, t] = x
         return out
 
-    y = states(u, scale) @ node.C.T
+    y = states(u, scale, node.x0) @ node.C.T
     if node.C_reverse is not None:
         back = scale[:, ::-1] if isinstance(scale, np.ndarray) else scale
-        y = y + states(u[:, ::-1], back)[:, ::-1] @ node.C_reverse.T
+        y = y + states(u[:, ::-1], back, None)[:, ::-1] @ node.C_reverse.T
     y = (2 if node.conjugate_pairs else 1) * y.real
+    return y if node.D is None else y + node.D * u
+
+
+def linoss(node: Linoss, u: Array, scale: float | Array) -> Array:
+    """LinOSS-IM and LinOSS-IMEX of Rusch & Rus 2025, each oscillator's velocity and position w: w' = M w + F B u."""
+    w = np.zeros((len(u), len(node.A), 2), complex)
+    y = np.empty((*u.shape[:2], len(node.C)))
+    G = np.zeros_like(node.A) if node.G is None else node.G
+    for t, factor, _ in steps(scale, u.shape[1]):
+        s = factor[:, None] * node.dt
+        S = 1 + s**2 * node.A if node.disc == "im" else 1 + s * G
+        last = 1 / S if node.disc == "im" else 1 - s**2 * node.A / S
+        M = np.stack([np.stack([1 / S, -s * node.A / S], -1), np.stack([s / S, last], -1)], -2)
+        F = np.stack([s / S, s**2 / S], -1)
+        w = (M @ w[..., None])[..., 0] + F * (u[:, t] @ node.B.T)[..., None]
+        y[:, t] = (w[..., 1] @ node.C.T).real
     return y if node.D is None else y + node.D * u
 
 
@@ -317,17 +343,20 @@ def siso(node: Siso, u: Array, scale: float | Array, rate: float) -> Array:
     if node.dt is None:
         no_step_size(scale)
     cut = None if node.kernel_length is None else round(node.kernel_length / rate)
+    start = node.x0 if isinstance(node, Dense) else None
     if isinstance(scale, np.ndarray):
         if is_dss(node):
             raise ValueError("dss is normalised by the length of the sequence: dt cannot vary within it")
-        y = output(node, node.C, states(node, u, scale, cut))
+        y = output(node, node.C, states(node, u, scale, cut, start))
         if node.C_reverse is not None:
-            z = states(node, u[:, ::-1], scale[:, ::-1], cut)[:, ::-1]
+            z = states(node, u[:, ::-1], scale[:, ::-1], cut, None)[:, ::-1]
             y[:, :-1] += output(node, node.C_reverse, z[:, 1:])
     elif is_dss(node) or node.C_reverse is not None or (cut is not None and cut < length):
         y = convolve(node, u, scale, length if cut is None else min(length, cut))
+        if start is not None:
+            y = y + output(node, node.C, states(node, 0 * u, scale, None, start))
     else:
-        y = output(node, node.C, states(node, u, scale, None))
+        y = output(node, node.C, states(node, u, scale, None, start))
     y = y + node.D * u[:, :, None, :]
     flat: Array = (y.swapaxes(2, 3) if node.head_major else y).reshape(batch, length, -1)
     return flat
@@ -341,8 +370,11 @@ def output(node: Siso, C: Array, x: Array) -> Array:
     return 2 * y if isinstance(node, Diagonal) and node.conjugate_pairs else y
 
 
-def states(node: Siso, u: Array, scale: float | Array, cut: int | None) -> Array:
-    """x_t = Abar x_(t-1) + Bbar u_t for every t: (B, L, H, N). With ``cut`` only the last ``cut`` inputs count."""
+def states(node: Siso, u: Array, scale: float | Array, cut: int | None, start: Array | None) -> Array:
+    """x_t = Abar x_(t-1) + Bbar u_t for every t: (B, L, H, N), from x_(-1) = ``start`` on (None: 0).
+
+    With ``cut`` only the last ``cut`` inputs count.
+    """
     batch, length, _ = u.shape
     out = None
     for t, s, fresh in steps(scale, length):
@@ -352,6 +384,7 @@ def states(node: Siso, u: Array, scale: float | Array, cut: int | None) -> Array
         if out is None:
             out = np.empty((batch, length, *B.shape[1:]), B.dtype)
             shares = np.zeros((batch, length if cut is not None else 1, *B.shape[1:]), B.dtype)
+            shares = shares if start is None else shares + start
         # One share for every input that still counts, or one for all of them together.
         shares = transition(node, A, shares)
         if cut is None:

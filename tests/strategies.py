@@ -31,6 +31,7 @@ from ssmrt.document import (
     Gate,
     Glu,
     Linear,
+    Linoss,
     Node,
     Norm,
     Pool,
@@ -148,7 +149,9 @@ def denses(draw: Draw, h: int | None = None, causal: bool | None = True, stepped
     dt: Array | None = step_sizes(g, h, most=0.1 if alpha >= 0.5 or disc == "zoh" else 0.01)
     if disc == "discrete":
         A, dt = linalg.expm(0.05 * A), None
-    return Dense(C, D, dt, A, B, alpha=alpha, disc=disc, C_reverse=C_reverse, **options)
+    started = options.get("kernel_length") is None and draw(st.booleans())
+    x0 = g.standard_normal((h, n)) if started else None
+    return Dense(C, D, dt, A, B, alpha=alpha, disc=disc, C_reverse=C_reverse, x0=x0, **options)
 
 
 @st.composite
@@ -181,8 +184,27 @@ def mimos(
         pairs,
         C_reverse=complex_normal(g, d_out, n) if reverse else None,
         reverse_over_padding=reverse and over,
+        x0=complex_normal(g, n) if draw(st.booleans()) else None,
         name="layer",
     )
+
+
+@st.composite
+def linosses(draw: Draw, h: int | None = None) -> Linoss:
+    """Oscillators that are stable at `MOST_STEPS` times their steps, double integrators among them."""
+    h = h or draw(WIDTHS)
+    n, d_out = draw(MODES), h if draw(st.booleans()) else draw(WIDTHS)
+    damped, implicit = draw(st.sampled_from([(True, False), (False, False), (False, True)]))
+    direct = h == d_out and draw(st.booleans())
+    g = np.random.default_rng(draw(SEEDS))
+    dt = step_sizes(g, n)
+    A = np.asarray((g.uniform(0, 30, n) * (g.random(n) < 0.8)) ** 2)
+    if not implicit:
+        A = np.minimum(A, (1.9 / (MOST_STEPS * dt)) ** 2)
+    B, C = complex_normal(g, n, h) / np.sqrt(h), complex_normal(g, d_out, n)
+    D = g.standard_normal(h) if direct else None
+    G = np.asarray(g.uniform(0.2, 30, n)) if damped else None
+    return Linoss(A, B, C, D, dt, G, "im" if implicit else "imex", name="layer")
 
 
 @st.composite
@@ -204,14 +226,15 @@ def selectives(draw: Draw, h: int | None = None) -> Selective:
     x_proj, dt_proj = g.standard_normal((r + 2 * n, h)) / np.sqrt(h), 0.5 * g.standard_normal((h, r))
     dt_bias = np.log(np.expm1(step_sizes(g, h)))
     A, D = -g.uniform(0.2, 10, (h, n)), g.standard_normal(h)
+    x0 = g.standard_normal((h, n)) if draw(st.booleans()) else None
     normed = draw(st.sampled_from(["none", "plain", "weighted"]))
     if normed == "none":
-        return Selective(A, x_proj, dt_proj, dt_bias, D, name="layer")
+        return Selective(A, x_proj, dt_proj, dt_bias, D, x0=x0, name="layer")
     # Of few numbers an RMS norm of small eps is next to a step function.
     if normed == "plain":
-        return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, name="layer")
+        return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, x0=x0, name="layer")
     r_weight, B_weight, C_weight = (np.asarray(1 + 0.1 * g.standard_normal(size)) for size in (r, n, n))
-    return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, r_weight, B_weight, C_weight, name="layer")
+    return Selective(A, x_proj, dt_proj, dt_bias, D, 0.3, r_weight, B_weight, C_weight, x0=x0, name="layer")
 
 
 @st.composite
@@ -236,6 +259,8 @@ def ssds(draw: Draw, h: int | None = None) -> Ssd:
         n,
         groups,
         *limits,
+        disc=draw(st.sampled_from(["euler", "zoh"])),
+        x0=g.standard_normal((d, n)) if draw(st.booleans()) else None,
         name="layer",
     )
 
@@ -247,13 +272,14 @@ def siso(h: int | None = None, causal: bool | None = True, stepped: bool = False
 
 def linear_layers(causal: bool | None = True, stepped: bool = False) -> st.SearchStrategy[Any]:
     """Every linear state-space layer."""
-    return st.one_of(siso(None, causal, stepped), mimos(None, causal, stepped))
+    both = st.one_of(siso(None, causal, stepped), mimos(None, causal, stepped))
+    return both if causal is False else st.one_of(both, linosses())
 
 
 def alone(node: Node) -> Document:
     """A Document of one layer."""
     match node:
-        case DiagonalMimo():
+        case DiagonalMimo() | Linoss():
             return Document(node, node.B.shape[1], node.C.shape[0])
         case Diagonal() | Dplr() | Dense():
             m, h, _ = node.C.shape
@@ -294,12 +320,15 @@ def blocks(draw: Draw, h: int, causal: bool | None, stepped: bool, cut: bool, ov
     if over:
         ssm = draw(mimos(h, causal, stepped, over=True))
     else:
-        ssm = draw(st.one_of(siso(h, causal, stepped), mimos(h, causal, stepped)))
+        kinds = [siso(h, causal, stepped), mimos(h, causal, stepped)]
+        ssm = draw(st.one_of(kinds if causal is False else [*kinds, linosses(h)]))
     ssm = ssm if cut else uncut(ssm)
     function = draw(FUNCTIONS)
     if kind == "mamba":
         taps = draw(st.integers(1, 5))
-        conv = Conv1d(g.standard_normal((h, taps)), g.standard_normal(h) if draw(st.booleans()) else None)
+        bias = g.standard_normal(h) if draw(st.booleans()) else None
+        past = g.standard_normal((h, taps - 1)) if taps > 1 and draw(st.booleans()) else None
+        conv = Conv1d(g.standard_normal((h, taps)), bias, x0=past)
         left = Sequential((linear(g, h, h), conv, Activation("silu"), draw(selectives(h))))
         right = Sequential((linear(g, h, h, bias=False), Activation("silu")))
         return Residual(Sequential((Gate(left, right), linear(g, h, h))))

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "ssmrt"
 CORE = ROOT / "rust" / "core" / "src"
-EXTRAS = {"rich", "matplotlib", "onnx", "onnxruntime", "emx_onnx_cgen", "zstandard", "soundfile", "pyarrow"}
+EXTRAS = {"rich", "matplotlib", "onnx", "onnxruntime", "zstandard", "soundfile", "pyarrow"}
 
 
 def tables() -> list[dict[str, set[str] | None]]:

@@ -228,11 +228,14 @@ def test_export_reports_what_it_costs(run: Run, file: Path, tmp_path: Path) -> N
 
 
 def test_export_writes_c(run: Run, file: Path, tmp_path: Path) -> None:
-    pytest.importorskip("emx_onnx_cgen", reason="needs ssmrt[mcu]")
     code, out, _ = run("export", file, tmp_path / "mcu", "--target", "cortex-m4", "--json")
     facts = json.loads(out)
     assert (code, facts["target"]) == (0, "cortex-m4")
     assert sorted(facts["files"]) == sorted(path.name for path in (tmp_path / "mcu").iterdir())
+    code, out, _ = run("export", file, tmp_path / "any", "--target", "c", "--name", "spotter")
+    assert code == 0
+    assert "any, by C99" in out
+    assert (tmp_path / "any" / "spotter.h").exists()
 
 
 @pytest.mark.parametrize("arch", ["s4-example", "s4-block", "lssl", "s5", "memax-lru"])
@@ -338,6 +341,14 @@ FAILURES = [
     "export MODEL m.onnx --calibration text",
     "export MODEL m --target nonsense",
     "export MODEL m --target cortex-m4 --batch 2",
+    "export MODEL m --target c --opset 17",
+    "export MODEL m --target c --dtype float32",
+    "export MODEL m --target c --name 2",
+    "export MODEL m.onnx --block 4",
+    "export MODEL m --target c --ram 1000",
+    "export MODEL m --target cortex-m4 --ram 1000",
+    "export MODEL m --target cortex-m4 --sample-rate 1e9",
+    "export MODEL m.onnx --name spotter",
     "plot MODEL --layer 7",
     "plot MODEL -o m.nonsense",
 ]

@@ -110,8 +110,13 @@ def test_slow_modes_keep_their_decay_over_long_streams(tmp_path: Path) -> None:
 def run_in_place(path: Path, samples: Any) -> Any:
     """The answers where every next state is written over the old one."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    contract = json.loads(session.get_modelmeta().custom_metadata_map["ssmrt"])
+    starts = {
+        state["input"]: 0.0 if state["start"] == "zero" else np.reshape(state["start"], state["shape"][1:])
+        for state in contract["states"]
+    }
     states = {
-        value.name: ort.OrtValue.ortvalue_from_numpy(np.zeros(value.shape, np.float32))
+        value.name: ort.OrtValue.ortvalue_from_numpy(np.full(value.shape, starts[value.name], np.float32))
         for value in session.get_inputs()[1:]
     }
     answers = []
@@ -323,9 +328,7 @@ def test_packages_that_are_not_installed_are_asked_for_when_needed(tmp_path: Pat
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"needs onnx: pip install 'ssmrt\[onnx\]'"):
         export_onnx(classifier(), tmp_path / "model.onnx")
-    code = (
-        "import sys; import ssmrt.export.cortex_m; sys.exit(bool({'onnx', 'onnxruntime', 'torch'} & set(sys.modules)))"
-    )
+    code = "import sys; import ssmrt.export.c; sys.exit(bool({'onnx', 'onnxruntime', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -350,6 +353,26 @@ def test_onnx_stream_starts_again_after_reset(tmp_path: Path) -> None:
     again = stream.push(u)
     np.testing.assert_array_equal(again[0], first[0])
     assert np.abs(again[1] - first[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["conv_start", "dense_start", "mimo_start", "selective_start", "ssd_start"])
+def test_an_initial_state_is_the_start_of_every_stream_and_reset(name: str, tmp_path: Path) -> None:
+    model = DOCUMENTS[name]
+    export_onnx(model, tmp_path / "model.onnx", batch=2)
+    stream, u = OnnxStream(tmp_path / "model.onnx"), inputs(model, 30, 2)
+    resets = np.zeros((2, 30), bool)
+    resets[1, 10] = resets[:, 20] = True
+    answers = [stream.push(u[:, :10])]
+    stream.reset(np.array([False, True]))
+    answers.append(stream.push(u[:, 10:20]))
+    blob = stream.snapshot()
+    stream.reset()
+    answers.append(stream.push(u[:, 20:]))
+    expected = run(model, u, resets=resets, streamed=True)
+    assert error(np.concatenate(answers, 1), expected) < 3e-6
+    stream.restore(blob)
+    stream.reset()
+    np.testing.assert_array_equal(stream.push(u[:, 20:]), answers[-1])
 
 
 def test_onnx_stream_refuses_what_does_not_fit_and_keeps_its_state(tmp_path: Path) -> None:

@@ -216,10 +216,10 @@ UPSTREAM: dict[str, tuple[Facts, str]] = {
         families.family("memax-linen").FACTS,
         "hidden output num_layers models layer_kwargs model_kwargs output_size recurrent_size activation",
     ),
-    "memorax 1.0.1 LRUCell, S5Cell": (
+    "memorax 1.0.1 LRUCell, S5Cell, MambaCell": (
         families.family("memorax").FACTS,
         "features hidden_dim r_min r_max max_phase dtype param_dtype state_size c_init discretization dt_min dt_max"
-        " clip_eigens step_rescale",
+        " clip_eigens step_rescale num_heads head_dim expansion_factor kernel_init bias_init",
     ),
     "yardenas SequenceBlock": (families.family("equinox-s4").FACTS, "hidden_size hippo_n sequence_length key"),
     "mamba-jax MambaLLM": (

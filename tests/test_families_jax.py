@@ -461,17 +461,87 @@ def test_batch_norm_without_its_statistics_is_refused() -> None:
 
 
 def test_what_is_known_but_not_run_says_so() -> None:
-    lru, _ = checkpoint("jax/memax_lru")
-    s6 = {n.replace("gamma_log", "A_log"): a for n, a in lru.tensors.items()}
     s5, config = checkpoint("jax/small/s5_last_gelu")
     pair = with_tensors(s5, params__decoder__layer1__kernel=np.zeros((24, 6), np.float32))
-    for found, said, message in (
-        (replace(lru, tensors=s6), None, "S6"),
-        (lru, {"model_name": "S6"}, "S6"),
-        (pair, config, "RetrievalModel"),
+    with pytest.raises(UnsupportedError, match="RetrievalModel"):
+        families.build(pair, config=config)
+
+
+def test_memax_tells_its_cells_by_their_tensors(tmp_path: Path) -> None:
+    """By either name of the family, with the leaves' names and without."""
+    for name, other in (("jax/memax_lru", "S6"), ("jax/small/memax_s6", "LRU")):
+        found, config = checkpoint(name)
+        with pytest.raises(CheckpointError, match=rf"'model_name'.*found '{other}'"):
+            families.build(found, config={**config, "model_name": other})
+        alone = tmp_path / "model.eqx"
+        alone.write_bytes((golden(name).folder / "model.eqx").read_bytes())
+        for arch, said in (("memax-lru", config), ("memax-s6", None)):
+            unnamed = families.build(read(alone), config=said, arch=arch)
+            assert without_source(unnamed) == without_source(families.build(found, config=config))
+    wide = with_tensors(found, **{"layers[0].A_log": np.zeros(9, np.float32)})
+    with pytest.raises(CheckpointError, match=r"A_log.*\(8,\), one a channel"):
+        families.build(wide, config=config)
+
+
+def test_memorax_asks_for_what_names_do_not_tell() -> None:
+    found, config = checkpoint("jax/small/memorax_network")
+    with pytest.raises(ConfigRequired, match="activation"):
+        families.build(found)
+    asked = (("normalization",), ("FFN", "activation"), ("GatedFFN", "activation"), ("GatedResidual", "gate"))
+    whole = without_source(families.build(found, config={}))
+    assert whole == without_source(families.build(found, config=config))
+    for path, other in zip(asked, ("PostNorm", "tanh", "silu", "tanh")):
+        said: dict[str, Any] = {path[0]: other} if len(path) == 1 else {path[0]: {path[1]: other}}
+        assert without_source(families.build(found, config=said)) != whole
+        with pytest.raises(CheckpointError, match=rf"{path[-1]}.*expected one of"):
+            families.build(found, config={path[0]: "none"} if len(path) == 1 else {path[0]: {path[1]: "none"}})
+
+
+def test_memorax_norms_stand_before_a_module_or_behind_it() -> None:
+    found, config = checkpoint("jax/small/memorax_lru")
+    cell, u = families.build(found, config=config), np.random.default_rng(0).normal(size=(1, 20, 4))
+    scale, bias = np.array([1, 2, 3, 4], np.float32), np.array([0, 1, 0, -1], np.float32)
+    tensors = {name.replace("params/", "params/module/"): array for name, array in found.tensors.items()}
+    tensors |= {"params/LayerNorm_0/scale": scale, "params/LayerNorm_0/bias": bias}
+    normed = replace(found, tensors=tensors)
+
+    def norm(x: Array) -> Array:
+        x = x - x.mean(-1, keepdims=True)
+        return np.asarray(x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * scale + bias)
+
+    expected = {"PreNorm": oracle.run(cell, norm(u)), "PostNorm": norm(oracle.run(cell, u))}
+    for normalization, y in expected.items():
+        document = families.build(normed, config={"normalization": normalization})
+        np.testing.assert_allclose(oracle.run(document, u), y, rtol=1e-12, atol=1e-12)
+
+
+def test_memorax_modules_that_are_not_run_are_named() -> None:
+    found, config = checkpoint("jax/small/memorax_network")
+    stack = "params__torso__blocks_1__module__module"
+    for changes, says in (
+        ({"params__head__log_std": np.zeros(3)}, "head: .*log_std.*supported: a head of one Dense"),
+        ({"params__feature_extractor__action_extractor__Dense_0__kernel": np.zeros((2, 6))}, "observation_extractor"),
+        ({f"{stack}__router__kernel": np.zeros((6, 2))}, "torso.blocks_1.module.module: .*supported: Stack"),
     ):
-        with pytest.raises(UnsupportedError, match=message):
-            families.build(found, config=said)
+        with pytest.raises(UnsupportedError, match=says):
+            families.build(with_tensors(found, **changes), config=config)
+    lru, _ = checkpoint("jax/small/memorax_lru")
+    deep = {name.replace("cell/", "module/" * 5000): array for name, array in lru.tensors.items()}
+    with pytest.raises(UnsupportedError, match="nested up to 40 deep"):
+        families.build(replace(lru, tensors=deep), arch="memorax")
+    cell = "params__torso__blocks_0__module__module__cell"
+    misfits: list[tuple[dict[str, Array | None], str]] = [
+        ({f"{cell}__B_proj__bias": np.zeros(8)}, "B_proj/bias.*nothing"),
+        ({f"{cell}__{part}_proj__kernel": np.zeros((6, 7)) for part in "BC"}, "a multiple of the 2 heads"),
+        (
+            {f"{cell}__out_proj__kernel": np.zeros((6, 5)), f"{cell}__out_proj__bias": np.zeros(5)},
+            "6 outputs, as there",
+        ),
+        ({f"{stack}__Dense_0__kernel": np.zeros((5, 12))}, r"Dense_0/kernel.*d_in=6"),
+    ]
+    for wrong, says in misfits:
+        with pytest.raises(CheckpointError, match=says):
+            families.build(with_tensors(found, **wrong), config=config)
 
 
 def test_loading_needs_no_jax(tmp_path: Path) -> None:

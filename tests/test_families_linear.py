@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,8 +65,11 @@ def oscillators(draw: st.DrawFn, damped: bool) -> dict[str, Array]:
     return tensors
 
 
-def stepped(t: dict[str, Array], scheme: str, damped: bool, u: Array) -> Array:
-    """The equations of Rusch & Rus 2025, one after the other: velocity z and position x of each oscillator."""
+def stepped(t: dict[str, Array], scheme: str, damped: bool, u: Array, factors: Array) -> Array:
+    """The equations of Rusch & Rus 2025, one after the other: velocity z and position x of each oscillator.
+
+    ``factors`` (L,) multiplies the step of each sample.
+    """
     s = 1 / (1 + np.exp(-t["steps"]))
     G = np.maximum(t["G_diag"], 0) if damped else np.zeros(P)
     A = np.maximum(t["A_diag"], 0)
@@ -72,15 +78,15 @@ def stepped(t: dict[str, Array], scheme: str, damped: bool, u: Array) -> Array:
         A = np.clip(t["A_diag"], (2 + s * G - root) / s**2, (2 + s * G + root) / s**2)
     B, C = t["B"][..., 0] + 1j * t["B"][..., 1], t["C"][..., 0] + 1j * t["C"][..., 1]
     z, x, y = np.zeros(P, complex), np.zeros(P, complex), []
-    for sample in u:
-        force = B @ sample
+    for sample, factor in zip(u, factors):
+        force, dt = B @ sample, s * factor
         if scheme == "IM":
-            # z' = z + s (-A x' + f), x' = x + s z'
-            z = (z - s * A * x + s * force) / (1 + s**2 * A)
+            # z' = z + dt (-A x' + f), x' = x + dt z'
+            z = (z - dt * A * x + dt * force) / (1 + dt**2 * A)
         else:
-            # z' = z + s (-A x - G z' + f), x' = x + s z'
-            z = (z - s * A * x + s * force) / (1 + s * G)
-        x = x + s * z
+            # z' = z + dt (-A x - G z' + f), x' = x + dt z'
+            z = (z - dt * A * x + dt * force) / (1 + dt * G)
+        x = x + dt * z
         y.append((C @ x).real + t["D"] * sample)
     return np.array(y)
 
@@ -89,24 +95,45 @@ def stepped(t: dict[str, Array], scheme: str, damped: bool, u: Array) -> Array:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_oscillators_of_any_damping_are_the_recurrence(which: str, data: st.DataObject) -> None:
+    """At the step sizes of their training, at a rate, and at irregular steps that take the same oscillator on."""
     scheme, damped = SCHEMES[which]
     t = data.draw(oscillators(damped))
-    u = np.random.default_rng(0).normal(size=(L, H))
+    rate = data.draw(st.floats(0.1, 1))
+    g = np.random.default_rng(data.draw(st.integers(0, 99)))
+    u, dt = g.normal(size=(L, H)), np.where(g.random(L) < 0.3, 1, g.uniform(0.1, 1, L))
     document = Document(linoss.oscillators(Tensors(t, ""), scheme, damped=damped, name="ssm"), H, H)
-    expected = stepped(t, scheme, damped, u)
     for dtype, tolerance in (("float32", 1e-5), ("float64", 1e-10)):
         model = Model(document, dtype)  # type: ignore[arg-type]
-        assert relative_error(model(u[None])[0], expected) < tolerance
-        stream = model.stream()
-        assert relative_error(np.array([stream.step(sample) for sample in u]), expected) < tolerance
+
+        def near(y: Array, factors: Array, tolerance: float = tolerance) -> None:
+            assert relative_error(y, stepped(t, scheme, damped, u, factors)) < tolerance
+
+        near(model(u[None])[0], np.ones(L))
+        near(model(u[None], rate=rate)[0], np.full(L, rate))
+        near(model(u[None], dt=dt[None])[0], dt)
+        stream, irregular = model.stream(), model.stream()
+        near(np.array([stream.step(sample) for sample in u]), np.ones(L))
+        near(np.array([irregular.step(sample, dt=factor) for sample, factor in zip(u, dt)]), dt)
 
 
-def test_near_poles_drive_one_another_and_others_stand_side_by_side() -> None:
-    t = {"steps": np.zeros(2), "A_diag": np.array([0.0, 1.0]), "D": np.ones(1)}
+def test_a_rate_is_refused_that_drives_oscillators_apart() -> None:
+    t = {"steps": np.zeros(2), "A_diag": np.array([0.5, 12.0]), "D": np.ones(1)}
     t |= {"B": np.ones((2, 1, 2)), "C": np.ones((1, 2, 2))}
-    both = linoss.oscillators(Tensors(t, ""), "IM", damped=False, name="ssm")
-    counts = [len(node.A) for node in walk(both) if isinstance(node, DiagonalMimo)]
-    assert sorted(counts) == [1, 1, 2]
+
+    def model(scheme: str) -> Model:
+        return Model(Document(linoss.oscillators(Tensors(t, ""), scheme, damped=False, name="ssm"), 1, 1))
+
+    u = np.ones((1, 9, 1))
+    # dt^2 A < 4 is what an undamped IMEX oscillator stands.
+    assert np.isfinite(model("IMEX")(u, rate=1.1)).all()
+    with pytest.raises(UnsupportedError, match=r"rate=1.2: linoss \"ssm\": oscillator 1: .* use a lower rate"):
+        model("IMEX")(u, rate=1.2)
+    assert np.isfinite(model("IM")(u, rate=100.0)).all()
+    t["A_diag"] = np.array([0.5, 17.0])
+    (layer,) = model("IMEX").layers()
+    assert layer["unstable"]
+    assert layer["place"] == "oscillator 1"
+    assert np.isfinite(model("IMEX")(u)).all()
 
 
 def test_a_model_saved_without_its_state_is_named() -> None:
@@ -131,6 +158,45 @@ def test_a_damped_implicit_oscillator_is_refused() -> None:
     case, file = golden("jax/small/discretax_linoss_im")
     with pytest.raises(UnsupportedError, match="damping"):
         families.build(file, config={**(case.config or {}), "damping": True})
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layer"),
+    [
+        ("jax/discretax_linoss", "state_dim", "[0].layers[1].blocks[1].sequence_mixer"),
+        ("jax/linoss_im", "ssm_size", "[0].blocks[1].ssm"),
+    ],
+)
+def test_another_number_of_oscillators_is_named(name: str, size: str, layer: str) -> None:
+    case, file = golden(name)
+    count = len(file.tensors[f"{layer}.A_diag"])
+    with pytest.raises(CheckpointError, match=rf"config\['{size}'\].*expected {count} .*found {count + 1}"):
+        families.build(file, config={**(case.config or {}), size: count + 1})
+    for tensor in ("A_diag", "steps", "B", "C"):
+        longer = np.concatenate([file.tensors[f"{layer}.{tensor}"]] * 2, 1 if tensor == "C" else 0)
+        with pytest.raises(CheckpointError, match=re.escape(f"{layer.removeprefix('[0].')}.{tensor}")):
+            families.build(replace(file, tensors={**file.tensors, f"{layer}.{tensor}": longer}), config=case.config)
+
+
+@pytest.mark.parametrize("other", ["jax/discretax_linoss_degenerate", "jax/discretax_lru", "jax/linoss_im"])
+def test_the_leaves_of_another_model_are_named(other: str, tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "jax/discretax_linoss/model_state.eqx", tmp_path)
+    shutil.copy(GOLDEN / other / "leaves.json", tmp_path)
+    with pytest.raises(CheckpointError, match=r"leaves\.json"):
+        read(tmp_path / "model_state.eqx")
+
+
+def test_the_leaves_of_a_model_of_other_sizes_are_named(tmp_path: Path) -> None:
+    folder = GOLDEN / "jax/discretax_linoss"
+    shutil.copy(folder / "model_state.eqx", tmp_path)
+    rows = json.loads((folder / "leaves.json").read_text())
+    at = next(row for row in rows if row["path"].endswith("blocks[1].sequence_mixer.A_diag"))
+    at["shape"] = [at["shape"][0] + 1]
+    (tmp_path / "leaves.json").write_text(json.dumps(rows))
+    with pytest.raises(
+        CheckpointError, match=r"(?s)leaves\.json names.*sequence_mixer\.A_diag: expected float32 \(13,\)"
+    ):
+        read(tmp_path / "model_state.eqx")
 
 
 def test_integers_of_the_module_must_be_those_of_the_tensors() -> None:

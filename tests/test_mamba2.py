@@ -33,7 +33,7 @@ def rms(x: Array, weight: Array, size: int) -> Array:
 
 
 def mixer(w: Tensors, u: Array, said: Mapping[str, Any]) -> Array:
-    """Mamba2.forward of mamba_ssm 03a38fb for u (L, d_model), one sample after the other, in NumPy's float64."""
+    """Mamba2.forward and Mamba2Simple.forward of mamba_ssm 03a38fb for u (L, d_model), sample by sample in float64."""
     heads, columns = len(w["A_log"]), w["out_proj.weight"].shape[1]
     conv = len(w["conv1d.weight"])
     beside = len(w["in_proj.weight"]) - columns - conv - heads
@@ -49,7 +49,7 @@ def mixer(w: Tensors, u: Array, said: Mapping[str, Any]) -> Array:
     x = xbc[:, :d].reshape(len(u), heads, -1)
     B, C = (part.reshape(len(u), groups, n).repeat(heads // groups, 1) for part in np.split(xbc[:, d:], 2, axis=1))
     D = w["D"].reshape(heads, -1)
-    state, by_head = np.zeros((heads, d // heads, n)), np.zeros_like(x)
+    state, by_head = w.get("init_states", np.zeros((heads, d // heads, n))), np.zeros_like(x)
     for t in range(len(u)):
         decay = np.exp(-np.exp(w["A_log"]) * dt[t])[:, None, None]
         state = decay * state + (dt[t][:, None] * x[t])[:, :, None] * B[t][:, None, :]
@@ -87,7 +87,16 @@ def mixers(draw: Any) -> tuple[Tensors, dict[str, Any]]:
         w |= {f"{name}.bias": g.normal(size=len(w[f"{name}.weight"])) for name in ("in_proj", "conv1d", "out_proj")}
     if normed:
         w["norm.weight"] = g.uniform(0.5, 2, d)
-    said: dict[str, Any] = {"ngroups": groups, "d_state": n, "rmsnorm": normed, "bias": biased, "conv_bias": biased}
+    if draw(st.booleans()):
+        w["init_states"] = g.normal(size=(heads, p, n))
+    said: dict[str, Any] = {
+        "ngroups": groups,
+        "learnable_init_states": "init_states" in w,
+        "d_state": n,
+        "rmsnorm": normed,
+        "bias": biased,
+        "conv_bias": biased,
+    }
     said["dt_limit"] = draw(st.sampled_from([(0.0, float("inf")), (0.01, 0.05)]))
     said["norm_before_gate"] = draw(st.booleans())
     said["group_size"] = draw(st.sampled_from([d // groups, d]))

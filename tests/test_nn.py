@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import pickle
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,56 @@ def test_an_ssd_has_a_state_a_head() -> None:
     sizes: dict[str, Any] = {"d_state": n, "groups": groups, "dt_min": 0.2, "dt_max": 1.5}
     model = nn.model(nn.ssd(nn.linear(W), nn.linear(V), A, dt_bias, D, **sizes), dtype="float64")
     assert relative_error(model(u), np.array(expected)) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_initial_state_is_where_every_stream_starts(dtype: Any) -> None:
+    """Of every layer that has one, against the equations: without input, whole, in steps, after resets of some."""
+    g = np.random.default_rng(2)
+    x0, A, C = complex_normal(g, 3), 0.9 * np.exp(1j * g.uniform(0, 3, 3)), complex_normal(g, 2, 3)
+    past, taps = g.standard_normal((2, 2)), g.standard_normal((2, 3))
+    h0, W = g.standard_normal((4, 3)), 0.3 * g.standard_normal((10, 2))
+    mimo = nn.diagonal(A, complex_normal(g, 3, 2), C, None, None, disc="discrete", x0=x0)
+    sizes: dict[str, Any] = {"d_state": 3, "x0": h0, "disc": "zoh"}
+    ssd = nn.ssd(nn.linear(W, np.ones(10)), nn.linear(np.zeros((2, 2))), [-1.0, -2.0], [0, 0], np.zeros(4), **sizes)
+    x_proj = np.zeros((5, 2))
+    s6 = nn.selective([[-1.0, -2.0]] * 2, x_proj, np.zeros((2, 1)), [0.0, 0.0], None, x0=h0[:2, :2])
+    decay, steps = np.exp(np.log(2) * np.array([-1.0, -2.0])), np.arange(1, 21)
+    held = np.array([(decay[0] - 1) / -1, (decay[1] - 1) / -2]).repeat(2)
+    h, driven = h0, []
+    for _ in steps:
+        h = decay.repeat(2)[:, None] * h + held[:, None]
+        driven.append(h.sum(-1))
+    zeros = np.zeros((2, 20))
+    delayed = [np.convolve(np.concatenate([p, z]), w[::-1])[2:22] for p, z, w in zip(past, zeros, taps)]
+    full, read = linalg.expm(0.3 * g.standard_normal((3, 3)) - np.eye(3)), g.standard_normal((1, 2, 3))
+    dense = nn.dense(full, [1, 2, 3], np.concatenate([read, -read]), None, None, disc="discrete", x0=[x0.real, x0.imag])
+    powers = [np.linalg.matrix_power(full, t) for t in steps]
+    answers = [[read[0] @ a @ x0.real, -read[0] @ a @ x0.imag] for a in powers]
+    for layer, expected in (
+        (dense, np.reshape(answers, (20, 4))),
+        (mimo, np.stack([2 * (C @ (A**t * x0)).real for t in steps])),
+        (nn.conv1d(taps, x0=past), np.stack(delayed, 1)),
+        (s6, np.zeros((20, 2))),
+        (ssd, np.stack(driven)),
+    ):
+        model, u = nn.model(layer, dtype=dtype), np.zeros((3, 20, 2))
+        bound: dict[str, Any] = {"rtol": 0, "atol": 1e-13 if dtype == "float64" else 2e-6}
+        resets = np.zeros((3, 20), bool)
+        resets[0, 5] = resets[2, 5] = True
+        again = np.stack([np.concatenate([expected[:5], expected[:15]]), expected, expected])
+        again[2] = again[0]
+        assert_allclose(model(u), np.stack([expected] * 3), **bound)
+        assert_allclose(model(u, resets=resets), again, **bound)
+        stream, state = model.stream(3), model.default_state(3)
+        for t in range(20):
+            if t == 5:
+                stream.reset(resets[:, 5])
+                state[resets[:, 5]] = model.default_state()
+            y, state = model.step(u[:, t], state)
+            assert_allclose(y, again[:, t], **bound)
+            assert_array_equal(stream.step(u[:, t]), y)
+        assert_array_equal(pickle.loads(pickle.dumps(model)).default_state(2), model.default_state(2))
 
 
 def test_an_rms_norm_may_go_over_runs_of_channels() -> None:
@@ -296,6 +347,21 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: nn.model(ssd(dt=nn.linear(np.ones((3, 2))))), ValueError, "dt: expected a width of 2, one a head"),
     (lambda: nn.model(ssd(dt_min=0.2, dt_max=0.1)), ValueError, "dt_max: expected at least dt_min"),
     (lambda: nn.model(nn.rms_norm(np.ones(6), size=4)), ValueError, "a multiple of 4, found 6"),
+    (lambda: nn.diagonal([[-1]], [[1]], [[1]], None, 0.1, x0=[1]), ValueError, "x0: expected None, for channels"),
+    (
+        lambda: nn.model(nn.diagonal([-1], [[1]], [[1]], None, 0.1, x0=[1, 2])),
+        ValueError,
+        r"x0: expected shape \(N=1\), found \[2\]",
+    ),
+    (
+        lambda: nn.model(nn.dense([[-1]], [1], [[[1]]], None, 0.1, x0=[[1, 2]])),
+        ValueError,
+        r"x0: expected shape \(H=1, N=1\), found \[1, 2\]",
+    ),
+    (lambda: nn.model(nn.conv1d([[1.0, 2.0]], x0=[[1.0, 2.0]])), ValueError, r"x0: expected shape \(d=1, K-1=1\)"),
+    (lambda: nn.model(ssd(x0=np.ones((4, 2)))), ValueError, r"x0: expected shape \(d=4, N=3\), found \[4, 2\]"),
+    (lambda: nn.model(ssd(x0=np.full((4, 3), np.nan))), ValueError, "x0: expected finite numbers"),
+    (lambda: nn.model(ssd(disc="bilinear")), ValueError, 'disc: expected "euler" or "zoh", found "bilinear"'),
 ]
 
 
@@ -308,4 +374,4 @@ def test_what_does_not_fit_is_named(case: int) -> None:
 
 def test_the_examples_of_single_layers_are_right() -> None:
     found = doctest.testmod(layers, extraglobs={"ssmrt": ssmrt})
-    assert (found.failed, found.attempted) == (0, 5)
+    assert (found.failed, found.attempted) == (0, 6)

@@ -17,7 +17,7 @@ import ssmrt
 ROOT = Path(__file__).parents[1]
 
 PUBLIC = [
-    *("load", "Model", "Stream", "Document", "verify", "export_onnx", "OnnxStream"),
+    *("load", "Model", "Stream", "Document", "verify", "export_c", "export_onnx", "OnnxStream"),
     *("diagonal", "dplr", "dense", "selective", "nn", "discretize", "hippo", "ops"),
     *("SsmrtError", "CheckpointError", "ConfigRequired", "UnsupportedError", "NotStreamable", "ExportError"),
 ]

@@ -1,24 +1,29 @@
-"""Checkpoints on an emulated Cortex-M4: a table of what each takes.
+"""Checkpoints as C on emulated microcontrollers: a table of what each takes.
 
-    python examples/cortex_m/run.py                                  the models of the README's table
+    python examples/cortex_m/run.py                                   the models of the README's table, on a Cortex-M4
+    python examples/cortex_m/run.py --target all                      the first of them on every processor
+    python examples/cortex_m/run.py --target cortex-m3 --quantize int16   in fixed point, those that have it
     python examples/cortex_m/run.py spotter.pth --config config.json  a model of your own
 
-Needs ssmrt[mcu] and the Debian packages gcc-arm-none-eabi, libnewlib-arm-none-eabi, qemu-system-arm.
+Needs the Debian packages gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm; for RISC-V also
+gcc-riscv64-unknown-elf, picolibc-riscv64-unknown-elf and qemu-system-misc.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import ssmrt
-from prove import Proof, missing, prove
 from ssmrt.document import Activation, Diagonal, Document, Glu, Linear, Norm, Residual, Sequential
+from ssmrt.export.c import TARGETS
 
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
 SHOWN = {
@@ -27,7 +32,10 @@ SHOWN = {
     "torch/lssl/lssl_m1": "LSSL layer, H 16, N 32",
     "jax/lru_cls_batchnorm": "LRU classifier, 2 layers, d_model 24, d_hidden 32",
 }
-STEPS = 100
+MOST_ERROR = 1e-6
+# Where fixed point is calibrated with white noise, and what it must keep.
+CALIBRATION = 16000
+LEAST_SIGNAL_TO_NOISE = {"int16": 50.0, "int8": 35.0}
 
 
 def two_layers(h: int = 16, modes: int = 16, d_input: int = 16, d_output: int = 4) -> Document:
@@ -51,51 +59,98 @@ def two_layers(h: int = 16, modes: int = 16, d_input: int = 16, d_output: int = 
 
 def shown() -> Iterator[tuple[str, ssmrt.Model]]:
     """The models of the README's table."""
-    yield "2 S4D layers, H 16, N 32", ssmrt.Model(two_layers(), dtype="float64")
+    from ssmrt.demo import spotter
+
+    yield "2 S4D layers, H 16, N 32", ssmrt.Model(two_layers())
     for row in json.loads((GOLDEN / "cases.json").read_text()):
         if row["name"] in SHOWN:
             path = GOLDEN / row["name"] / row["files"][0]
-            model = ssmrt.load(path, config=row.get("config"), arch=row["arch"], dtype="float64")
-            yield SHOWN[row["name"]], model
+            yield SHOWN[row["name"]], ssmrt.load(path, config=row.get("config"), arch=row["arch"])
+    yield "S4D keyword spotter, 4 layers, H 64, N 64", spotter()
 
 
-def on_device(model: ssmrt.Model, folder: Path) -> Proof:
-    """The model's stream on the device against ssmrt's in float64, over white noise."""
-    g = np.random.default_rng(1)
-    document = model.document
-    if document.tokens:
-        x = g.integers(0, 2, (1, STEPS))
-    else:
-        x = g.standard_normal((1, STEPS, document.d_input)).astype(np.float32)
-    y = model.stream().push(x)
-    return prove(document, x[0], y[0], folder)
+def missing(targets: list[str]) -> str | None:
+    """Why this machine cannot run them, or None."""
+    tools = {tool for name in targets for tool in (TARGETS[name].compiler, TARGETS[name].emulator[0])}
+    absent = sorted(tool for tool in tools if shutil.which(tool) is None)
+    return f"needs {', '.join(absent)}" if absent else None
+
+
+def row(name: str, report: ssmrt.export.CReport) -> str:
+    """A line of the table."""
+    assert report.instructions is not None
+    assert report.highest_rate is not None
+    assert report.error is not None
+    cycles = "" if report.cycles is None else spaced(report.cycles)
+    numbers = [spaced(n) for n in (report.flash, report.state, report.stack, report.instructions)]
+    rate = spaced(round(report.highest_rate))
+    lost = f"{report.error:.1e}" if report.quantize is None else f"{report.signal_to_noise:.1f} dB"
+    return f"| {name} | {' | '.join([*numbers, cycles, rate])} | {lost} |"
+
+
+def spaced(number: int) -> str:
+    """With spaces between thousands."""
+    return f"{number:,}".replace(",", " ")
+
+
+def export(model: ssmrt.Model, folder: Path, target: str, quantize: str | None) -> ssmrt.export.CReport:
+    """The model's C in ``folder``, run on the emulated processor."""
+    if quantize is None:
+        return ssmrt.export_c(model, folder, target=target)
+    noise = np.random.default_rng(3).standard_normal((CALIBRATION, model.d_input))
+    return ssmrt.export_c(model, folder, target=target, quantize=quantize, calibration=noise)
+
+
+def is_right(report: ssmrt.export.CReport) -> bool:
+    """Whether the answers are what they should be."""
+    if report.quantize is None:
+        return report.error is not None and report.error <= MOST_ERROR
+    return report.signal_to_noise is not None and report.signal_to_noise >= LEAST_SIGNAL_TO_NOISE[report.quantize]
 
 
 def main() -> int:
-    """Print the table; 1 where a tool is missing."""
+    """Print the table; 1 where a tool is missing or an answer is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", nargs="?", type=Path)
     parser.add_argument("--config", type=Path, help="a JSON file with the upstream constructor's arguments")
     parser.add_argument("--arch", help="the family, where the file has no names")
-    parser.add_argument("--out", type=Path, help="keep the C, the objects and the image in this folder")
+    parser.add_argument("--target", default="cortex-m4", help=f"all, or one of {', '.join(TARGETS)}")
+    parser.add_argument(
+        "--contract", choices=("off", "fast"), help="fused multiply-adds (default: what suits the core)"
+    )
+    parser.add_argument("--quantize", choices=("int16", "int8"), help="fixed point, of models of S4D layers")
+    parser.add_argument("--out", type=Path, help="keep the C of the last model in this folder")
     arguments = parser.parse_args()
-    if (why := missing()) is not None:
+    targets = list(TARGETS) if arguments.target == "all" else [arguments.target]
+    if (why := missing(targets)) is not None:
         print(why, file=sys.stderr)
         return 1
-    if arguments.checkpoint is None:
-        models = shown()
-    else:
+    if arguments.contract is not None:
+        TARGETS.update({name: replace(TARGETS[name], contract=arguments.contract) for name in targets})
+    if arguments.checkpoint is not None:
         path = arguments.checkpoint
-        models = iter([(path.name, ssmrt.load(path, config=arguments.config, arch=arguments.arch, dtype="float64"))])
-    print("| model | flash B | state B | work area B | stack B | instructions a step | max error |")
-    print("|---|---|---|---|---|---|---|")
+        models = [(path.name, ssmrt.load(path, config=arguments.config, arch=arguments.arch))]
+    else:
+        models = list(shown())
+    if len(targets) > 1:
+        models = models[:1]
+    lost = "max error" if arguments.quantize is None else "signal to noise"
+    print(f"| model | flash B | state B | stack B | instructions | cycles, estimated | most samples/s | {lost} |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    right = True
     for name, model in models:
-        with tempfile.TemporaryDirectory() as folder:
-            proof = on_device(model, arguments.out or Path(folder))
-        report = proof.report
-        numbers = (report.flash, report.state, report.work, proof.stack, proof.instructions)
-        print(f"| {name} | {' | '.join(f'{n:,}'.replace(',', ' ') for n in numbers)} | {proof.error:.1e} |")
-    return 0
+        for target in targets:
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    report = export(model, arguments.out or Path(folder), target, arguments.quantize)
+                except ssmrt.ExportError as error:
+                    if arguments.quantize is None:
+                        raise
+                    print(f"{name}: {error}", file=sys.stderr)
+                    continue
+            print(row(name if len(targets) == 1 else f"{target}, {report.mhz:g} MHz", report), flush=True)
+            right &= is_right(report)
+    return 0 if right else 1
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from .errors import UnsupportedError as UnsupportedError
 from .layers import dense as dense
 from .layers import diagonal as diagonal
 from .layers import dplr as dplr
+from .layers import linoss as linoss
 from .layers import selective as selective
 from .load import load as load
 from .model import Model as Model
@@ -25,6 +26,7 @@ from .verify import verify as verify
 
 if TYPE_CHECKING:
     from .export import OnnxStream as OnnxStream
+    from .export import export_c as export_c
     from .export import export_onnx as export_onnx
     from .reduction import reduce as reduce
 else:
@@ -35,7 +37,7 @@ else:
             from . import reduction
 
             return reduction.reduce
-        if name in ("OnnxStream", "export_onnx"):
+        if name in ("OnnxStream", "export_c", "export_onnx"):
             from . import export
 
             return getattr(export, name)

@@ -59,6 +59,10 @@ class Plan:
     @property
     def state_size(self) -> int: ...
     @property
+    def start(self) -> NDArray[Any]:
+        """A stream's state (state_size,) before its first sample."""
+
+    @property
     def pooled(self) -> bool: ...
     @property
     def vocabulary(self) -> int | None: ...
@@ -84,7 +88,7 @@ class Plan:
         """Answers one sample (batch, d_input) from state (batch, state_size) on: (y, next state)."""
 
     def stream(self, batch: int) -> Stream:
-        """Streams that start at zero."""
+        """Streams at their start."""
 
 @final
 class Stream:

@@ -45,6 +45,7 @@ Function = Literal[
     "log_softmax",
 ]
 Discretization = Literal["zoh", "bilinear", "euler", "backward_euler", "gbt", "discrete", "dss"]
+Scheme = Literal["im", "imex"]  # LinOSS'
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +104,14 @@ class Glu(Node):
 
 @dataclass(frozen=True, eq=False)
 class Conv1d(Node):
-    """Causal depthwise convolution: y[t] = sum_k weight[:, K-1-k] x[t-k] + bias."""
+    """Causal depthwise convolution: y[t] = sum_k weight[:, K-1-k] x[t-k] + bias.
+
+    ``x0`` are the inputs before a stream's first sample, the oldest first; None: zeros.
+    """
 
     weight: Array  # float (d, K)
     bias: Array | None = None  # float (d,)
+    x0: Array | None = field(default=None, kw_only=True)  # float (d, K-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,12 +193,14 @@ class Dense(StateSpace):
     """LSSL (Gu et al. 2021b): a full real matrix.
 
     disc "gbt", the generalised bilinear transform with ``alpha``; "zoh"; or "discrete": A and B as they stand.
+    ``x0`` is x before a stream's first sample, where the kernel is not cut off; None: zero.
     """
 
     A: Array  # float64 (S, N, N)
     B: Array  # float64 (S, N)
     alpha: float = 0.5
     disc: Discretization = field(default="gbt", kw_only=True)
+    x0: Array | None = field(default=None, kw_only=True)  # float64 (H, N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +210,7 @@ class DiagonalMimo(Node):
     y = (2 if conjugate_pairs else 1) Re(C x + C_reverse z) + D u, where z runs backwards from the end:
     z[t] = Abar z[t+1] + Bbar u[t]. disc "discrete" (LRU): A and B are the discrete ones as they stand.
     With ``reverse_over_padding`` the backward pass starts at the end of the padding, as S5's does.
+    ``x0`` is x before a stream's first sample: x[0] = Abar x0 + Bbar u[0]; None: zero. z starts at zero.
     """
 
     A: Array  # complex128 (N,)
@@ -216,6 +224,25 @@ class DiagonalMimo(Node):
     C_reverse: Array | None = field(default=None, kw_only=True)  # complex128 (d_out, N)
     reverse_over_padding: bool = field(default=False, kw_only=True)
     allow_unstable: bool = field(default=False, kw_only=True)
+    x0: Array | None = field(default=None, kw_only=True)  # complex128 (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class Linoss(Node):
+    """LinOSS (Rusch & Rus 2025): P oscillators x'' = -A x - G x' + B u, all inputs to all outputs; y = Re(C x) + D u.
+
+    Each is stepped by its own dt, the velocity v first and then x' = x + dt v':
+    imex: v' = v + dt (-A x - G v' + B u); im, which has no G: v' = v + dt (-A x' + B u).
+    """
+
+    A: Array  # float64 (P,), never negative
+    B: Array  # complex128 (P, d_in)
+    C: Array  # complex128 (d_out, P)
+    D: Array | None  # float64 (d_out,), where d_out == d_in
+    dt: Array  # float64 (P,)
+    G: Array | None = None  # float64 (P,), never negative; None: no damping
+    disc: Scheme = "imex"
+    allow_unstable: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +254,7 @@ class Selective(Node):
 
     With ``norm_eps`` r, B and C go each through an RMS norm of that eps (FalconMamba, Jamba) before they are used;
     ``dt_norm``, ``B_norm`` and ``C_norm`` are the norms' weights, None being 1.
+    ``x0`` is h before a stream's first sample; None: zero.
     """
 
     A: Array  # float64 (d, N), negative
@@ -238,6 +266,7 @@ class Selective(Node):
     dt_norm: Array | None = None  # float (R,)
     B_norm: Array | None = None  # float (N,)
     C_norm: Array | None = None  # float (N,)
+    x0: Array | None = field(default=None, kw_only=True)  # float64 (d, N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +276,8 @@ class Ssd(Node):
     (x, B, C) = split(xBC(u)), of d, G N and G N channels for G ``groups`` and N = ``d_state``;
     dt = softplus(dt(u) + dt_bias), kept within ``dt_min`` and ``dt_max`` (None: unbounded). Of each head, whose
     d / heads channels are neighbours: h = exp(dt A) h + dt x B^T; y = h C + D x. Neighbouring heads
-    share a group's B and C.
+    share a group's B and C. With disc "zoh" (exp(dt A) - 1) / A multiplies x B^T, which a zero-order hold makes of B,
+    in the place of dt. ``x0`` is h before a stream's first sample; None: zero.
     """
 
     xBC: Node
@@ -259,6 +289,8 @@ class Ssd(Node):
     groups: int
     dt_min: float = 0.0
     dt_max: float | None = None
+    disc: Discretization = field(default="euler", kw_only=True)
+    x0: Array | None = field(default=None, kw_only=True)  # float64 (d, N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,6 +366,7 @@ KINDS: dict[str, type[Node]] = {
     "dplr": Dplr,
     "dense": Dense,
     "diagonal_mimo": DiagonalMimo,
+    "linoss": Linoss,
     "selective": Selective,
     "ssd": Ssd,
     "sequential": Sequential,

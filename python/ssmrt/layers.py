@@ -7,7 +7,7 @@ from typing import Literal
 from numpy.typing import ArrayLike
 
 from . import nn
-from .document import Discretization
+from .document import Discretization, Scheme
 from .model import Dtype, Model
 
 
@@ -84,6 +84,27 @@ def dense(
     <ssmrt.Model dense: 1 -> 1, 26 parameters, float32>
     """
     layer = nn.dense(A, B, C, D, dt, disc=disc, alpha=alpha, allow_unstable=allow_unstable, name="dense")
+    return nn.model(layer, dtype=dtype)
+
+
+def linoss(
+    A: ArrayLike,
+    B: ArrayLike,
+    C: ArrayLike,
+    D: ArrayLike | None,
+    dt: ArrayLike,
+    *,
+    G: ArrayLike | None = None,
+    disc: Scheme = "imex",
+    allow_unstable: bool = False,
+    dtype: Dtype = "float32",
+) -> Model:
+    """A LinOSS layer alone. Shapes, units and errors are those of `nn.linoss`.
+
+    >>> ssmrt.linoss([4.0], [[1]], [[1]], None, 0.1)
+    <ssmrt.Model linoss: 1 -> 1, 6 parameters, float32>
+    """
+    layer = nn.linoss(A, B, C, D, dt, G=G, disc=disc, allow_unstable=allow_unstable, name="linoss")
     return nn.model(layer, dtype=dtype)
 
 

@@ -196,7 +196,7 @@ class Model:
             (batch, length, d_input) or (length, d_input), any float dtype; (length,) where d_input is 1;
             or integer tokens (batch, length) or (length,).
         state
-            Where to go on from; shape ``default_state(batch)``. None: zero.
+            Where to go on from; shape ``default_state(batch)``. None: `default_state`.
         rate
             Multiplies every step size: 2 for samples that are twice as far apart as in training.
         dt
@@ -205,7 +205,7 @@ class Model:
             (batch,): where each sequence's padding begins. Pooling does not hear the padding, and answers
             at it are zero.
         resets
-            (batch, length) or (length,) bool: the state is zero before that sample.
+            (batch, length) or (length,) bool: the state is `default_state`'s before that sample.
         method
             "auto", or one of "scan" (the recurrence), "chunk" (matrix products), "fft" (convolution). All
             compute the same.
@@ -265,9 +265,9 @@ class Model:
         return (y[0], after[0]) if alone else (y, after)
 
     def default_state(self, *batch_shape: int) -> State:
-        """The state before the first sample: zeros (*batch_shape, state_size)."""
+        """The state before the first sample, (*batch_shape, state_size): zeros, but for a layer with an ``x0``."""
         sizes = [checks.whole("batch_shape", size) for size in batch_shape]
-        return np.zeros((*sizes, self.state_size), self._dtype)
+        return np.broadcast_to(self._regular.start, (*sizes, self.state_size)).copy()
 
     def step(self, u: ArrayLike, state: State, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], State]:
         """Answer one sample.
@@ -327,7 +327,7 @@ class Model:
         """The convolution kernel (channels, d_model, length) float64 of state-space layer number ``layer``.
 
         Without the direct path D. A bidirectional layer has its backward kernels after the forward ones; a
-        layer of many inputs and outputs (S5, LRU) has (d_output, d_input, length).
+        layer of many inputs and outputs (S5, LRU, LinOSS) has (d_output, d_input, length).
 
         Raises
         ------
@@ -343,9 +343,9 @@ class Model:
         """What each state-space layer is at a rate, in the order in which `kernel`, `poles` and `discrete` number them.
 
         A dict each: ``kind`` and ``name``; ``always_stable``, whether its parameters show that it is stable at every
-        rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, the channel
-        or mode that has it, and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``, the samples
-        after which its kernel ends, or None; ``bidirectional``.
+        rate, and where they do not ``radius``, the modulus of its largest discrete eigenvalue, ``place``, the channel,
+        mode or oscillator that has it, and ``unstable``; ``aliased`` of the ``modes`` that reach an output; ``cut``,
+        the samples after which its kernel ends, or None; ``bidirectional``.
         """
         return self._held.layers(checks.positive("rate", rate))
 
@@ -356,9 +356,13 @@ class Model:
 
         S4D, S4: x' = Abar x - sum_k w[k] Re(v[k] . x) + b u, y = Re(c . x') + d u for each channel, ``a_minus_one`` and
         ``b`` complex (H, N), ``c`` (M, H, N), ``w`` and ``v`` (K, H, N), ``d`` real (M, H).
-        LSSL: x' = Abar x + b u, y = c . x' + d u, in the real Schur basis of A: ``a_minus_one`` (H, N, N).
+        LSSL: x' = Abar x + b u, y = c . x' + d u, in the real Schur basis of A: ``a_minus_one`` (H, N, N), ``x0``
+        (H, N) or None.
         S5, LRU: x' = Abar x + b u, y = Re(c x') + d u: ``a_minus_one`` complex (N,), ``b`` (N, d_input),
         ``c`` (d_output, N), ``d`` (d_output,) or None.
+        LinOSS: w' = sign (w + drag w) + spring x + b u, then x' = sign x + w', y = Re(c x') + d u, of positions x and
+        w = x - sign x_before: ``sign`` (1 or -1), ``drag`` and ``spring`` real (P,), ``b`` complex (P, d_input),
+        ``c`` (d_output, P), ``d`` (d_output,) or None.
 
         Raises
         ------
@@ -372,7 +376,8 @@ class Model:
     def poles(self, layer: int, *, rate: float = 1.0) -> NDArray[np.complex128]:
         """The discrete eigenvalues (n,) of state-space layer number ``layer``, channel by channel.
 
-        Of conjugate pairs that are stored as one mode S4D, S5 and LRU give one, S4 and LSSL both. Raises as `discrete`.
+        Of conjugate pairs that are stored as one mode S4D, S5 and LRU give one, S4 and LSSL both. Each oscillator of
+        LinOSS has two. Raises as `discrete`.
         """
         return self._held.eigenvalues(checks.whole("layer", layer), checks.positive("rate", rate))
 

@@ -67,7 +67,7 @@ def _kernels(axes: Axes, model: Model, layer: int, length: int) -> None:
 def _poles(model: Model, layer: int) -> Poles:
     """Those of the first systems."""
     poles = model.poles(layer)
-    if model.layers()[layer]["kind"] == "diagonal_mimo":
+    if model.layers()[layer]["kind"] in ("diagonal_mimo", "linoss"):
         return poles
     channels = model.kernel(layer, 0).shape[1]
     return poles[: len(poles) // channels * _SYSTEMS_SHOWN]

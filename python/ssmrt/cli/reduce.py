@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="error of the answers to held-back data, by their size, such as 1e-2",
     )
+    size.add_argument(
+        "--flash",
+        type=byte_count,
+        metavar="BYTES",
+        help="the most accurate model whose C fits, such as 128k; with --mhz",
+    )
+    parser.add_argument("--target", metavar="CORE", default="cortex-m4", help="for --flash (default: cortex-m4)")
+    parser.add_argument("--mhz", type=float, help="for --flash: the processor's clock")
+    parser.add_argument(
+        "--rate", type=float, metavar="HZ", help="for --flash: samples a second that it must keep up with"
+    )
     parser.add_argument("--method", choices=METHODS, default="balanced", help="default: balanced")
     parser.add_argument(
         "--picture", metavar="FILE", help="draw error against states, and each layer's: .png, .svg or .pdf"
@@ -46,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reduce, write, and say what was done."""
+    if arguments.flash is None and (arguments.mhz is not None or arguments.rate is not None):
+        raise ValueError("--mhz, --rate: expected --flash beside them, found none")
     model = model_of(arguments)
     data: list[NDArray[Any]] = []
     for text in arguments.inputs:
@@ -58,8 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
             for modes in sorted({max(1, arguments.modes // 2), 2 * arguments.modes, 4 * arguments.modes}):
                 reducer.to_modes(modes)
         reduced, report = reducer.to_modes(arguments.modes)
-    else:
+    elif arguments.tolerance is not None:
         reduced, report = reducer.to_tolerance(arguments.tolerance)
+    else:
+        reduced, report = reducer.to_fit(partial(_fits, arguments))
     reduced.save(arguments.out)
     if arguments.picture is not None:
         from .. import plots
@@ -67,6 +84,23 @@ def run(arguments: argparse.Namespace) -> int:
         plots.reduction(report).savefig(arguments.picture)
     print(json.dumps(report.as_dict()) if arguments.json else f"{report}\n{arguments.out}: {reduced!r}")
     return 0
+
+
+def _fits(arguments: argparse.Namespace, model: Model) -> bool:
+    """Whether the model's C has room, and time, by the emitter's report."""
+    from ..export import export_c
+
+    with tempfile.TemporaryDirectory() as folder:
+        report = export_c(model, folder, target=arguments.target, mhz=arguments.mhz, flash=1 << 40, ram=1 << 40)
+    in_time = arguments.rate is None or (report.highest_rate is not None and report.highest_rate >= arguments.rate)
+    return report.flash <= arguments.flash and in_time
+
+
+def byte_count(text: str) -> int:
+    """Bytes, for argparse: 128k is 128 * 1024."""
+    units = {"k": 1 << 10, "m": 1 << 20}
+    unit = units.get(text[-1:].lower())
+    return positive(text) if unit is None else positive(text[:-1]) * unit
 
 
 def _sequences(given: Input, model: Model) -> list[NDArray[Any]]:

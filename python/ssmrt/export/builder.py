@@ -23,13 +23,23 @@ OPSETS = range(13, 21)
 
 @dataclass(frozen=True)
 class State:
-    """One layer's memory: graph input ``state_{i}``, graph output ``next_state_{i}``."""
+    """One layer's memory: graph input ``state_{i}``, graph output ``next_state_{i}``.
+
+    ``start`` is what it holds before a stream's first sample, the same for every stream of the batch, its first axis:
+    float32 numbers in the order of its other axes. None: zeros.
+    """
 
     input: str
     output: str
     shape: tuple[int, ...]
     layer: str
     kind: str
+    start: tuple[float, ...] | None = None
+
+    def initial(self) -> NDArray[np.float32]:
+        """What it holds before the first sample, in its shape."""
+        start = np.zeros(self.shape[1:]) if self.start is None else np.reshape(self.start, self.shape[1:])
+        return np.broadcast_to(start, self.shape).astype(np.float32)
 
 
 def sanitize(name: str) -> str:
@@ -104,11 +114,14 @@ class GraphBuilder:
 
     def weight(self, array: Array, what: str) -> str:
         """A float32 constant of the layer."""
+        return self._store(self._single(array, what), self._unique(f"{self._scope}_{what}"))
+
+    def _single(self, array: Array, what: str) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
             single = np.asarray(array, np.float32)
         if not np.isfinite(single).all():
             raise ExportError(f"layer {self._layer!r}: {what} is not finite in float32; the model cannot be exported")
-        return self._store(single, self._unique(f"{self._scope}_{what}"))
+        return single
 
     def int8(self, array: Array, what: str) -> str:
         """An int8 constant of the layer."""
@@ -165,15 +178,22 @@ class GraphBuilder:
         bounds = [self.ints([value], "index") for value in (start, stop, axis)]
         return self.op("Slice", x, *bounds, what=what, out=out)
 
-    def state(self, shape: Sequence[int]) -> State:
-        """A new memory of the layer in work; write it with ``op(..., out=state.output)``, once."""
+    def state(self, shape: Sequence[int], start: Array | None = None) -> State:
+        """A new memory of the layer in work; write it with ``op(..., out=state.output)``, once.
+
+        ``start`` has what it holds at first, in any shape of its order without the batch; None: zeros.
+        """
         index = len(self.states)
+        numbers = None
+        if start is not None and start.any():
+            numbers = tuple(map(float, self._single(start, "x0").ravel()))
         state = State(
             self.reserve(f"state_{index}"),
             self.reserve(f"next_state_{index}"),
             tuple(int(size) for size in shape),
             self._layer,
             self._kind,
+            numbers,
         )
         self.states.append(state)
         return state

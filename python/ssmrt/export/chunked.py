@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..document import DiagonalMimo, StateSpace
+from ..document import DiagonalMimo, Linoss, StateSpace
 from .context import Context
 from .layout import REALS, advance
 from .state_space import refuse_reverse
-from .systems import Matrices, Modes, fold_input, powers, real_matrices
+from .systems import Matrices, Modes, Oscillators, fold_input, powers, real_matrices
 from .windowed import fir
 
 Array = NDArray[Any]
@@ -83,7 +83,7 @@ def _matrices(c: Context, u: str, system: Matrices, response: Array) -> str:
         columns.append(np.einsum("gij,gj->gi", power, system.B))
         power = A @ power
         rows.append(np.einsum("mgi,gij->gmj", system.C, power))
-    state = b.state((c.batch, groups, n, 1))
+    state = b.state((c.batch, groups, n, 1), system.x0)
     joined = _joined(c, state.input, n, u, groups)
     forward = np.concatenate([power - np.eye(n), np.stack(columns[::-1], -1)], -1)
     advance(b, state, [b.op("MatMul", b.weight(forward, "A_B"), joined, what="A_x_B_u")])
@@ -107,14 +107,57 @@ def mimo(c: Context, x: str, node: DiagonalMimo) -> str:
     def real(z: Array) -> Array:
         return np.concatenate([np.concatenate([z.real, -z.imag], -1), np.concatenate([z.imag, z.real], -1)], -2)
 
-    state = b.state((c.batch, n, 2, 1))
+    start = None if node.x0 is None else np.stack([node.x0.real, node.x0.imag], -1)
+    state = b.state((c.batch, n, 2, 1), start)
     free = b.op("MatMul", b.weight(real(power[:, 1:, None]), "A"), state.input, what="A_x")
     forced = b.op("MatMul", b.weight(real(lower_toeplitz(power[:, :steps])), "L"), driven, what="L_u")
     modes = b.reshape(b.op("Add", free, forced, what="x"), [c.batch, n, 2, steps], "x_modes")
     b.slice(modes, 3, steps - 1, steps, "x_end", out=state.output)
     by_sample = b.op("Transpose", modes, what="x_by_sample", perm=[0, 3, 2, 1])
     by_sample = b.reshape(by_sample, [c.batch, steps, 2 * n], "x_row")
-    y = b.op("MatMul", by_sample, b.weight(np.concatenate([C.real, -C.imag], -1).T, "C"), what="C_x")
-    if node.D is None or not node.D.any():
+    return _read(c, by_sample, C, x, node.D)
+
+
+def _read(c: Context, rows: str, C: Array, x: str, D: Array | None) -> str:
+    """Re(C x) + D u of rows of real parts, then imaginary ones."""
+    b = c.b
+    y = b.op("MatMul", rows, b.weight(np.concatenate([C.real, -C.imag], -1).T, "C"), what="C_x")
+    if D is None or not D.any():
         return y
-    return b.op("Add", y, b.op("Mul", x, b.weight(node.D, "D"), what="D_u"), what="y")
+    return b.op("Add", y, b.op("Mul", x, b.weight(D, "D"), what="D_u"), what="y")
+
+
+def linoss(c: Context, x: str, node: Linoss) -> str:
+    """`Linoss`: each oscillator's chunk by one product with its state and its forces.
+
+    Real and imaginary parts are two columns of it, for an oscillator is real.
+    """
+    b, steps = c.b, c.samples
+    system = c.systems.oscillators(node)
+    n = len(system.sign)
+    driven = b.op("MatMul", x, b.weight(np.concatenate([system.B.real, system.B.imag]).T, "B"), what="B_u")
+    driven = b.reshape(driven, [c.batch, steps, 2, n], "B_u_parts")
+    driven = b.op("Transpose", driven, what="B_u_by_oscillator", perm=[0, 3, 1, 2])
+    state = b.state((c.batch, n, 2, 2))
+    joined = b.op("Concat", state.input, driven, what="w_x_B_u", axis=2)
+    positions, end = _responses(system, steps)
+    moves = end - np.eye(2, 2 + steps)
+    advance(b, state, [b.op("MatMul", b.weight(moves, "A_end"), joined, what="w_x_moves")])
+    rows = b.op("MatMul", b.weight(positions, "A"), joined, what="positions")
+    rows = b.op("Transpose", rows, what="positions_by_sample", perm=[0, 2, 3, 1])
+    return _read(c, b.reshape(rows, [c.batch, steps, 2 * n], "x_row"), system.C, x, node.D)
+
+
+def _responses(system: Oscillators, steps: int) -> tuple[Array, Array]:
+    """The positions (P, T, 2 + T) at T samples and the state (P, 2, 2 + T) after them.
+
+    For 1 each of w and x before them, and of the force at each sample.
+    """
+    w, x, *forces = np.moveaxis(np.broadcast_to(np.eye(2 + steps), (len(system.sign), 2 + steps, 2 + steps)), 1, 0)
+    sign, drag, spring = (numbers[:, None] for numbers in (system.sign, system.drag, system.spring))
+    positions = []
+    for force in forces:
+        w = sign * (w + drag * w) + (spring * x + force)
+        x = sign * x + w
+        positions.append(x)
+    return np.stack(positions, 1), np.stack([w, x], 1)

@@ -17,7 +17,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Contract:
-    """How to call the graph: feed every ``next_state_{i}`` back as ``state_{i}``, starting from zeros.
+    """How to call the graph: feed every ``next_state_{i}`` back as ``state_{i}``, starting from zeros or, where
+    a layer has an initial state, from the numbers of ``start``.
 
     A step graph takes one sample a call, ``x`` (batch, d_input); a chunk graph takes ``chunk`` of them, ``x``
     (batch, chunk, d_input). Token models take integers (batch,) or (batch, chunk). Only ``x`` and ``y`` and the
@@ -53,7 +54,10 @@ class Contract:
         return {
             "format": FORMAT,
             **asdict(self),
-            "states": [{**asdict(state), "dtype": "float32", "start": "zero"} for state in self.states],
+            "states": [
+                {**asdict(state), "dtype": "float32", "start": "zero" if state.start is None else list(state.start)}
+                for state in self.states
+            ],
             "input": {"name": "x", "dtype": dtype, "shape": list(self.x_shape())},
             "output": {"name": "y", "dtype": "float32", "shape": list(self.y_shape())},
         }
@@ -80,7 +84,10 @@ def from_metadata(metadata: dict[str, str], source: str) -> Contract:
 
 def _state(item: dict[str, Any]) -> State:
     fields = {name: item[name] for name in State.__dataclass_fields__}
-    return State(**{**fields, "shape": tuple(item["shape"])})
+    start = None if item["start"] == "zero" else tuple(map(float, item["start"]))
+    state = State(**{**fields, "shape": tuple(item["shape"]), "start": start})
+    state.initial()
+    return state
 
 
 def ssmrt_version() -> str:

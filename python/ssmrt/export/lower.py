@@ -10,6 +10,7 @@ from ..document import (
     Gate,
     Glu,
     Linear,
+    Linoss,
     Node,
     Norm,
     Pool,
@@ -68,6 +69,9 @@ def _recurrent(c: Context, x: str, width: int, node: Node) -> tuple[str, int]:
     if isinstance(node, DiagonalMimo):
         run_mimo = state_space.mimo if c.chunk is None else chunked.mimo
         return run_mimo(c, x, node), len(node.C)
+    if isinstance(node, Linoss):
+        run_linoss = state_space.linoss if c.chunk is None else chunked.linoss
+        return run_linoss(c, x, node), len(node.C)
     if isinstance(node, Selective):
         return state_space.selective(c, x, node), width
     if isinstance(node, Ssd):

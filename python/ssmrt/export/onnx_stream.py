@@ -51,7 +51,7 @@ class OnnxStream:
         return self._position.copy()
 
     def reset(self, mask: ArrayLike | None = None) -> None:
-        """Zero the state and the position of all streams, or of those where ``mask``, bool (batch,), is True."""
+        """Start anew: all streams, or those where ``mask``, bool (batch,), is True."""
         if mask is None:
             self._session.reset()
             self._position[:] = 0
@@ -59,9 +59,10 @@ class OnnxStream:
         chosen = checks.array("mask", mask)
         if chosen.dtype != np.bool_ or chosen.shape != (self.batch,):
             raise ValueError(f"mask: expected bool ({self.batch},), found {chosen.dtype} {chosen.shape}")
+        starts = [state.initial() for state in self._session.contract.states]
         self._session.states = [
-            np.where(chosen.reshape(-1, *[1] * (state.ndim - 1)), np.float32(0), state)
-            for state in self._session.states
+            np.where(chosen.reshape(-1, *[1] * (state.ndim - 1)), start, state)
+            for start, state in zip(starts, self._session.states, strict=True)
         ]
         self._position[chosen] = 0
 

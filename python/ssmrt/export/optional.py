@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-EXTRA = {"onnx": "onnx", "onnxruntime": "onnx", "emx_onnx_cgen": "mcu"}
+EXTRA = {"onnx": "onnx", "onnxruntime": "onnx"}
 
 
 def require(module: str) -> Any:

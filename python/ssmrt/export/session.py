@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ExportError
@@ -44,8 +43,8 @@ class Session:
         self.reset()
 
     def reset(self) -> None:
-        """All states to zero."""
-        self.states = [np.zeros(state.shape, np.float32) for state in self.contract.states]
+        """All states to their start."""
+        self.states = [state.initial() for state in self.contract.states]
 
     def run(self, x: Array, probes: Sequence[str] = ()) -> tuple[Array, list[Array]]:
         """One call: y, and the tensors named by ``probes``."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..document import DiagonalMimo, Selective, Ssd, StateSpace
+from ..document import DiagonalMimo, Linoss, Selective, Ssd, StateSpace
 from ..errors import ExportError
 from .context import Context
 from .functions import softplus
@@ -81,7 +81,7 @@ def _modes(c: Context, x: str, modes: Modes) -> str:
 def _matrices(c: Context, x: str, system: Matrices) -> str:
     b = c.b
     groups, n = system.B.shape
-    state = b.state((c.batch, groups, n, 1))
+    state = b.state((c.batch, groups, n, 1), system.x0)
     u = b.reshape(x, [c.batch, groups, 1, 1], "u")
     driven = b.op("Mul", b.weight(system.B[..., None], "B"), u, what="B_u")
     moved = b.op("MatMul", b.weight(system.A1, "A"), state.input, what="A_x")
@@ -95,7 +95,7 @@ def mimo(c: Context, x: str, node: DiagonalMimo) -> str:
     b = c.b
     a1, B, C = c.systems.mimo(node)
     n = len(a1)
-    state = b.state(c.layout.shape(c.batch, 1, n))
+    state = b.state(c.layout.shape(c.batch, 1, n), None if node.x0 is None else c.layout.flat(node.x0))
     flat_b = b.weight(c.layout.flat(B.T).T, "B")
     driven = b.op("Gemm", x, flat_b, what="B_u", transB=1)
     terms = [*c.layout.rotate(b, state.input, a1[None]), b.reshape(driven, state.shape, "B_u_state")]
@@ -104,6 +104,26 @@ def mimo(c: Context, x: str, node: DiagonalMimo) -> str:
     if node.D is None:
         return y
     return skip(c, y, x, node.D[None], head_major=False)
+
+
+def linoss(c: Context, x: str, node: Linoss) -> str:
+    """`Linoss`: the real parts of all oscillators, then the imaginary ones."""
+    b = c.b
+    system = c.systems.oscillators(node)
+    w, position = (b.state((c.batch, 2 * len(system.sign))) for _ in range(2))
+
+    def times(state: str, factors: Array, name: str, what: str) -> str:
+        if (factors == 1.0).all():
+            return state
+        return b.op("Mul", state, b.weight(np.tile(factors, 2), name), what=what)
+
+    force = b.op("Gemm", x, b.weight(np.concatenate([system.B.real, system.B.imag]), "B"), what="B_u", transB=1)
+    drag = times(w.input, system.sign * system.drag, "drag", "drag_w")
+    spring = times(position.input, system.spring, "spring", "spring_x")
+    moved = b.op("Sum", times(w.input, system.sign, "sign", "sign_w"), drag, spring, force, out=w.output)
+    new = b.op("Sum", times(position.input, system.sign, "sign", "sign_x"), moved, out=position.output)
+    y = b.op("Gemm", new, b.weight(np.concatenate([system.C.real, -system.C.imag], -1), "C"), what="C_x", transB=1)
+    return y if node.D is None else skip(c, y, x, node.D[None], head_major=False)
 
 
 def _refuse_chunks(c: Context, node: Selective | Ssd) -> None:
@@ -138,7 +158,7 @@ def selective(c: Context, x: str, node: Selective) -> str:
     dt = softplus(b, dt)
     if c.rate != 1.0:
         dt = b.op("Mul", dt, b.scalar(c.rate), what="dt_rate")
-    state = b.state((c.batch, channels, n))
+    state = b.state((c.batch, channels, n), node.x0)
     dt_column = b.reshape(dt, [c.batch, channels, 1], "dt_column")
     decay = b.op("Exp", b.op("Mul", dt_column, b.weight(node.A, "A"), what="A_dt"), what="A_bar")
     dt_u = b.reshape(b.op("Mul", dt, x, what="dt_u"), [c.batch, channels, 1], "dt_u_column")
@@ -148,6 +168,16 @@ def selective(c: Context, x: str, node: Selective) -> str:
     y = b.op("MatMul", new, b.reshape(rows, [c.batch, n, 1], "C_column"), what="C_x")
     y = b.reshape(y, [c.batch, channels], "row")
     return skip(c, y, x, np.asarray(node.D)[None], head_major=False)
+
+
+def _held(c: Context, dt: str, A: Array) -> str:
+    """(exp(dt A) - 1) / A without cancellation: with t = tanh(dt A / 2) it is 2 t / (1 - t) / A."""
+    b = c.b
+    # In place of zero a number so near that the limit, dt, is what comes out.
+    A = np.minimum(A, -1e-20)
+    t = b.op("Tanh", b.op("Mul", dt, b.weight(A / 2, "A_half"), what="A_dt_half"), what="tanh")
+    risen = b.op("Div", t, b.op("Sub", b.scalar(1.0), t, what="one_less"), what="risen")
+    return b.op("Mul", risen, b.weight(2 / A, "A_inverse"), what="dt_held")
 
 
 def ssd(c: Context, xbc: str, dt: str, node: Ssd) -> str:
@@ -174,9 +204,10 @@ def ssd(c: Context, xbc: str, dt: str, node: Ssd) -> str:
         return b.reshape(shared, shape, f"{what}_by_head")
 
     one = 1 if node.groups == 1 else heads
-    state = b.state((c.batch, heads, channels // heads, n))
+    state = b.state((c.batch, heads, channels // heads, n), node.x0)
     by_channel = b.reshape(x, [c.batch, heads, channels // heads, 1], "x_column")
-    driven = b.op("Mul", by_channel, b.reshape(dt, [c.batch, heads, 1, 1], "dt_by_head"), what="dt_x")
+    step = dt if node.disc == "euler" else _held(c, dt, np.asarray(node.A))
+    driven = b.op("Mul", by_channel, b.reshape(step, [c.batch, heads, 1, 1], "dt_by_head"), what="dt_x")
     driven = b.op("Mul", driven, by_head(columns, [c.batch, one, 1, n], "B"), what="B_u")
     kept = b.op("Mul", b.reshape(decay, [c.batch, heads, 1, 1], "A_bar_by_head"), state.input, what="A_x")
     new = b.op("Add", kept, driven, out=state.output)

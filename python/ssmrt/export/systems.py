@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native
-from ..document import Dense, DiagonalMimo, Document, Node, Selective, Ssd, StateSpace, encode, walk
+from ..document import Dense, DiagonalMimo, Document, Linoss, Node, Selective, Ssd, StateSpace, encode, walk
 from ..errors import CheckpointError, ExportError, UnsupportedError
 
 Array = NDArray[Any]
@@ -47,6 +47,18 @@ class Matrices:
     B: Array  # float64 (G, n)
     C: Array  # float64 (M, G, n)
     D: Array  # float64 (M, G)
+    x0: Array | None = None  # float64 (G, n), before the first sample; None: zero
+
+
+@dataclass(frozen=True, eq=False)
+class Oscillators:
+    """w' = sign (w + drag w) + spring x + B u, then x' = sign x + w', y = Re(C x') + D u."""
+
+    sign: Array  # float64 (P,), each 1 or -1
+    drag: Array  # float64 (P,)
+    spring: Array  # float64 (P,)
+    B: Array  # complex128 (P, d_in)
+    C: Array  # complex128 (d_out, P)
 
 
 class Systems:
@@ -63,20 +75,26 @@ class Systems:
         except (ValueError, CheckpointError) as error:
             raise ExportError(str(error)) from None
         self._rate = rate
-        nodes = (n for n in walk(document.root) if isinstance(n, StateSpace | DiagonalMimo | Selective | Ssd))
+        kinds = StateSpace | DiagonalMimo | Linoss | Selective | Ssd
+        nodes = (n for n in walk(document.root) if isinstance(n, kinds))
         self._numbers = {id(node): number for number, node in enumerate(nodes)}
 
     def of(self, node: StateSpace) -> Modes | Matrices:
         """The systems of a layer of independent channels."""
         found = self._discrete(node)
         if isinstance(node, Dense):
-            return Matrices(found["a_minus_one"], found["b"], found["c"], found["d"])
+            return Matrices(found["a_minus_one"], found["b"], found["c"], found["d"], found["x0"])
         return Modes(found["a_minus_one"], found["b"], found["c"], found["d"], -found["w"], found["v"])
 
     def mimo(self, node: DiagonalMimo) -> tuple[Array, Array, Array]:
         """(A_bar - 1, B_bar, C) of a `DiagonalMimo`: (N,), (N, d_in), (d_out, N); y = Re(C x) + D u."""
         found = self._discrete(node)
         return found["a_minus_one"], found["b"], found["c"]
+
+    def oscillators(self, node: Linoss) -> Oscillators:
+        """Those of a `Linoss`."""
+        found = self._discrete(node)
+        return Oscillators(found["sign"], found["drag"], found["spring"], found["b"], found["c"])
 
     def cut(self, node: StateSpace) -> int | None:
         """The samples after which the kernel is cut off."""
@@ -106,11 +124,12 @@ class Systems:
             raise ExportError(f"layer {node.name!r}: {error}; it has no step graph") from None
 
 
-def fold_input(modes: Modes) -> tuple[Modes, bool]:
+def fold_input(modes: Modes, unit: complex | None = None) -> tuple[Modes, bool]:
     """Rescale every mode so that the input enters all of them alike; whether that could be done.
 
-    A diagonal change of basis costs no accuracy. Complex modes get the input in the real and the imaginary part
-    (B = 1 + i), so that adding it is one broadcast; modes that stay real get it in the real part (B = 1).
+    A diagonal change of basis costs no accuracy. ``unit`` is the new B. None: complex modes get the input in the real
+    and the imaginary part (B = 1 + i), so that adding it is one broadcast; modes that stay real get it in the real part
+    (B = 1).
     """
     size = np.abs(modes.B)
     silent = modes.B == 0
@@ -118,7 +137,8 @@ def fold_input(modes: Modes) -> tuple[Modes, bool]:
         return modes, False
     scale = np.where(silent, 1.0, modes.B)
     C = np.where(silent, 0.0, modes.C * scale)
-    unit = 1.0 if modes.real else 1.0 + 1.0j
+    if unit is None:
+        unit = 1.0 if modes.real else 1.0 + 1.0j
     return replace(
         modes,
         B=np.full_like(modes.B, unit),

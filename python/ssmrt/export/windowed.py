@@ -13,16 +13,16 @@ from .context import Context
 Array = NDArray[Any]
 
 
-def fir(c: Context, columns: str, kernel: Array) -> str:
+def fir(c: Context, columns: str, kernel: Array, past: Array | None = None) -> str:
     """Causal convolution of ``columns`` (batch, H, samples) with ``kernel`` (M, H, K): (batch, H, M, samples).
 
-    The state is a delay line of the last K - 1 samples of every channel.
+    The state is a delay line of the last K - 1 samples of every channel; ``past`` (H, K - 1) are those at the start.
     """
     b = c.b
     outputs, channels, length = kernel.shape
     window = columns
     if length > 1:
-        state = b.state((c.batch, channels, length - 1))
+        state = b.state((c.batch, channels, length - 1), past)
         window = b.op("Concat", state.input, columns, what="window", axis=2)
         b.slice(window, 2, c.samples, c.samples + length - 1, "delay_line", out=state.output)
     reverse = kernel[..., ::-1]
@@ -38,7 +38,7 @@ def fir(c: Context, columns: str, kernel: Array) -> str:
 def conv1d(c: Context, x: str, node: Conv1d) -> str:
     """`Conv1d`."""
     channels = len(node.weight)
-    y = fir(c, c.by_channel(x, channels), node.weight[None, :, ::-1])
+    y = fir(c, c.by_channel(x, channels), node.weight[None, :, ::-1], node.x0)
     y = c.from_channels(y, channels, 1, head_major=False)
     return y if node.bias is None else c.b.op("Add", y, c.b.weight(node.bias, "bias"), what="biased")
 

@@ -49,6 +49,9 @@ FAMILIES = {
     "equinox-mamba": "equinox_mamba",
 }
 
+# Other names of families: memax' ResidualModel is one, whatever its cells.
+ALIASES = {"memax-s6": "memax-lru"}
+
 
 class Family(Protocol):
     """What each module of `FAMILIES` offers."""
@@ -76,6 +79,7 @@ def build(
     of the tensors. ``prefix`` takes the part of the file whose names start so. Raises `CheckpointError` where no
     family fits, or a part of the file only, and what the family's ``build`` raises.
     """
+    arch = ALIASES.get(arch or "", arch)
     if arch is not None and arch not in FAMILIES:
         raise CheckpointError(f"arch: expected one of {', '.join(FAMILIES)}; found {arch!r}")
     if not checkpoint.named:

@@ -17,6 +17,7 @@ from ..document import (
     Embedding,
     Function,
     Glu,
+    Linoss,
     Node,
     Pool,
     Residual,
@@ -295,7 +296,7 @@ class _Model:
             name=name,
         )
 
-    def _linoss(self, mixer: Tensors, name: str) -> Node:
+    def _linoss(self, mixer: Tensors, name: str) -> Linoss:
         damped = "G_diag" in mixer
         place = self._fact("discretization")
         told = place.raw("discretization")

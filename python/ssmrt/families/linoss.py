@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..document import Activation, DiagonalMimo, Document, Glu, Node, Norm, Pool, Residual, Sequential
+from ..document import Activation, Document, Glu, Linoss, Node, Pool, Residual, Sequential
 from ..readers.checkpoint import Checkpoint
 from . import equinox, parts
 from .config import Config
@@ -28,12 +27,7 @@ FACTS = (
     )
 )
 
-# Modes whose eigenvalues are nearer than this nearly cancel: they would cost a float32 more than four bits.
-_APART = 1 / 16
-
 DISCRETIZATION_WHY = "the file looks the same for both, and they move the oscillators differently"
-
-Array = NDArray[Any]
 
 
 def matches(tensors: Mapping[str, Any]) -> bool:
@@ -103,63 +97,29 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     return Document(Sequential((first, *blocks, *head)), dims["I"], dims["O"], {"arch": ARCH})
 
 
-def oscillators(layer: Tensors, scheme: str, *, damped: bool, name: str) -> Node:
-    """P oscillators x'' = -A x - G x' + B u, each moved by a step of its own; y = Re(C x) + D u.
-
-    ``scheme`` is "IM", implicit, or "IMEX", implicit in the velocity and explicit in the position; only the latter
-    may be ``damped``. Each scheme's real 2 x 2 matrix M drives the positions by its eigenvalues p and q alone:
-    x = F B u / ((1 - p/z) (1 - q/z)). Where they are apart they are two modes side by side. Where they are near each
-    other, as at critical damping and where A = 0, these would cancel, and one mode drives the other.
-    """
-    M, F = _discrete(layer, scheme, damped=damped)
-    B, C, D = F[:, None] * layer.complex("B", "P", "H"), layer.complex("C", "H", "P"), layer.f64("D", "H")
-    root = np.sqrt(((M[:, 0, 0] - M[:, 1, 1]) / 2) ** 2 + M[:, 0, 1] * M[:, 1, 0] + 0j)
-    p, q = (M[:, 0, 0] + M[:, 1, 1]) / 2 + root, (M[:, 0, 0] + M[:, 1, 1]) / 2 - root
-    apart = np.abs(p - q) >= _APART
-    near = ~apart
-    direct: Node = Norm("affine", D, name=f"{name}.D")
-    if apart.any():
-        poles = np.concatenate([p[apart], q[apart]])
-        distances = np.concatenate([(p - q)[apart], (q - p)[apart]])
-        drives = (poles / distances)[:, None] * np.concatenate([B[apart]] * 2)
-        direct = _modes(poles, drives, np.concatenate([C[:, apart]] * 2, 1), D, name)
-    if apart.all():
-        return direct
-    # A complex number is two channels between the nodes.
-    one = np.eye(near.sum())
-    first = _modes(q[near], B[near], np.concatenate([one, -1j * one]), None, f"{name} (first of two)")
-    second = _modes(p[near], np.concatenate([one, 1j * one], 1), C[:, near], None, f"{name} (second of two)")
-    return Residual(Sequential((first, second)), skip=direct)
-
-
-def _modes(A: Array, B: Array, C: Array, D: Array | None, name: str) -> DiagonalMimo:
-    return DiagonalMimo(
-        A=A, B=B, C=C + 0j, D=D, dt=None, disc="discrete", conjugate_pairs=False, allow_unstable=True, name=name
-    )
-
-
-def _discrete(layer: Tensors, scheme: str, *, damped: bool) -> tuple[Array, Array]:
-    """The step of each oscillator's velocity and position, M (P, 2, 2), and how B u drives the position, (P,).
-
-    B u drives the velocity as M does a velocity: that is why nothing else is seen of M in the positions.
-    """
-    steps, A = layer.f64("steps", "P"), layer.f64("A_diag", "P")
-    one = np.ones_like(A)
+def oscillators(layer: Tensors, scheme: str, *, damped: bool, name: str) -> Linoss:
+    """P oscillators, stepped by the sigmoid of ``steps``; ``damped`` goes with ``scheme`` "IMEX", and not with "IM"."""
+    steps, A, G = layer.f64("steps", "P"), layer.f64("A_diag", "P"), None
     # What overflows is refused by the engine.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        step = 1 / (1 + np.exp(-steps))
-        if scheme == "IM":
-            A = np.maximum(A, 0)
-            inverse = 1 / (1 + step**2 * A)
-            M = [[inverse, -step * A * inverse], [step * inverse, inverse]]
-        elif damped:
+        dt = 1 / (1 + np.exp(-steps))
+        if damped:
             G = np.maximum(layer.f64("G_diag", "P"), 0)
-            S = 1 + step * G
             # Upstream keeps A between the two critical dampings.
-            low, high = ((2 + step * G + sign * 2 * np.sqrt(S)) / step**2 for sign in (-1, 1))
-            A = low + np.maximum(A - low, 0) - np.maximum(A - high, 0)
-            M = [[one / S, -step * A / S], [step / S, one - step**2 * A / S]]
+            low, high = (((np.sqrt(1 + dt * G) + sign) / dt) ** 2 for sign in (-1, 1))
+            A = np.clip(A, low, high)
         else:
             A = np.maximum(A, 0)
-            M = [[one, -step * A], [step, one - step**2 * A]]
-    return np.moveaxis(np.array(M), -1, 0), step * M[1][0]
+        grows = scheme == "IMEX" and not damped and bool((dt**2 * A > 4).any())
+    return Linoss(
+        A=A,
+        B=layer.complex("B", "P", "H"),
+        C=layer.complex("C", "H", "P"),
+        D=layer.f64("D", "H"),
+        dt=dt,
+        G=G,
+        disc="im" if scheme == "IM" else "imex",
+        # What was trained so runs as upstream; a rate may not make a model so.
+        allow_unstable=grows,
+        name=name,
+    )

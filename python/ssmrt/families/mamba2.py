@@ -27,10 +27,10 @@ ARCH = "mamba2"
 
 _OWN = facts(
     used="ngroups dt_limit norm_before_gate",
-    checked="d_model d_state d_conv expand headdim d_ssm D_has_hdim rmsnorm bias conv_bias",
+    checked="d_model d_state d_conv expand headdim d_ssm D_has_hdim rmsnorm bias conv_bias learnable_init_states",
     idle="conv_init A_init_range dt_min dt_max dt_init_floor chunk_size use_mem_eff_path layer_idx process_group"
     " sequence_parallel device dtype",
-    only={"layer": ("Mamba2", None), "activation": ("swish", "silu"), "learnable_init_states": (False,)},
+    only={"layer": ("Mamba2", None), "activation": ("swish", "silu")},
 )
 FACTS = (
     TRAINING
@@ -160,6 +160,8 @@ def _mixer(t: Tensors, name: str, said: Config, *, jax: bool) -> Sequential:
     if direct.shape not in ((heads,), (d,)):
         raise t.misfit("D", f"({heads},) or ({d},)", str(direct.shape))
     low, high = _limits(said, own)
+    # Mamba2Simple may have learned the state that it starts from.
+    start = t.f64("init_states", heads, d // heads, n).reshape(d, n) if "init_states" in t else None
     ssd = Ssd(
         xBC=Sequential((xbc, taps, act), name=f"{name}.xBC"),
         dt=dt,
@@ -170,6 +172,7 @@ def _mixer(t: Tensors, name: str, said: Config, *, jax: bool) -> Sequential:
         groups=groups,
         dt_min=low,
         dt_max=None if math.isinf(high) else high,
+        x0=start,
         name=f"{name}.ssm",
     )
     gate = Sequential((z, Activation("silu", name=f"{name}.z.act")), name=f"{name}.z")
@@ -282,6 +285,7 @@ def _check(t: Tensors, said: Config, own: Config, sizes: _Sizes, n: int, name: s
         "intermediate_size": inner,
         "expand": inner / H,
         "rmsnorm": "norm.weight" in t,
+        "learnable_init_states": "init_states" in t,
         "bias use_bias": "in_proj.bias" in t,
         "conv_bias use_conv_bias": "conv1d.bias" in t,
         "D_has_hdim": t.shape("D") != (sizes.heads,),

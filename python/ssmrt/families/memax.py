@@ -1,4 +1,4 @@
-"""memax's ResidualModel in Equinox with LRU cells; its start flags are ssmrt's ``resets``."""
+"""memax's ResidualModel in Equinox with LRU or S6 cells; its start flags are ssmrt's ``resets``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..document import Activation, Document, Linear, Node, Norm, Sequential
-from ..errors import UnsupportedError
+from ..document import Activation, Document, Gate, Linear, Node, Norm, Sequential
 from ..readers.checkpoint import Checkpoint
-from . import equinox, lru, parts
+from . import equinox, lru, memax_s6, parts
 from .config import Config
 from .equinox import Record
 from .facts import TRAINING, facts, named
@@ -43,7 +42,8 @@ _CELL_INTEGERS = {
     "hidden_size": "H",
     "recurrent_size": "P",
 }
-_CELL_RECORDS = 11
+# Records of a cell.
+_LRU_RECORDS, _S6_RECORDS = 11, 10
 
 
 def matches(tensors: Mapping[str, Any]) -> bool:
@@ -59,17 +59,12 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     ------
     CheckpointError
         A tensor is missing, left over or misshapen, or contradicts the config.
-    UnsupportedError
-        The cells are memax's S6.
     """
     said = Config(config, checkpoint, FACTS, ARCH)
-    if said.raw("model_name") == "S6":
-        raise s6(checkpoint.source)
     tensors = checkpoint.tensors if checkpoint.named else equinox.named(checkpoint, _template(checkpoint, said))
     view = Tensors(equinox.plain_names(tensors), checkpoint.source)
-    if "layers[0].A_log" in view:
-        raise s6(checkpoint.source)
-    said.agree("model_name", "LRU", "layers[0].gamma_log")
+    s6 = "layers[0].A_log" in view
+    said.agree("model_name", "S6" if s6 else "LRU", "layers[0].A_log" if s6 else "layers[0].gamma_log")
     count = parts.layer_count(view, "layers[", "].")
     activation = said.get("activation", "leaky_relu", choices=ACTIVATIONS)
 
@@ -77,7 +72,7 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     heads = 1
     for i in range(count):
         cell = view.scope(f"layers[{i}].")
-        children.append(lru.recurrence(cell, f"layers[{i}]"))
+        children.append(_s6(cell, f"layers[{i}]") if "A_log" in cell else lru.recurrence(cell, f"layers[{i}]"))
         _check_integers(cell, {name: view.dims[dim] for name, dim in _CELL_INTEGERS.items()})
         mixed, heads, norm, function = _mixer(view, i)
         children += [mixed, Norm("layer", eps=equinox.NORM_EPS, name=norm), Activation(activation, name=function)]
@@ -95,7 +90,16 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     }
     parts.check_sizes(said, {name: size for names, size in sizes.items() for name in names})
     said.finish()
-    return Document(Sequential(tuple(children)), dims["I"], dims["O"], {"arch": ARCH})
+    return Document(Sequential(tuple(children)), dims["I"], dims["O"], {"arch": "memax-s6" if s6 else ARCH})
+
+
+def _s6(cell: Tensors, name: str) -> Gate:
+    rate = parts.exp(cell, "A_log", "P")
+    # The input is taken channel by channel: there are as many states as channels.
+    if len(rate) != cell.dims["H"]:
+        raise cell.misfit("A_log", f"({cell.dims['H']},), one a channel", f"({len(rate)},)")
+    B, C, dt = (equinox.linear(cell, place, "H", "H") for place in ("B", "C", "dt.layers[0]"))
+    return memax_s6.recurrence(-rate, B, C, dt, name)
 
 
 def _mixer(view: Tensors, i: int) -> tuple[Linear, int, str, str]:
@@ -137,7 +141,9 @@ def _template(checkpoint: Checkpoint, config: Config) -> list[Record]:
 
     # A LayerMixer came with one more integer at the head of each cell, and one at the end of the model.
     mixed = whole(0) and whole(1)
-    each = _CELL_RECORDS + mixed
+    # The fourth record of an LRU is a matrix, that of an S6 a bias.
+    s6 = len(records) > 3 + mixed and len(records[3 + mixed].shape) == 1
+    each = (_S6_RECORDS if s6 else _LRU_RECORDS) + mixed
     found = next((i for i in range(len(records)) if not whole(i * each + mixed) or whole(i * each + 1 + mixed)), 0)
     heads = min(int(records[found * each]), len(records)) if mixed and whole(found * each) else 1
     count = min(config.positive("num_layers", max(1, found)), len(records))
@@ -152,14 +158,8 @@ def _template(checkpoint: Checkpoint, config: Config) -> list[Record]:
         cell = f"layers[{i}]."
         if mixed:
             rows.append(Record(f"{cell}readout_dim", "int", value=H))
-        rows += [
-            Record(f"{cell}algebra.algebra.recurrent_size", "int", value=P),
-            Record(f"{cell}gamma_log", "real", (P,)),
-        ]
-        rows += [Record(f"{cell}{name}", "real", (P, H)) for name in ("B_re", "B_im")]
-        rows += [Record(f"{cell}{name}", "real", (H, P)) for name in ("C_re", "C_im")]
-        rows += [Record(f"{cell}D", "real", (H,))]
-        rows += [Record(f"{cell}{name}", "real", (P,)) for name in ("nu_log", "theta_log")]
+        rows.append(Record(f"{cell}algebra.algebra.recurrent_size", "int", value=P))
+        rows += _s6_records(cell, H, P) if s6 else _lru_records(cell, H, P)
         rows += [Record(f"{cell}hidden_size", "int", value=H), Record(f"{cell}recurrent_size", "int", value=P)]
     for i in range(count):
         rows += _mixer_records(i, H, heads) if mixed else equinox.linear_records(f"ff[{i}].layers[0]", H, H)
@@ -171,6 +171,21 @@ def _template(checkpoint: Checkpoint, config: Config) -> list[Record]:
     return rows
 
 
+def _lru_records(cell: str, H: int, P: int) -> list[Record]:
+    rows = [Record(f"{cell}gamma_log", "real", (P,))]
+    rows += [Record(f"{cell}{name}", "real", (P, H)) for name in ("B_re", "B_im")]
+    rows += [Record(f"{cell}{name}", "real", (H, P)) for name in ("C_re", "C_im")]
+    rows += [Record(f"{cell}D", "real", (H,))]
+    return rows + [Record(f"{cell}{name}", "real", (P,)) for name in ("nu_log", "theta_log")]
+
+
+def _s6_records(cell: str, H: int, P: int) -> list[Record]:
+    rows = [Record(f"{cell}A_log", "real", (P,))]
+    for name, d_in, d_out in (("B", H, P), ("C", P, H), ("dt.layers[0]", H, P)):
+        rows += equinox.linear_records(f"{cell}{name}", d_in, d_out)
+    return rows
+
+
 def _mixer_records(i: int, H: int, heads: int) -> list[Record]:
     name, size = f"mixers[{i}].", H // max(heads, 1)
     values = {"num_heads": heads, "head_dim": size, "in_features": H, "out_features": H}
@@ -178,11 +193,3 @@ def _mixer_records(i: int, H: int, heads: int) -> list[Record]:
     for j in range(heads):
         rows += equinox.linear_records(f"{name}heads[{j}]", H, size)
     return rows
-
-
-def s6(source: str, found: str = "layers[0].A_log") -> UnsupportedError:
-    """The error that the cells are memax's S6, as ``found`` says."""
-    return UnsupportedError(
-        f"{source}: {found}: memax's S6, in which every channel has its own B and C computed from the input"
-        " and a zero-order hold; ssmrt's selective layer is Mamba's, where the channels share them"
-    )

@@ -1,4 +1,4 @@
-"""memax' ResidualModel in Flax linen with LRU cells; its start flags are ssmrt's ``resets``."""
+"""memax' ResidualModel in Flax linen with LRU or S6 cells; its start flags are ssmrt's ``resets``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from ..document import Activation, Document, Node, Norm, Sequential
 from ..readers.checkpoint import Checkpoint
-from . import flax, lru, memax, parts
+from . import flax, lru, memax, memax_s6, parts
 from .config import Config
 from .facts import TRAINING, facts, named
+from .tensors import Tensors
 
 ARCH = "memax-linen"
 
@@ -38,22 +39,20 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     ------
     CheckpointError
         A tensor is missing, left over or misshapen, or contradicts the config.
-    UnsupportedError
-        The cells are memax's S6.
     """
     said = Config(config, checkpoint, FACTS, ARCH)
     variables = flax.Variables(checkpoint, _CELL)
     params = variables.params
-    if "layers_0/A_log" in params:
-        raise memax.s6(checkpoint.source, "layers_0/A_log")
-    said.agree("models", "LRU", "layers_0/gamma_log")
+    s6 = "layers_0/A_log" in params
+    cell = "S6" if s6 else "LRU"
+    said.agree("models", cell, "layers_0/A_log" if s6 else "layers_0/gamma_log", also=([cell],))
     count = parts.layer_count(params, "layers_", "/")
     activation = said.get("activation", "leaky_relu", choices=memax.ACTIVATIONS)
     children: list[Node] = [flax.dense(params, "map_in", "I", "H")]
     for i in range(count):
         mixer = f"ff_{i}/layers"
         children += [
-            lru.recurrence(params.scope(f"layers_{i}/"), f"layers_{i}"),
+            _cell(params.scope(f"layers_{i}/"), f"layers_{i}"),
             flax.dense(params, f"{mixer}_0", "H", "H"),
             Norm("layer", eps=flax.LAYER_NORM_EPS, name=f"{mixer}_1"),
             Activation(activation, name=f"{mixer}_2"),
@@ -67,3 +66,10 @@ def build(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> Document:
     said.agree("num_layers", count, "the number of layers_i")
     said.finish()
     return Document(Sequential(tuple(children)), dims["I"], dims["O"], {"arch": ARCH})
+
+
+def _cell(cell: Tensors, name: str) -> Node:
+    if "A_log" not in cell:
+        return lru.recurrence(cell, name)
+    B, C, dt = (flax.dense(cell, place, "H", "H") for place in ("B", "C", "dt/layers_0"))
+    return memax_s6.recurrence(-parts.exp(cell, "A_log", "H"), B, C, dt, name)

@@ -266,19 +266,16 @@ class _Block:
 
 
 def before_the_update(system: DiagonalMimo, start: Array | None, name: str) -> Sequential:
-    """C x[t] with x[t+1] = A x[t] + B u[t] and x[0] = ``start``: the system one sample late.
+    """C x[t] with x[t+1] = A x[t] + B u[t] and x[0] = ``start``: the system's answers one sample late.
 
-    Its initial state is one more input that is 1 at the first sample of a stream, and then 0: the difference of a
-    constant and itself one sample late, which starts from nothing.
+    The first answer is that of the initial state, which the delay holds at the start.
     """
-    H = system.B.shape[1]
-    late = np.tile([1.0, 0.0], (H, 1))
-    if start is None or not start.any():
-        return Sequential((Conv1d(late, name=f"{name}.delay"), system), name=f"{name}.late")
-    inputs = Linear(np.eye(H + 1, H), np.eye(H + 1)[H], name=f"{name}.x0")
-    delay = Conv1d(np.concatenate([late, [[-1.0, 1.0]]]), name=f"{name}.delay")
-    started = replace(system, B=np.concatenate([system.B, start[:, None]], 1))
-    return Sequential((inputs, delay, started), name=f"{name}.late")
+    x0 = None if start is None or not start.any() else start
+    first = None
+    if x0 is not None:
+        first = (2 if system.conjugate_pairs else 1) * (system.C @ x0).real[:, None]
+    late = np.tile([1.0, 0.0], (len(system.C), 1))
+    return Sequential((replace(system, x0=x0), Conv1d(late, x0=first, name=f"{name}.delay")), name=f"{name}.late")
 
 
 def _l2_bounded(cell: Tensors, name: str) -> tuple[DiagonalMimo, Array, float]:

@@ -29,5 +29,6 @@ from .plain import rms_norm as rms_norm
 from .systems import dense as dense
 from .systems import diagonal as diagonal
 from .systems import dplr as dplr
+from .systems import linoss as linoss
 from .systems import selective as selective
 from .systems import ssd as ssd

@@ -99,12 +99,17 @@ def pool(mode: Literal["mean", "sum", "last", "first"], *, name: str = "") -> do
     return doc.Pool(mode, name=name)
 
 
-def conv1d(weight: ArrayLike, bias: ArrayLike | None = None, *, name: str = "") -> doc.Conv1d:
+def conv1d(
+    weight: ArrayLike, bias: ArrayLike | None = None, *, x0: ArrayLike | None = None, name: str = ""
+) -> doc.Conv1d:
     """Causal depthwise convolution: y[t] = sum_k weight[:, K-1-k] x[t-k] + bias.
 
     weight (d, K), or (d, 1, K) as PyTorch has it where groups = d and K - 1 zeros are put before the sequence.
+    ``x0`` (d, K - 1): the inputs before a stream's first sample, the oldest first; None: those zeros.
     """
     array = checks.floats("weight", weight)
     if array.ndim == 3 and array.shape[1] == 1:
         array = array[:, 0]
-    return doc.Conv1d(real("weight", array, "d, K"), optional("bias", bias, "d"), name=name)
+    return doc.Conv1d(
+        real("weight", array, "d, K"), optional("bias", bias, "d"), x0=optional("x0", x0, "d, K - 1"), name=name
+    )

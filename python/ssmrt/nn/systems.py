@@ -26,6 +26,7 @@ def diagonal(
     alpha: float = 0.5,
     conjugate_pairs: bool = True,
     allow_unstable: bool = False,
+    x0: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Diagonal | doc.DiagonalMimo:
     """A diagonal layer: S4D (Gu et al. 2022), or with dense B and C S5 (Smith et al. 2023) and LRU.
@@ -46,14 +47,23 @@ def diagonal(
         Whether each mode stands for itself and its conjugate: y = 2 Re(C x), else Re(C x).
     allow_unstable
         Whether eigenvalues outside the unit circle are let through.
+    x0
+        For all inputs to all outputs: the state (N,) before a stream's first sample, x[0] = Abar x0 + Bbar u[0]. None:
+        zero.
 
     Raises
     ------
     ValueError
-        Shapes that do not fit; by `model` also numbers that are not finite, dt that is not positive, an unstable
-        system.
+        Shapes that do not fit, an ``x0`` of independent channels; by `model` also numbers that are not finite, dt that
+        is not positive, an unstable system.
     TypeError
         An argument of another kind.
+
+    Examples
+    --------
+    >>> layer = ssmrt.nn.diagonal([0.5], [[1]], [[0.5]], None, None, disc="discrete", x0=[3])
+    >>> ssmrt.nn.model(layer)(np.zeros((3, 1)))[:, 0]
+    array([1.5  , 0.75 , 0.375], dtype=float32)
     """
     a, b, c = (checks.complexes(n, x) for n, x in (("A", A), ("B", B), ("C", C)))
     steps = None if dt is None else checks.reals("dt", dt)
@@ -72,8 +82,11 @@ def diagonal(
             alpha,
             conjugate_pairs,
             allow_unstable=allow_unstable,
+            x0=None if x0 is None else checks.complexes("x0", x0),
             name=name,
         )
+    if x0 is not None:
+        raise ValueError("x0: expected None, for channels that are independent of one another start at zero")
     read, direct, width = _outputs(c, D)
     return doc.Diagonal(
         read,
@@ -151,6 +164,7 @@ def dense(
     disc: Literal["gbt", "zoh", "discrete"] = "gbt",
     alpha: float = 0.5,
     allow_unstable: bool = False,
+    x0: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Dense:
     """LSSL (Gu et al. 2021b): a full real matrix.
@@ -168,6 +182,8 @@ def dense(
     disc
         "gbt", the generalised bilinear transform with ``alpha``; "zoh", the zero-order hold; or "discrete": A and B
         as they stand.
+    x0
+        Real (H, N): the state before a stream's first sample, x[0] = Abar x0 + Bbar u[0]; None: zero.
 
     Raises
     ------
@@ -199,6 +215,67 @@ def dense(
         disc=disc,
         head_major=True,
         allow_unstable=allow_unstable,
+        x0=None if x0 is None else np.asarray(real("x0", x0, "H, N"), np.float64),
+        name=name,
+    )
+
+
+def linoss(
+    A: ArrayLike,
+    B: ArrayLike,
+    C: ArrayLike,
+    D: ArrayLike | None,
+    dt: ArrayLike,
+    *,
+    G: ArrayLike | None = None,
+    disc: doc.Scheme = "imex",
+    allow_unstable: bool = False,
+    name: str = "",
+) -> doc.Linoss:
+    """LinOSS (Rusch & Rus 2025): P oscillators x'' = -A x - G x' + B u, all inputs to all outputs; y = Re(C x) + D u.
+
+    Each is stepped by its own dt, the velocity v first and then x' = x + dt v'.
+
+    Parameters
+    ----------
+    A
+        Real (P,), never negative: the square of each angular frequency. relu(A_diag) of what LinOSS stores.
+    B, C
+        Complex (P, d_input) and (d_output, P).
+    D
+        The direct path: (d_output,) where d_output = d_input. None: none.
+    dt
+        Step sizes: a number or (P,); sigmoid(steps) of what LinOSS stores. ``rate`` and ``dt`` of a call multiply them.
+    G
+        The damping, real (P,), never negative; None: none.
+    disc
+        "imex", v' = v + dt (-A x - G v' + B u), stable for dt^2 A < 4 + 2 dt G; or "im", which has no G:
+        v' = v + dt (-A x' + B u), which loses energy.
+    allow_unstable
+        Whether eigenvalues outside the unit circle are let through.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `diagonal`; by `model` also a negative A or G, and a G with "im".
+
+    Examples
+    --------
+    >>> layer = ssmrt.nn.linoss([4.0, 9.0], np.ones((2, 1)), np.ones((1, 2)), None, 0.1, G=[0.0, 0.5])
+    >>> ssmrt.nn.model(layer).modes(0).frequencies.round(3)
+    array([0.032, 0.032, 0.048, 0.048])
+    """
+    checks.word("disc", disc, ("im", "imex"))
+    a = np.asarray(real("A", A, "P"), np.float64)
+    return doc.Linoss(
+        a,
+        checks.complexes("B", B),
+        checks.complexes("C", C),
+        None if D is None else checks.reals("D", D),
+        _steps(checks.reals("dt", dt), len(a)),
+        None if G is None else np.asarray(real("G", G, "P"), np.float64),
+        disc,
+        allow_unstable=checks.flag("allow_unstable", allow_unstable),
         name=name,
     )
 
@@ -214,6 +291,7 @@ def selective(
     dt_norm: ArrayLike | None = None,
     B_norm: ArrayLike | None = None,
     C_norm: ArrayLike | None = None,
+    x0: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Selective:
     """Mamba's S6 (Gu & Dao 2023, alg. 2): the input chooses dt, B and C at each sample.
@@ -234,6 +312,8 @@ def selective(
         Where given, r, B and C go each through an RMS norm of that eps first, as in FalconMamba and Jamba.
     dt_norm, B_norm, C_norm
         The weights of these norms, real (R,), (N,) and (N,); None: 1.
+    x0
+        Real (d, N): the state h before a stream's first sample; None: zero.
 
     Raises
     ------
@@ -253,6 +333,7 @@ def selective(
         optional("dt_norm", dt_norm, "R"),
         optional("B_norm", B_norm, "N"),
         optional("C_norm", C_norm, "N"),
+        x0=optional("x0", x0, "d, N"),
         name=name,
     )
 
@@ -268,6 +349,8 @@ def ssd(
     groups: int = 1,
     dt_min: float = 0.0,
     dt_max: float | None = None,
+    disc: doc.Discretization = "euler",
+    x0: ArrayLike | None = None,
     name: str = "",
 ) -> doc.Ssd:
     """Mamba-2's state-space duality (Dao & Gu 2024): the input chooses dt, B and C; one dt and one A a head.
@@ -292,6 +375,11 @@ def ssd(
         Numbers in B and C, and groups of neighbouring heads that share them.
     dt_min, dt_max
         Step sizes are kept within them; None: unbounded.
+    disc
+        "euler", as above, or "zoh": (exp(dt A) - 1) / A multiplies x B^T, which a zero-order hold makes of B.
+    x0
+        Real (d, d_state): the state h before a stream's first sample, such as the ``init_states`` of Mamba2Simple with
+        their first two axes as one; None: zero.
 
     Raises
     ------
@@ -314,6 +402,8 @@ def ssd(
         checks.whole("groups", groups, 1),
         checks.number("dt_min", dt_min),
         None if dt_max is None else checks.number("dt_max", dt_max),
+        disc=disc,
+        x0=optional("x0", x0, "d, N"),
         name=name,
     )
 

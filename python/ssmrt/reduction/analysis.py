@@ -29,6 +29,11 @@ class Analysed:
     choice: Choice | None
     power: float
 
+    @property
+    def most(self) -> int:
+        """The modes of a system at full order; none where it is left as it is."""
+        return 0 if self.choice is None else _modes(self.node)
+
     def within(self, modes: int) -> list[Modes] | None:
         """So many modes a system at most; None where it has no more."""
         assert self.choice is not None
@@ -80,10 +85,14 @@ def analysed(node: doc.Node, heard: Sequence[Signal], method: str) -> Analysed:
     def left(why: str) -> Analysed:
         return Analysed(node, why, None, 0.0)
 
+    if isinstance(node, doc.Linoss):
+        return left("its modes are oscillators")
     if not isinstance(node, SYSTEMS):
         return left("its input chooses its poles")
     if isinstance(node, doc.Diagonal) and node.disc == "dss":
         return left("its kernel depends on the length of the sequence")
+    if isinstance(node, doc.Dense | doc.DiagonalMimo) and node.x0 is not None:
+        return left("it starts from a learned state")
     found = systems(node)
     if not found.stable:
         return left("it has a mode that does not decay")
@@ -103,6 +112,9 @@ def states(node: doc.Node) -> int:
         return int(node.A.size)
     if isinstance(node, doc.DiagonalMimo):
         return 2 * len(node.A)
+    if isinstance(node, doc.Linoss):
+        # A complex position and velocity each.
+        return 4 * len(node.A)
     assert isinstance(node, doc.StateSpace)
     return (1 if isinstance(node, doc.Dense) else 2) * int(np.prod(node.C.shape[1:]))
 

@@ -191,6 +191,25 @@ class Reducer:
         )
         return self._model, replace(report, error=reached, met=False, tries=tuple(self._tries))
 
+    def to_fit(self, fits: Callable[[Model], bool]) -> tuple[Model, Report]:
+        """With the most modes a system of which ``fits`` holds, which is to hold of any smaller model too.
+
+        Raises UnsupportedError where it does not hold of a single mode a system.
+        """
+        low, high = 0, max(layer.most for layer in self._layers) + 1
+        best: tuple[Model, Report] | None = None
+        while high - low > 1:
+            modes = (low + high) // 2
+            found = self.to_modes(modes)
+            if fits(found[0]):
+                low, best = modes, found
+            else:
+                high = modes
+        if best is None:
+            raise UnsupportedError("expected a model that fits with one mode a channel, found that it does not")
+        model, report = best
+        return model, replace(report, tries=tuple(self._tries))
+
     @property
     def _least(self) -> int:
         """The states of the layers that stay as they are."""

@@ -11,7 +11,7 @@ from .systems import Signal, model_of
 Signals = Sequence[Signal]
 Change = Callable[[doc.Node, Signals, Signals], doc.Node]
 
-REMEMBERS = (doc.Diagonal, doc.Dplr, doc.Dense, doc.DiagonalMimo, doc.Selective, doc.Ssd)
+REMEMBERS = (doc.Diagonal, doc.Dplr, doc.Dense, doc.DiagonalMimo, doc.Linoss, doc.Selective, doc.Ssd)
 
 
 def rebuilt(node: doc.Node, full: Signals, reduced: Signals, change: Change) -> doc.Node:

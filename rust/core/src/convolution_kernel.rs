@@ -1,7 +1,7 @@
 //! The convolution kernels of a model's layers, in float64.
 
 use crate::discretize::Disc;
-use crate::document::{DiagonalMimo, Document, Node, StateSpace};
+use crate::document::{ComplexArray, Document, Node, StateSpace};
 use crate::error::{Error, Result};
 use crate::kernels::aligned::{Aligned, fits};
 use crate::kernels::linear::{Epilogue, Linear};
@@ -9,6 +9,7 @@ use crate::kernels::{Isa, padded};
 use crate::layers::convolution::Source;
 use crate::layers::system::System;
 use crate::threads::Team;
+use num_complex::Complex64;
 
 /// The convolution kernel of state-space layer number `layer`, in the order in which they run: its shape (M, H, length)
 /// and its numbers. A bidirectional layer has its backward kernels after the forward ones; a layer of many inputs and
@@ -36,8 +37,19 @@ pub fn convolution_kernel(
         node @ Node::Dplr(d) => siso(node, &d.ssm, length, rate, isa, team, both(System::dplr(d, rate), length)),
         node @ Node::Dense(d) => siso(node, &d.ssm, length, rate, isa, team, both(System::dense(d, rate), length)),
         Node::DiagonalMimo(m) => {
-            fits::<f64>("length", length, m.d_input() * m.d_output())?;
-            Ok(mimo(m, length, rate, isa))
+            let (mut x, poles): (Vec<_>, Vec<_>) = (0..m.modes()).map(|n| m.mode(n, rate)).map(|m| (m.f, m.a)).unzip();
+            let responses = std::iter::repeat_with(move || {
+                let now = x.clone();
+                x.iter_mut().zip(&poles).for_each(|(x, a)| *x *= a);
+                now
+            });
+            mimo(&m.b, &m.c, m.factor(), responses, length, isa)
+        }
+        Node::Linoss(l) => {
+            let mut each: Vec<_> = l.bars(rate).into_iter().map(|bar| bar.impulse_response()).collect();
+            let responses =
+                std::iter::repeat_with(move || each.iter_mut().map(|k| k.next().unwrap_or(0.0).into()).collect());
+            mimo(&l.b, &l.c, 1.0, responses, length, isa)
         }
         node @ (Node::Selective(_) | Node::Ssd(_)) => {
             Err(Error::Unsupported(format!("{}: its kernel depends on the input", node.label())))
@@ -87,26 +99,32 @@ fn siso<T>(
     Ok((shape, numbers))
 }
 
-/// K\[l\] = factor Re(C Abar^l Bbar), (d_out, d_in, length).
-fn mimo(m: &DiagonalMimo, length: usize, rate: f64, isa: Isa) -> ([usize; 3], Vec<f64>) {
-    let (n, d_in, d_out) = (m.modes(), m.d_input(), m.d_output());
-    let factor = m.factor();
+/// K\[l\] = factor Re(C diag(k\[l\]) B), (d_out, d_in, length), with the impulse responses k of the N modes between them.
+fn mimo(
+    b: &ComplexArray,
+    c: &ComplexArray,
+    factor: f64,
+    responses: impl Iterator<Item = Vec<Complex64>>,
+    length: usize,
+    isa: Isa,
+) -> Result<([usize; 3], Vec<f64>)> {
+    let (n, d_in, d_out) = (b.shape[0], b.shape[1], c.shape[0]);
+    fits::<f64>("length", length, d_in * d_out)?;
     let weight: Vec<f64> = (0..d_out)
         .flat_map(|o| {
-            let c = m.c.row(o);
+            let c = c.row(o);
             c.iter().map(|c| factor * c.re).chain(c.iter().map(|c| -factor * c.im)).collect::<Vec<_>>()
         })
         .collect();
     let read = Linear::<f64>::new(2 * n, d_out, |o, i| weight[o * 2 * n + i], None, Epilogue::None);
-    let bars: Vec<_> = (0..n).map(|i| m.mode(i, rate)).collect();
-    let mut x = m.input(rate);
     let (mut rows, mut y) = (Aligned::zeros(d_in * padded(2 * n)), Aligned::zeros(d_in * padded(d_out)));
     let mut kernel = vec![0.0; d_out * d_in * length];
-    for l in 0..length {
+    for (l, k) in responses.take(length).enumerate() {
         for j in 0..d_in {
             for i in 0..n {
-                rows[j * padded(2 * n) + i] = x[i * d_in + j].re;
-                rows[j * padded(2 * n) + n + i] = x[i * d_in + j].im;
+                let x = k[i] * b.row(i)[j];
+                rows[j * padded(2 * n) + i] = x.re;
+                rows[j * padded(2 * n) + n + i] = x.im;
             }
         }
         read.run(isa, d_in, &rows, &mut y);
@@ -115,7 +133,6 @@ fn mimo(m: &DiagonalMimo, length: usize, rate: f64, isa: Isa) -> ([usize; 3], Ve
                 kernel[(o * d_in + j) * length + l] = y[j * padded(d_out) + o];
             }
         }
-        x.iter_mut().enumerate().for_each(|(i, x)| *x *= bars[i / d_in].a);
     }
-    ([d_out, d_in, length], kernel)
+    Ok(([d_out, d_in, length], kernel))
 }

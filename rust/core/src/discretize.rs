@@ -86,6 +86,106 @@ pub fn discretize_mode(disc: Disc, alpha: f64, lambda: Complex64, dt: f64) -> Mo
     }
 }
 
+named! {
+    /// How an oscillator x'' = -A x - G x' + f is stepped (Rusch & Rus 2025; with damping Boyer, Rusch & Rus 2025): its
+    /// velocity first, and its position by the new velocity.
+    pub enum Scheme {
+        /// Implicit: the force of the spring is that of the new position. Undamped, G = 0.
+        Im = "im",
+        /// Implicit-explicit: the force of the spring is that of the old position, that of the damping of the new velocity.
+        Imex = "imex",
+    }
+}
+
+/// One oscillator after discretisation, driven by a force f.
+///
+/// It is never stepped by its two modes: where these are near each other they all but cancel, and at critical damping, or
+/// where A = 0, there is one of them only. Its state is its position x and w = x - sign x_before, its change, or, where it
+/// turns by more than a quarter of a circle a sample, its sum with the position before:
+///
+/// w' = sign (w + drag w) + spring x + gain f, then x' = sign x + w'.
+///
+/// Where the modes meet, at 1 or at -1, w is what grows slowly, and has digits of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OscillatorBar {
+    /// The product of the eigenvalues, less 1.
+    pub drag: f64,
+    /// What a position of 1 pulls itself back by: the product of the eigenvalues less 1 each.
+    pub pull: f64,
+    /// What a position changes by for a force of 1.
+    pub gain: f64,
+    /// The step size.
+    pub dt: f64,
+}
+
+/// A step of an oscillator on its state (w, x), which is sign (w, x) + delta (w, x) + (drive f, f).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OscillatorStep {
+    /// 1 or -1.
+    pub sign: f64,
+    /// (2, 2), row-major.
+    pub delta: [f64; 4],
+    /// What w changes by where x changes by 1.
+    pub drive: f64,
+}
+
+/// The oscillator with stiffness `a` and damping `g`.
+pub fn discretize_oscillator(scheme: Scheme, a: f64, g: f64, dt: f64) -> OscillatorBar {
+    let braked = match scheme {
+        Scheme::Im => dt * (dt * a),
+        Scheme::Imex => dt * g,
+    };
+    let gain = dt * (dt / (1.0 + braked));
+    OscillatorBar { drag: -braked / (1.0 + braked), pull: a * gain, gain, dt }
+}
+
+impl OscillatorBar {
+    /// 1, or -1 where it turns by more than a quarter of a circle a sample.
+    pub fn sign(&self) -> f64 {
+        if 2.0 + self.drag >= self.pull { 1.0 } else { -1.0 }
+    }
+
+    /// What w changes by for a position of 1.
+    pub fn spring(&self) -> f64 {
+        if self.sign() > 0.0 { -self.pull } else { 4.0 + 2.0 * self.drag - self.pull }
+    }
+
+    /// The two eigenvalues of its step.
+    pub fn eigenvalues(&self) -> [Complex64; 2] {
+        let middle = 0.5 * (self.drag - self.pull);
+        let apart = middle * middle - self.pull;
+        // Of a difference as small as its own rounding nothing is known but that it is small; its root would not be.
+        let apart = if apart.abs() <= 16.0 * f64::EPSILON * middle * middle { 0.0 } else { apart };
+        let root = Complex64::from(apart).sqrt();
+        [ONE + middle + root, ONE + middle - root]
+    }
+
+    /// Its step on the state that it has at the step size of `regular`. x is driven by `gain` f.
+    ///
+    /// With the velocity v of the oscillator and the regular step s, w is s v, or 2 x - s v where the sign is -1.
+    pub fn step_at(&self, regular: &OscillatorBar) -> OscillatorStep {
+        let (ratio, kept, sign) = (self.dt / regular.dt, 1.0 + self.drag, regular.sign());
+        if sign > 0.0 {
+            let delta = [self.drag, -self.pull / ratio, ratio * kept, -self.pull];
+            return OscillatorStep { sign, delta, drive: 1.0 / ratio };
+        }
+        let (more, pulled) = (2.0 * ratio - 1.0, 2.0 * kept - self.pull / ratio);
+        let delta = [1.0 - more * kept, 2.0 + more * pulled, -ratio * kept, 2.0 + ratio * pulled];
+        OscillatorStep { sign, delta, drive: 2.0 - 1.0 / ratio }
+    }
+
+    /// How its position answers a force of 1 at the first sample, sample by sample.
+    pub fn impulse_response(self) -> impl Iterator<Item = f64> {
+        let (sign, spring) = (self.sign(), self.spring());
+        let (mut w, mut x, mut force) = (0.0, 0.0, self.gain);
+        std::iter::repeat_with(move || {
+            w = sign * (w + self.drag * w) + spring * x + std::mem::take(&mut force);
+            x = sign * x + w;
+            x
+        })
+    }
+}
+
 /// e^z, and e^z - 1 without cancellation near z = 0.
 fn exp_and_expm1(z: Complex64) -> (Complex64, Complex64) {
     let (half_sin, half_cos) = (0.5 * z.im).sin_cos();

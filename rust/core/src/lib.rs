@@ -13,7 +13,7 @@
 //! |---|---|
 //! | input | (streams, length, [`Plan::d_input`]), or integer tokens (streams, length) |
 //! | output | (streams, length, [`Plan::d_output`]); of a pooled model's `forward` (streams, d_output) |
-//! | states | (streams, [`Plan::state_len`]); zeros are the start |
+//! | states | (streams, [`Plan::state_len`]); [`Plan::default_state`] is the start |
 //! | dt | (streams, length): multiplies the step size sample by sample |
 //!
 //! # Conventions

@@ -2,7 +2,7 @@
 
 use crate::document::PoolMode;
 use crate::error::{Error, Result};
-use crate::kernels::{Elem, Isa, padded};
+use crate::kernels::{Aligned, Elem, Isa, padded};
 use crate::layers::lti::Method;
 use crate::memory::Buffer;
 use crate::ops::Stage;
@@ -43,6 +43,8 @@ pub struct Plan<E> {
     pub(crate) output: Buffer,
     pub(crate) layout: Layout,
     pub(crate) state_len: usize,
+    /// A stream's state before its first sample; `None`: zeros.
+    pub(crate) start: Option<Aligned<E>>,
     pub(crate) block_rows: usize,
     pub(crate) not_causal: Option<NotCausal>,
     /// Whether layers that run backwards start at the end of the padding.
@@ -102,6 +104,30 @@ impl<E: Elem> Plan<E> {
     /// Elements of state a stream.
     pub fn state_len(&self) -> usize {
         self.state_len
+    }
+
+    /// Puts streams at their start: `states` is (streams, state_len).
+    pub fn start(&self, states: &mut [E]) {
+        match &self.start {
+            None => states.fill(E::ZERO),
+            Some(start) => states.chunks_exact_mut(self.state_len).for_each(|state| state.copy_from_slice(start)),
+        }
+    }
+
+    /// The states of streams at their start, from zeros: most models' are such.
+    pub(crate) fn started(&self, mut zeros: Aligned<E>) -> Aligned<E> {
+        if self.start.is_some() {
+            self.start(&mut zeros);
+        }
+        zeros
+    }
+
+    /// Whether all streams of `states` are at their start.
+    pub(crate) fn at_start(&self, states: &[E]) -> bool {
+        match &self.start {
+            None => states.iter().all(|&x| x == E::ZERO),
+            Some(start) => states.chunks_exact(self.state_len).all(|state| *state == **start),
+        }
     }
 
     /// Channels of the answer.

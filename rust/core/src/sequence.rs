@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Timing<'a> {
     /// (streams, length): multiplies every step size, sample by sample.
     pub dt: Option<&'a [f64]>,
-    /// (streams, length): the state is zero before that sample.
+    /// (streams, length): the state is that of a stream's start before that sample.
     pub resets: Option<&'a [bool]>,
     /// (streams,): where padding begins.
     pub lengths: Option<&'a [usize]>,
@@ -37,7 +37,7 @@ pub struct Sequences<'a, E> {
     pub stop: Option<&'a AtomicBool>,
 }
 
-/// A run of samples of one sequence with one step size, and whether its state is zero before.
+/// A run of samples of one sequence with one step size, and whether it begins at the start.
 struct Segment {
     from: usize,
     to: usize,
@@ -94,7 +94,7 @@ impl<E: Elem> Plan<E> {
                 }
                 let Segment { from, to, dt, reset } = segment;
                 if reset {
-                    state.fill(E::ZERO);
+                    self.start(state);
                 }
                 let answers = if answers == Answers::Last && to < last { Answers::Nothing } else { answers };
                 let unpadded = Some(end.saturating_sub(from));
@@ -111,9 +111,9 @@ impl<E: Elem> Plan<E> {
         finished(stop)
     }
 
-    /// A state of zeros for so many streams.
+    /// The states of so many streams before their first samples.
     pub fn default_state(&self, streams: usize) -> Aligned<E> {
-        Aligned::zeros(streams * self.state_len())
+        self.started(Aligned::zeros(streams * self.state_len()))
     }
 
     fn check(&self, call: &Sequences<'_, E>, states: &[E], output: &[E]) -> Result<()> {
@@ -137,7 +137,7 @@ impl<E: Elem> Plan<E> {
             self.check_dt(dt)?;
         }
         let whole = self.not_causal().is_some();
-        if whole && states.iter().any(|&x| x != E::ZERO) {
+        if whole && !self.at_start(states) {
             return self.streamable();
         }
         if whole && (dt.is_some() || resets.is_some_and(|r| r.contains(&true))) {

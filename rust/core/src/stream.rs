@@ -76,7 +76,7 @@ impl<E: Elem> Stream<E> {
         if streams == 0 {
             return Err(Error::Value("batch: expected at least one stream, found 0".into()));
         }
-        let states = Aligned::try_zeros("batch", streams, plan.state_len())?;
+        let states = plan.started(Aligned::try_zeros("batch", streams, plan.state_len())?);
         let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), 1)];
         Ok(Self { plan, states, streams, before: Aligned::default(), works })
     }
@@ -261,12 +261,12 @@ impl<E: Elem> Stream<E> {
     /// [`Error::Value`] where the mask has not one flag a stream.
     pub fn reset(&mut self, mask: Option<&[bool]>) -> Result<()> {
         match mask {
-            None => self.states.fill(E::ZERO),
+            None => self.plan.start(&mut self.states),
             Some(mask) if mask.len() == self.streams => {
                 for (state, _) in
                     self.states.chunks_exact_mut(self.plan.state_len()).zip(mask).filter(|(_, reset)| **reset)
                 {
-                    state.fill(E::ZERO);
+                    self.plan.start(state);
                 }
             }
             Some(mask) => {

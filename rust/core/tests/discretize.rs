@@ -3,7 +3,9 @@
 use nalgebra::{DMatrix, DVector};
 use num_complex::Complex64;
 use proptest::prelude::*;
-use ssmrt_core::internals::discretize::{ModeBar, RealSchur, discretize_dplr, discretize_mode};
+use ssmrt_core::internals::discretize::{
+    ModeBar, OscillatorStep, RealSchur, Scheme, discretize_dplr, discretize_mode, discretize_oscillator,
+};
 use ssmrt_core::{Disc, discretize_matrix, hippo};
 
 fn near(x: &[f64], y: &[f64], tolerance: f64) -> bool {
@@ -46,7 +48,64 @@ fn dplr() -> impl Strategy<Value = (Vec<Complex64>, Columns, Columns, Vec<Comple
     })
 }
 
+/// The equations of LinOSS: the step of velocity and position, and what a force of 1 adds to them.
+fn equations(scheme: Scheme, a: f64, g: f64, dt: f64) -> (DMatrix<f64>, DVector<f64>) {
+    let kept = 1.0 / if scheme == Scheme::Im { 1.0 + dt * dt * a } else { 1.0 + dt * g };
+    let velocity = [kept, -dt * a * kept];
+    let m = [velocity[0], velocity[1], dt * velocity[0], 1.0 + dt * velocity[1]];
+    (dense(&m, 2), DVector::from_column_slice(&[dt * kept, dt * dt * kept]))
+}
+
+fn oscillator() -> impl Strategy<Value = (Scheme, f64, f64, f64)> {
+    let dt = (-3.0..-0.3f64).prop_map(|log_dt| 10f64.powf(log_dt));
+    (any::<bool>(), 0.0..4.0f64, prop_oneof![Just(0.0), 0.0..10.0f64], dt).prop_map(|(implicit, turn, g, dt)| {
+        let scheme = if implicit { Scheme::Im } else { Scheme::Imex };
+        // Of any frequency that is stable undamped.
+        (scheme, turn / (dt * dt), g, dt)
+    })
+}
+
 proptest! {
+    /// Implicit Euler is the generalised bilinear transform with alpha = 1.
+    #[test]
+    fn an_implicit_oscillator_is_backward_euler(a in 0.0..100.0f64, log_dt in -4.0..1.0f64) {
+        let dt = 10f64.powf(log_dt);
+        let bar = discretize_oscillator(Scheme::Im, a, 0.0, dt);
+        let (abar, bbar) = discretize_matrix(Disc::BackwardEuler, 0.5, &[0.0, -a, 1.0, 0.0], &[1.0, 0.0], 2, dt).unwrap();
+        let found = [2.0 + bar.drag - bar.pull, 1.0 + bar.drag, bar.gain];
+        let expected = [abar[0] + abar[3], abar[0] * abar[3] - abar[1] * abar[2], bbar[1]];
+        prop_assert!(near(&found, &expected, 1e-13), "{bar:?}");
+    }
+
+    #[test]
+    fn an_oscillators_eigenvalues_and_response_are_those_of_its_equations((scheme, a, g, dt) in oscillator()) {
+        let (m, f) = equations(scheme, a, g, dt);
+        let bar = discretize_oscillator(scheme, a, g, dt);
+        let [p, q] = bar.eigenvalues();
+        prop_assert!(((p + q).re - m.trace()).abs() < 1e-13 && ((p * q).re - m.determinant()).abs() < 1e-13);
+        let (mut state, largest) = (f.clone(), f[1]);
+        for (t, position) in bar.impulse_response().take(20).enumerate() {
+            prop_assert!((position - state[1]).abs() < 1e-12 * largest * (t + 1) as f64);
+            state = &m * state;
+        }
+    }
+
+    /// Whatever the step size, its velocity and its position are those of the equations, in its state of another step size.
+    #[test]
+    fn an_oscillator_goes_on_at_another_step_size((scheme, a, g, dt) in oscillator(), ratio in 0.1..1.0f64) {
+        let regular = discretize_oscillator(scheme, a, g, dt);
+        let bar = discretize_oscillator(scheme, a, g, ratio * dt);
+        let OscillatorStep { sign, delta, drive } = bar.step_at(&regular);
+        let [s, x] = if sign > 0.0 { [dt, 0.0] } else { [-dt, 2.0] };
+        let basis = dense(&[s, x, 0.0, 1.0], 2);
+        let (m, f) = equations(scheme, a, g, ratio * dt);
+        let expected = &basis * m * basis.clone().try_inverse().unwrap();
+        let found = dense(&delta, 2) + sign * DMatrix::identity(2, 2);
+        prop_assert!(near(found.as_slice(), expected.as_slice(), 1e-12), "{found} is not {expected}");
+        let driven = [bar.gain * drive, bar.gain];
+        prop_assert!(near(&driven, (basis * f).as_slice(), 1e-12), "{driven:?}");
+    }
+
     #[test]
     fn diagonal_discretisation_is_matrix_discretisation(lambda in stable_mode(), log_dt in -4.0..0.0f64, alpha in 0.0..1.0f64) {
         let dt = 10f64.powf(log_dt);

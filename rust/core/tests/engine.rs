@@ -3,6 +3,7 @@
 mod systems;
 
 use proptest::prelude::*;
+use ssmrt_core::internals::discretize::Scheme;
 use ssmrt_core::{Disc, Document, Elem, Input, Isa, Method, Sequences, Stream, Team, Timing};
 use std::sync::Arc;
 use systems::{Random, Sizes};
@@ -68,7 +69,7 @@ fn layer() -> impl Strategy<Value = Document> {
     // Modes from 32 on are visited at other samples than fewer.
     let modes = prop_oneof![3 => 1usize..8, 1 => 31usize..35];
     let sizes = (prop::sample::select(vec![1usize, 3, 8, 15, 16, 17, 24]), modes, 1usize..4);
-    (sizes, any::<u64>(), 0..7u8, any::<bool>()).prop_map(|((h, n, m), seed, kind, pairs)| {
+    (sizes, any::<u64>(), 0..8u8, any::<bool>()).prop_map(|((h, n, m), seed, kind, pairs)| {
         let sizes = Sizes { h, n, m };
         let node = match kind {
             0 => systems::diagonal(seed, sizes, Disc::Zoh, pairs),
@@ -76,7 +77,8 @@ fn layer() -> impl Strategy<Value = Document> {
             2 => systems::dplr(seed, sizes, m, pairs),
             3 => systems::dense(seed, sizes, if pairs { 0.5 } else { 1.0 }),
             4 => systems::mimo(seed, sizes, Disc::Zoh),
-            5 => systems::selective(seed, h, n),
+            5 => systems::linoss(seed, sizes, if pairs { Scheme::Im } else { Scheme::Imex }),
+            6 => systems::selective(seed, h, n),
             _ => systems::ssd(seed, h, n),
         };
         systems::alone(node, sizes)

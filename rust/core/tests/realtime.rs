@@ -2,6 +2,7 @@
 
 mod systems;
 
+use ssmrt_core::internals::discretize::Scheme;
 use ssmrt_core::internals::document::Node;
 use ssmrt_core::{Disc, Document, Elem, Input, Isa, Stream};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -68,6 +69,8 @@ fn layers() -> Vec<(&'static str, Document)> {
                 ("dplr", systems::dplr(2, s, 2, true)),
                 ("dense", systems::dense(3, s, 0.5)),
                 ("mimo", systems::mimo(4, s, Disc::Zoh)),
+                ("linoss", systems::linoss(7, s, Scheme::Imex)),
+                ("linoss", systems::linoss(7, s, Scheme::Imex)),
                 ("selective", systems::selective(5, h, 6)),
                 ("ssd", systems::ssd(6, h, 6)),
             ] {
@@ -201,6 +204,7 @@ fn states_decay_past_the_denormals() {
         ("dplr", systems::dplr(2, s, 1, true)),
         ("dense", systems::dense(3, s, 0.5)),
         ("mimo", systems::mimo(4, s, Disc::Zoh)),
+        ("linoss", systems::linoss(7, s, Scheme::Imex)),
         ("selective", systems::selective(5, 2, 3)),
         ("ssd", systems::ssd(5, 2, 3)),
     ] {

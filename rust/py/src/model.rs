@@ -127,13 +127,23 @@ impl Document {
                 }
                 dict.set_item("d", numpy(py, &d)?)?;
             }
-            Discrete::Matrices { a_minus_one, b, c, d } => {
+            Discrete::Matrices { a_minus_one, b, c, d, x0 } => {
                 for (key, array) in [("a_minus_one", a_minus_one), ("b", b), ("c", c), ("d", d)] {
                     dict.set_item(key, numpy(py, &array)?)?;
                 }
+                dict.set_item("x0", x0.map(|x0| numpy(py, &x0)).transpose()?)?;
             }
             Discrete::Mimo { a_minus_one, b, c, d } => {
                 for (key, array) in [("a_minus_one", a_minus_one), ("b", b), ("c", c)] {
+                    dict.set_item(key, numpy(py, &array)?)?;
+                }
+                dict.set_item("d", d.map(|d| numpy(py, &d)).transpose()?)?;
+            }
+            Discrete::Oscillators { sign, drag, spring, b, c, d } => {
+                for (key, array) in [("sign", sign), ("drag", drag), ("spring", spring)] {
+                    dict.set_item(key, numpy(py, &array)?)?;
+                }
+                for (key, array) in [("b", b), ("c", c)] {
                     dict.set_item(key, numpy(py, &array)?)?;
                 }
                 dict.set_item("d", d.map(|d| numpy(py, &d)).transpose()?)?;

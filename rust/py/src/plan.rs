@@ -5,7 +5,7 @@ use crate::errors::raise;
 use crate::interrupt::{interruptible, is_long, sample};
 use crate::precision::{Any, on};
 use crate::stream::Stream;
-use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use ssmrt_core::{Method, Plan as Core, Sequences, Team, Timing};
@@ -83,7 +83,13 @@ impl Plan {
         on!(self.any, p => step(py, p, u, state, dt))
     }
 
-    /// Streams that start at zero.
+    /// A stream's state (state_size,) before its first sample.
+    #[getter]
+    fn start<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        on!(self.any, p => PyArray1::from_slice(py, &p.default_state(1)).into_any())
+    }
+
+    /// Streams at their start.
     fn stream(&self, batch: usize) -> PyResult<Stream> {
         Stream::new(&self.any, batch)
     }
@@ -107,10 +113,13 @@ fn state_of<'py, E: Number>(
 ) -> PyResult<Bound<'py, PyArrayDyn<E>>> {
     let shape = [batch, p.state_len()];
     let next = PyArrayDyn::<E>::zeros(py, &shape[..], false);
-    if let Some(state) = state.filter(|s| !s.is_none()) {
-        let given = contiguous::<E>("state", state, "f", "a state of this model")?;
-        expect_shape("state", &shape, given.shape())?;
-        next.try_readwrite()?.as_slice_mut()?.copy_from_slice(given.as_slice()?);
+    match state.filter(|s| !s.is_none()) {
+        Some(state) => {
+            let given = contiguous::<E>("state", state, "f", "a state of this model")?;
+            expect_shape("state", &shape, given.shape())?;
+            next.try_readwrite()?.as_slice_mut()?.copy_from_slice(given.as_slice()?);
+        }
+        None => p.start(next.try_readwrite()?.as_slice_mut()?),
     }
     Ok(next)
 }

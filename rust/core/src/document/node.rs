@@ -156,7 +156,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    $ Linear Embedding Norm Activation Glu Conv1d Pool Diagonal Dplr Dense DiagonalMimo Selective Ssd Sequential Residual Gate
+    $ Linear Embedding Norm Activation Glu Conv1d Pool Diagonal Dplr Dense DiagonalMimo Linoss Selective Ssd Sequential Residual Gate
 }
 
 impl Node {

@@ -39,6 +39,8 @@ pub enum Discrete {
         c: Array,
         /// (M, H)
         d: Array,
+        /// (H, N), x before a stream's first sample; `None`: zero.
+        x0: Option<Array>,
     },
     /// S5 and LRU: x' = Abar x + b u, y = Re(c x') + d u, all inputs to all outputs.
     Mimo {
@@ -51,12 +53,28 @@ pub enum Discrete {
         /// (d_out,)
         d: Option<Array>,
     },
+    /// LinOSS: w' = sign (w + drag w) + spring x + b u, then x' = sign x + w', y = Re(c x') + d u, of each oscillator's
+    /// position x and what w it has beside it.
+    Oscillators {
+        /// (P,), each 1 or -1
+        sign: Array,
+        /// (P,)
+        drag: Array,
+        /// (P,)
+        spring: Array,
+        /// (P, d_in)
+        b: ComplexArray,
+        /// (d_out, P)
+        c: ComplexArray,
+        /// (d_out,)
+        d: Option<Array>,
+    },
 }
 
 /// An eigenvalue of a discrete system.
 #[derive(Debug, Clone, Copy)]
 pub struct Eigenvalue {
-    /// The channel that it belongs to; of one system for all channels, the mode.
+    /// The channel that it belongs to; of one system for all channels, the mode or the oscillator.
     pub place: usize,
     /// The eigenvalue.
     pub value: Complex64,
@@ -64,7 +82,7 @@ pub struct Eigenvalue {
 
 /// The linear time-invariant systems of a layer.
 pub trait Systems: Sync {
-    /// What [`Eigenvalue::place`] counts: "channel" or "mode".
+    /// What [`Eigenvalue::place`] counts: "channel", "mode" or "oscillator".
     fn place(&self) -> &'static str;
 
     /// Whether eigenvalues outside the unit circle are let through.

@@ -47,6 +47,20 @@ impl<E: Elem> Triangular<E> {
         self.core_len() * if E::COMPENSATED { 2 } else { 1 }
     }
 
+    /// The state that is `x(lane, i)`.
+    pub fn state(&self, x: impl Fn(usize, usize) -> f64) -> Vec<E> {
+        let mut state = vec![E::ZERO; self.state_len()];
+        let (core, errors) = state.split_at_mut(self.core_len());
+        for (at, high) in core.iter_mut().enumerate() {
+            let exact = x(at % GROUP, at / GROUP);
+            *high = E::of(exact);
+            if let Some(error) = errors.get_mut(at) {
+                *error = E::of(exact - high.f64());
+            }
+        }
+        state
+    }
+
     /// Runs over `rows` rows of `u`, writing as many of `y`, each of [`GROUP`] elements.
     pub fn scan(&self, isa: Isa, rows: usize, u: &[E], y: &mut [E], state: &mut [E]) {
         assert!(holds(u.len(), rows, GROUP) && holds(y.len(), rows, GROUP) && state.len() == self.state_len());

@@ -1,7 +1,7 @@
 //! Diagonal systems with many inputs and outputs (S5, LRU): the lanes are modes, x' = a x + v with v = B u made before.
 
 use super::layout::holds;
-use super::mode_state::{Compensated, CompensatedAt, modes_len, pair};
+use super::mode_state::{Compensated, CompensatedAt, modes_len, pair, placed};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 use num_complex::Complex64;
 
@@ -36,6 +36,11 @@ impl<E: Elem> MimoModes<E> {
     /// Elements of state: those of a group of channels with as many modes as there are groups of modes here.
     pub fn state_len(&self) -> usize {
         modes_len::<E>(padded(self.modes) / GROUP)
+    }
+
+    /// The state whose mode n is at `x[n]`.
+    pub fn state(&self, x: &[Complex64]) -> Vec<E> {
+        placed(padded(self.modes) / GROUP, |group, lane| x.get(group * GROUP + lane).copied().unwrap_or_default())
     }
 
     /// Replaces each of the `rows` rows of `v` by the state after it; from the last row to the first if `reverse`.

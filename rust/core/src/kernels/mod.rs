@@ -30,6 +30,7 @@ pub mod mimo;
 pub mod modal;
 pub mod mode_state;
 pub mod norm;
+pub mod oscillators;
 pub mod pointwise;
 pub mod pooling;
 pub mod selective;

@@ -5,7 +5,7 @@
 //! rounding nor that of its state would be negligible.
 
 use super::layout::{GROUP, fetch};
-use super::{Elem, Lanes};
+use super::{Elem, Isa, Kernel, Lanes};
 use num_complex::Complex64;
 
 /// Elements of the state of so many modes a lane: rows (re, im) each, then a row each of their rounding errors.
@@ -17,6 +17,45 @@ pub(super) const fn modes_len<E: Elem>(modes: usize) -> usize {
 pub(super) fn pair<E: Elem>(z: Complex64) -> [f64; 4] {
     let (re, im) = (E::of(z.re).f64(), E::of(z.im).f64());
     [re, im, z.re - re, z.im - im]
+}
+
+/// The state of `modes` modes a lane, of which mode n of a lane is at `x(n, lane)`.
+pub(super) fn placed<E: Elem>(modes: usize, x: impl Fn(usize, usize) -> Complex64) -> Vec<E> {
+    let mut state = vec![E::ZERO; modes_len::<E>(modes)];
+    for n in 0..modes {
+        let mut rows = [[E::ZERO; GROUP]; 4];
+        for lane in 0..GROUP {
+            for (row, value) in rows.iter_mut().zip(pair::<E>(x(n, lane))) {
+                row[lane] = E::of(value);
+            }
+        }
+        Isa::Scalar.run(Place { rows: &rows, modes, n, state: &mut state });
+    }
+    state
+}
+
+/// Writes mode `n` of every lane: (re, im), and what their rounding left over.
+struct Place<'a, E> {
+    rows: &'a [[E; GROUP]; 4],
+    modes: usize,
+    n: usize,
+    state: &'a mut [E],
+}
+
+impl<E: Elem> Kernel<E> for Place<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        for lane in (0..GROUP).step_by(L::LANES) {
+            // SAFETY: the rows are GROUP elements, whole vectors, and the state has `modes` modes.
+            unsafe {
+                let row = |i: usize| lanes.load(self.rows[i].as_ptr().add(lane));
+                let x = Compensated { re: row(0), im: row(1), error_re: row(2), error_im: row(3) };
+                x.store(lanes, CompensatedAt::of(self.state.as_mut_ptr().add(lane), self.modes, self.n));
+            }
+        }
+    }
 }
 
 /// The address of a mode's state: a row each of the real and the imaginary part, and one of their rounding errors at
@@ -124,16 +163,31 @@ impl<V: Copy> Compensated<V> {
     /// The next state, for a pole whose low parts are left out: x + (delta x + u).
     #[inline(always)]
     pub fn advance_rounded<L: Lanes<V = V>>(self, lanes: L, (dr, di): (V, V), u: (V, V)) -> Self {
+        let change_re = lanes.fma(dr, self.re, lanes.nfma(di, self.im, u.0));
+        let change_im = lanes.fma(dr, self.im, lanes.fma(di, self.re, u.1));
+        self.changed(lanes, (change_re, change_im))
+    }
+
+    /// The state times `factor`, which is 1 or -1.
+    #[inline(always)]
+    pub fn times<L: Lanes<V = V>>(self, lanes: L, factor: V) -> Self {
+        Self {
+            re: lanes.mul(self.re, factor),
+            im: lanes.mul(self.im, factor),
+            error_re: lanes.mul(self.error_re, factor),
+            error_im: lanes.mul(self.error_im, factor),
+        }
+    }
+
+    /// The next state: x + change.
+    #[inline(always)]
+    pub fn changed<L: Lanes<V = V>>(self, lanes: L, (change_re, change_im): (V, V)) -> Self {
         let Self { re, im, error_re, error_im } = self;
-        let mut change_re = lanes.fma(dr, re, lanes.nfma(di, im, u.0));
-        let mut change_im = lanes.fma(dr, im, lanes.fma(di, re, u.1));
         if !L::E::COMPENSATED {
             return Self { re: lanes.add(re, change_re), im: lanes.add(im, change_im), error_re, error_im };
         }
-        change_re = lanes.add(change_re, error_re);
-        change_im = lanes.add(change_im, error_im);
-        let (re, error_re) = lanes.fast_two_sum(re, change_re);
-        let (im, error_im) = lanes.fast_two_sum(im, change_im);
+        let (re, error_re) = lanes.fast_two_sum(re, lanes.add(change_re, error_re));
+        let (im, error_im) = lanes.fast_two_sum(im, lanes.add(change_im, error_im));
         Self { re, im, error_re, error_im }
     }
 }
@@ -151,5 +205,28 @@ pub(super) unsafe fn flush<L: Lanes>(lanes: L, phase: usize, modes: usize, x: *m
         let at = CompensatedAt::of(x, modes, n);
         // SAFETY: n < modes, whose states the caller's `x` addresses.
         unsafe { Compensated::load(lanes, at).flushed(lanes).store(lanes, at) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_placed_state_has_what_its_rounding_left_over(re in -1e3f64..1e3, im in -1e3f64..1e3, n in 0..3usize) {
+            let at = |mode: usize, lane: usize| if (mode, lane) == (n, 5) { Complex64::new(re, im) } else { Complex64::ZERO };
+            let state = placed::<f32>(3, at);
+            let errors = state[(6 + n) * GROUP + 5].to_bits();
+            let parts = [(re, 0, errors & (0xffff << 16)), (im, 1, errors << 16)];
+            for (exact, row, error) in parts {
+                let found = f64::from(state[(2 * n + row) * GROUP + 5]) + f64::from(f32::from_bits(error));
+                prop_assert!((found - exact).abs() <= exact.abs() * 2f64.powi(-32));
+            }
+            prop_assert!(state.iter().filter(|&&x| x != 0.0).count() <= 3);
+            let state = placed::<f64>(3, at);
+            prop_assert_eq!((state[2 * n * GROUP + 5], state[(2 * n + 1) * GROUP + 5]), (re, im));
+        }
     }
 }

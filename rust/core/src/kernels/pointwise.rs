@@ -148,7 +148,7 @@ fn clamp<L: Lanes>(lanes: L, x: L::V, bound: f64) -> L::V {
 
 /// The bound on |x| up to which exp(x) is a normal number.
 #[inline(always)]
-fn exp_range<L: Lanes>() -> f64 {
+pub(super) fn exp_range<L: Lanes>() -> f64 {
     -L::E::EXPONENTS.0.f64() * LN_2 - 0.01
 }
 
@@ -169,7 +169,7 @@ fn exp<L: Lanes>(lanes: L, x: L::V, rate: f64) -> L::V {
 
 /// exp(rate x) - 1, within [`exp_range`].
 #[inline(always)]
-fn expm1<L: Lanes>(lanes: L, x: L::V, rate: f64) -> L::V {
+pub(super) fn expm1<L: Lanes>(lanes: L, x: L::V, rate: f64) -> L::V {
     let (f, scale) = exp_parts(lanes, x, rate);
     lanes.fma(lanes.exp2m1_poly(f), scale, lanes.sub(scale, number(lanes, 1.0)))
 }

@@ -35,6 +35,16 @@ impl<E: Elem> Selective<E> {
         padded(self.channels) * self.n
     }
 
+    /// The state that is `h` (d, N).
+    pub fn state(&self, h: &[f64]) -> Vec<E> {
+        let mut state = vec![E::ZERO; self.state_len()];
+        for (at, &h) in h.iter().enumerate() {
+            let (channel, i) = (at / self.n, at % self.n);
+            state[(channel / GROUP * self.n + i) * GROUP + channel % GROUP] = E::of(h);
+        }
+        state
+    }
+
     /// Runs over `rows` rows: `x`, `dt` and `y` of padded(d) elements, `bc` of padded(2 N), B and then C. `scale`
     /// multiplies dt.
     #[allow(clippy::too_many_arguments)]

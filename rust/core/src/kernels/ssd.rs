@@ -4,7 +4,7 @@
 //! go by, and in a register while [`SAMPLES`] of them do.
 
 use super::layout::holds;
-use super::pointwise::{self, Function};
+use super::pointwise::{self, Function, exp_range, expm1};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
 use std::ops::Range;
 
@@ -25,7 +25,8 @@ pub struct Sizes {
     pub modes: usize,
 }
 
-/// From what a layer's input says of each head to its step size and decay.
+/// From what a layer's input says of each head to its decay, and to what multiplies its input: the step size, or with a
+/// zero-order hold (exp(dt A) - 1) / A.
 #[derive(Debug)]
 pub struct Steps<E> {
     /// (heads,)
@@ -34,23 +35,65 @@ pub struct Steps<E> {
     a: Aligned<E>,
     limits: (f64, f64),
     rate: f64,
+    /// A and 1 / A (heads,) each, where there is a hold.
+    hold: Option<[Aligned<E>; 2]>,
 }
 
+/// In place of a zero of A where it divides: so near that exp(dt A) is 1, and (exp(dt A) - 1) / A is dt.
+const NEARLY_ZERO: f64 = -1e-20;
+
 impl<E: Elem> Steps<E> {
-    /// `a` and `bias` (heads,); dt is kept within `limits`, then `rate` multiplies it.
-    pub fn new(a: &[f64], bias: &[f64], limits: (f64, f64), rate: f64) -> Self {
-        let row = |values: &[f64], factor: f64| {
-            (0..padded(values.len())).map(|i| E::of(values.get(i).map_or(0.0, |v| v * factor))).collect()
+    /// `a` and `bias` (heads,); dt is kept within `limits`, then `rate` multiplies it. `hold`: a zero-order hold.
+    pub fn new(a: &[f64], bias: &[f64], limits: (f64, f64), rate: f64, hold: bool) -> Self {
+        let row = |values: &[f64], of: &dyn Fn(f64) -> f64| {
+            (0..padded(values.len())).map(|i| E::of(values.get(i).map_or(0.0, |v| of(*v)))).collect()
         };
-        Self { bias: row(bias, 1.0), a: row(a, std::f64::consts::LOG2_E), limits, rate }
+        let decaying = |a: f64| a.min(NEARLY_ZERO);
+        Self {
+            bias: row(bias, &|bias| bias),
+            a: row(a, &|a| a * std::f64::consts::LOG2_E),
+            limits,
+            rate,
+            hold: hold.then(|| [row(a, &decaying), row(a, &|a| 1.0 / decaying(a))]),
+        }
     }
 
-    /// `rows` rows of x, of padded(heads) elements, into rows of y: as many of dt, and as many of exp(dt A). `scale`
-    /// multiplies dt.
+    /// `rows` rows of x, of padded(heads) elements, into rows of y: as many of what multiplies the input, and as many of
+    /// exp(dt A). `scale` multiplies dt.
     pub fn run(&self, isa: Isa, rows: usize, scale: f64, x: &[E], y: &mut [E]) {
         let len = self.a.len();
         assert!(holds(x.len(), rows, len) && holds(y.len(), rows, 2 * len));
         isa.run(RunSteps { steps: self, rows, scale: E::of(scale * self.rate), x: x.as_ptr(), y: y.as_mut_ptr() });
+        if let Some(hold) = &self.hold {
+            isa.run(Hold { hold, rows, y });
+        }
+    }
+}
+
+/// Makes (exp(dt A) - 1) / A of dt in every row of dt and exp(dt A).
+struct Hold<'a, E> {
+    hold: &'a [Aligned<E>; 2],
+    rows: usize,
+    y: &'a mut [E],
+}
+
+impl<E: Elem> Kernel<E> for Hold<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        let [a, inverse] = self.hold;
+        for row in 0..self.rows {
+            // SAFETY: `Steps::run` checked that y has `rows` rows of twice as many elements as A has, whole groups.
+            unsafe {
+                let dt = self.y.as_mut_ptr().add(2 * row * a.len());
+                for i in (0..a.len()).step_by(L::LANES) {
+                    let z = lanes.mul(lanes.load(dt.add(i)), lanes.load(a.as_ptr().add(i)));
+                    let risen = expm1(lanes, lanes.max(z, lanes.splat(E::of(-exp_range::<L>()))), 1.0);
+                    lanes.store(dt.add(i), lanes.mul(risen, lanes.load(inverse.as_ptr().add(i))));
+                }
+            }
+        }
     }
 }
 
@@ -130,6 +173,20 @@ impl<E: Elem> Ssd<E> {
     /// Elements of a tile's states: N rows of GROUP.
     pub fn tile_state_len(&self) -> usize {
         self.sizes.modes * GROUP
+    }
+
+    /// The tiles' states that are `h` (channels, N).
+    pub fn state(&self, h: &[f64]) -> Vec<E> {
+        let (n, len) = (self.sizes.modes, self.tile_state_len());
+        let mut state = vec![E::ZERO; self.tiles() * len];
+        for tile in 0..self.tiles() {
+            for (lane, channel) in self.channels(tile).enumerate() {
+                for i in 0..n {
+                    state[tile * len + i * GROUP + lane] = E::of(h[channel * n + i]);
+                }
+            }
+        }
+        state
     }
 
     /// Channels of a row of x, B and C.
@@ -281,29 +338,34 @@ mod tests {
         (0..rows * padded(width)).map(|i| E::of(at(i))).collect()
     }
 
-    fn check<E: Elem>(sizes: Sizes, length: usize, cut: usize, bound: f64) {
+    fn check<E: Elem>(sizes: Sizes, hold: bool, length: usize, cut: usize, bound: f64) {
         let Sizes { channels, heads, groups, modes } = sizes;
         let numbers = |n: usize, seed: usize| (0..n).map(|i| E::of(number(i, seed)).f64()).collect::<Vec<_>>();
-        let a: Vec<f64> = numbers(heads, 1).iter().map(|a| a.abs() * -2.0).collect();
+        let mut a: Vec<f64> = numbers(heads, 1).iter().map(|a| a.abs() * -2.0).collect();
+        // An integrator.
+        a[heads - 1] = 0.0;
         let (bias, d) = (numbers(heads, 2), numbers(channels, 3));
         let (limits, rate, scale) = ((0.3, 1.1), 0.5, 1.5);
-        let (steps, layer) = (Steps::<E>::new(&a, &bias, limits, rate), Ssd::<E>::new(sizes, &d));
+        let (steps, layer) = (Steps::<E>::new(&a, &bias, limits, rate, hold), Ssd::<E>::new(sizes, &d));
         let width = layer.input_width();
         let (xbc, dt) = (rows::<E>(length, width, 4), rows::<E>(length, heads, 5));
 
         let mut expected = Vec::new();
-        let mut states = vec![0.0; channels * modes];
+        let start = numbers(channels * modes, 6);
+        let mut states = start.clone();
         for t in 0..length {
             let row = &xbc[t * padded(width)..][..width];
             for channel in 0..channels {
                 let (head, group) = (channel / (channels / heads), channel / (channels / groups));
                 let step = libm::log1p(libm::exp(dt[t * padded(heads) + head].f64() + bias[head]));
                 let step = step.clamp(limits.0, limits.1) * rate * scale;
+                let decay = libm::exp(step * a[head]);
+                let step = if hold && a[head] < 0.0 { libm::expm1(step * a[head]) / a[head] } else { step };
                 let x = row[channel].f64();
                 let mut y = d[channel] * x;
                 for i in 0..modes {
                     let h = &mut states[channel * modes + i];
-                    *h = libm::exp(step * a[head]) * *h + step * x * row[channels + group * modes + i].f64();
+                    *h = decay * *h + step * x * row[channels + group * modes + i].f64();
                     y += *h * row[channels + (groups + group) * modes + i].f64();
                 }
                 expected.push(y);
@@ -315,7 +377,7 @@ mod tests {
             let run = |cuts: &[usize]| {
                 let mut made = vec![E::ZERO; length * 2 * padded(heads)];
                 steps.run(isa, length, scale, &dt, &mut made);
-                let mut state = vec![E::ZERO; layer.tiles() * layer.tile_state_len()];
+                let mut state = layer.state(&start);
                 let mut y = vec![E::of(7.0); length * padded(channels)];
                 for range in cuts.windows(2) {
                     let (from, n) = (range[0], range[1] - range[0]);
@@ -347,12 +409,12 @@ mod tests {
         #[test]
         fn any_blocks_are_the_recurrence(
             groups in 1..4usize, per_group in 1..4usize, p in prop::sample::select(vec![1usize, 3, 8, 16, 17, 32]),
-            modes in 1..20usize, length in 1..30usize, cut in 0..30usize
+            modes in 1..20usize, hold: bool, length in 1..30usize, cut in 0..30usize
         ) {
             let heads = groups * per_group;
             let sizes = Sizes { channels: heads * p, heads, groups, modes };
-            check::<f32>(sizes, length, cut, 3e-6);
-            check::<f64>(sizes, length, cut, 1e-14);
+            check::<f32>(sizes, hold, length, cut, 3e-6);
+            check::<f64>(sizes, hold, length, cut, 1e-14);
         }
     }
 }

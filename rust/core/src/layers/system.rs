@@ -255,6 +255,23 @@ impl System {
         }
     }
 
+    /// The state of `recurrence`, which is that of a group of lanes, before a stream's first sample; `None`: zeros.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where a matrix has no Schur form.
+    pub fn start<E: Elem>(&self, lanes: &[Option<Lane>; GROUP], recurrence: &Recurrence<E>) -> Result<Option<Vec<E>>> {
+        let (Kind::Dense(node), Recurrence::Triangular(system), false) = (&self.kind, recurrence, self.reverse) else {
+            return Ok(None);
+        };
+        if node.x0.is_none() {
+            return Ok(None);
+        }
+        let of = |lane: &Option<Lane>| lane.map_or(Ok(None), |l| node.start(l.channel));
+        let starts = lanes.iter().map(of).collect::<Result<Vec<_>>>()?;
+        let at = |lane: usize, i: usize| starts[lane].as_ref().and_then(|x| x.get(i)).copied().unwrap_or(0.0);
+        Ok(Some(system.state(at)))
+    }
+
     /// Whether long runs can go through chunk matrices.
     pub fn chunks(&self) -> bool {
         self.window.is_none()

@@ -62,7 +62,7 @@ impl<E: Elem> Plan<E> {
             pool = Some(Pooling { mode: node.mode, source: output, target, state });
             output = lowering.chain(head, target, false)?;
         }
-        let layout = lowering.layout();
+        let (layout, start) = (lowering.layout(), lowering.start());
         let near = BLOCK_ELEMENTS / layout.row_len.max(1);
         let rows = if near < NEAR_ROWS { FAR_ROWS } else { near.clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) };
         Ok(Plan {
@@ -73,6 +73,7 @@ impl<E: Elem> Plan<E> {
             output,
             layout,
             state_len: lowering.state_len,
+            start,
             block_rows: rows.next_multiple_of(lowering.tile_rows.max(1)),
             not_causal: lowering.not_causal,
             reverse_over_padding: lowering.reverse_over_padding.unwrap_or(false),
@@ -96,6 +97,8 @@ struct Lowering<'a, E> {
     /// Buffers that nothing needs any more.
     free: Vec<Buffer>,
     state_len: usize,
+    /// What parts of the state hold at a stream's start that are not zero.
+    starts: Vec<(StateSlice, Vec<E>)>,
     scratch_len: usize,
     /// Rows for which a layer reads its matrices once.
     tile_rows: usize,
@@ -146,6 +149,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
             widths: Vec::new(),
             free: Vec::new(),
             state_len: HEAD,
+            starts: Vec::new(),
             scratch_len: 0,
             tile_rows: 0,
             groups: 0,
@@ -178,6 +182,23 @@ impl<'a, E: Elem> Lowering<'a, E> {
         let from = self.state_len;
         self.state_len += len.next_multiple_of(GROUP);
         StateSlice { from, len }
+    }
+
+    /// Notes what a part of the state holds at a stream's start, where that is not zero.
+    fn starts(&mut self, slice: StateSlice, values: Option<Vec<E>>) {
+        self.starts.extend(values.filter(|v| v.iter().any(|&x| x != E::ZERO)).map(|values| (slice, values)));
+    }
+
+    /// The state at a stream's start, where that is not zero.
+    fn start(&self) -> Option<Aligned<E>> {
+        if self.starts.is_empty() {
+            return None;
+        }
+        let mut start = Aligned::zeros(self.state_len);
+        for (slice, values) in &self.starts {
+            start[slice.from..][..slice.len].copy_from_slice(values);
+        }
+        Some(start)
     }
 
     fn rows(&mut self, op: RowOp<E>) {
@@ -259,6 +280,11 @@ impl<'a, E: Elem> Lowering<'a, E> {
                 let state = self.state((taps - 1) * padded(d));
                 let weight =
                     (0..taps).flat_map(|k| row::<E>((0..d).map(|i| c.weight.data[i * taps + k])).to_vec()).collect();
+                // One row a sample, as the weights are.
+                let past = c.x0.as_ref().map(|x0| {
+                    (0..taps - 1).flat_map(|k| row::<E>((0..d).map(|i| x0.data[i * (taps - 1) + k])).to_vec()).collect()
+                });
+                self.starts(state, past);
                 let bias = row((0..d).map(|i| c.bias.as_ref().map_or(0.0, |b| b.data[i])));
                 self.sequence(SequenceOp::Conv1d { weight, bias, taps, state, x, y });
                 Ok((y, 1))
@@ -268,6 +294,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
             Node::Dplr(d) => self.siso(node, &d.ssm, System::dplr(d, self.rate), nodes.get(1), x),
             Node::Dense(d) => self.siso(node, &d.ssm, System::dense(d, self.rate), nodes.get(1), x),
             Node::DiagonalMimo(m) => Ok((self.mimo(node, m, x)?, 1)),
+            Node::Linoss(l) => Ok((self.linoss(l, x), 1)),
             Node::Selective(s) => Ok((self.selective(s, x), 1)),
             Node::Ssd(s) => Ok((self.ssd(s, x)?, 1)),
             Node::Sequential(_) => {

@@ -1,8 +1,10 @@
 //! State-space layers as operations.
 
 use super::{Lowering, elementwise};
+use crate::discretize::Disc;
 use crate::document::{
-    Array, ComplexArray, Diagonal, DiagonalMimo, Node, Selective as SelectiveNode, Ssd as SsdNode, StateSpace, Systems,
+    Array, ComplexArray, Diagonal, DiagonalMimo, Linoss, Node, Selective as SelectiveNode, Ssd as SsdNode, StateSpace,
+    Systems,
 };
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Epilogue, Linear};
@@ -13,11 +15,12 @@ use crate::kernels::ssd::{Sizes, Ssd, Steps};
 use crate::kernels::{Elem, padded};
 use crate::layers::convolution::{Convolution, Source};
 use crate::layers::lti::{Direction, Lti};
-use crate::layers::mimo::Mimo;
+use crate::layers::mimo::{Core, Mimo};
 use crate::layers::system::System;
 use crate::memory::Buffer;
 use crate::ops::{RowOp, SequenceOp, Stage};
 use crate::plan::NotCausal;
+use num_complex::Complex64;
 use std::sync::Arc;
 
 /// Samples up to which a cut kernel is summed as it stands; one recurrence less another is as fast from there on.
@@ -117,6 +120,7 @@ impl<E: Elem> Lowering<'_, E> {
         let layer = layer.after(self.groups);
         self.groups += layer.groups();
         let state = self.state(layer.state_len());
+        self.starts(state, layer.start());
         Stage::push_sequence(&mut self.stages, SequenceOp::Lti { layer: Box::new(layer), state, x, y }, from);
     }
 
@@ -134,38 +138,54 @@ impl<E: Elem> Lowering<'_, E> {
         Ok(y)
     }
 
-    /// S5, LRU: B as a matrix product, the modes, C as a matrix product.
+    /// S5, LRU: one system for all channels.
     pub(super) fn mimo(&mut self, node: &Node, m: &DiagonalMimo, x: Buffer) -> Result<Buffer> {
         let d_out = m.d_output();
         if m.bidirectional() {
             self.reverses(node, m.reverse_over_padding)?;
         }
         let y = self.buffer(d_out);
-        self.mimo_pass(m, &m.c, false, x, y);
+        let b = m.input(self.rate);
+        let modes = |reverse| Core::Modes { node: m.clone(), reverse };
+        self.mimo_pass(modes(false), &b, &m.c, m.factor(), x, y);
         if let Some(c) = &m.c_reverse {
             let z = self.buffer(d_out);
-            self.mimo_pass(m, c, true, x, z);
+            self.mimo_pass(modes(true), &b, c, m.factor(), x, z);
             self.rows(RowOp::Add { layer: Residual::new(d_out, 1.0, &[1.0], None), x: z, y });
             self.free.push(z);
         }
-        if let Some(d) = &m.d {
-            self.rows(RowOp::Add { layer: Residual::new(d_out, 1.0, &d.data, None), x, y });
-        }
+        self.direct(m.d.as_ref(), x, y);
         Ok(y)
     }
 
-    fn mimo_pass(&mut self, m: &DiagonalMimo, c: &ComplexArray, reverse: bool, x: Buffer, y: Buffer) {
-        let (n, d_in, d_out) = (m.modes(), m.d_input(), m.d_output());
+    /// LinOSS: oscillators in the place of modes.
+    pub(super) fn linoss(&mut self, l: &Linoss, x: Buffer) -> Buffer {
+        let y = self.buffer(l.d_output());
+        self.mimo_pass(Core::Oscillators(l.clone()), &l.input(self.rate), &l.c, 1.0, x, y);
+        self.direct(l.d.as_ref(), x, y);
+        y
+    }
+
+    /// Adds D u.
+    fn direct(&mut self, d: Option<&Array>, x: Buffer, y: Buffer) {
+        if let Some(d) = d {
+            self.rows(RowOp::Add { layer: Residual::new(y.width, 1.0, &d.data, None), x, y });
+        }
+    }
+
+    /// `b` (N, d_in) as a matrix product, the core, and `factor` Re(C) as a matrix product.
+    fn mimo_pass(&mut self, core: Core, b: &[Complex64], c: &ComplexArray, factor: f64, x: Buffer, y: Buffer) {
+        let (d_in, d_out, n) = (x.width, c.shape[0], c.shape[1]);
         let half = padded(n);
         // Rows of the real parts, then of the imaginary ones, each padded to groups: the layout of the states.
-        let mut b = vec![0.0; 2 * half * d_in];
-        for (at, z) in m.input(self.rate).into_iter().enumerate() {
-            (b[at], b[half * d_in + at]) = (z.re, z.im);
+        let mut input = vec![0.0; 2 * half * d_in];
+        for (at, z) in b.iter().enumerate() {
+            (input[at], input[half * d_in + at]) = (z.re, z.im);
         }
         let mut weight = vec![0.0; d_out * 2 * half];
         for o in 0..d_out {
             for (i, c) in c.row(o).iter().enumerate() {
-                let z = c * m.factor();
+                let z = c * factor;
                 (weight[o * 2 * half + i], weight[o * 2 * half + half + i]) = (z.re, -z.im);
             }
         }
@@ -173,9 +193,10 @@ impl<E: Elem> Lowering<'_, E> {
         let linear = |d_in, d_out, weight: &[f64]| {
             Arc::new(Linear::new(d_in, d_out, |i, j| weight[i * d_in + j], None, Epilogue::None))
         };
-        self.rows(RowOp::Linear { layer: linear(d_in, 2 * half, &b), x, y: v });
-        let layer = Mimo::new(m, self.rate, reverse);
+        self.rows(RowOp::Linear { layer: linear(d_in, 2 * half, &input), x, y: v });
+        let layer = Mimo::new(core, self.rate);
         let state = self.state(layer.state_len());
+        self.starts(state, layer.start());
         self.sequence(SequenceOp::Mimo { layer: Box::new(layer), state, x: v });
         self.rows(RowOp::Linear { layer: linear(2 * half, d_out, &weight), x: v, y });
         self.free.push(v);
@@ -199,6 +220,7 @@ impl<E: Elem> Lowering<'_, E> {
         self.rows(RowOp::Linear { layer, x: low, y: dt });
         let layer = Selective::new(&s.a.data, &s.d.data, self.rate);
         let (state, y) = (self.state(layer.state_len()), self.buffer(d));
+        self.starts(state, s.x0.as_ref().map(|x0| layer.state(&x0.data)));
         self.sequence(SequenceOp::Selective { layer: Box::new(layer), state, x, dt, bc, y });
         self.free.extend([low, bc, dt]);
         y
@@ -219,10 +241,17 @@ impl<E: Elem> Lowering<'_, E> {
         let xbc = self.branch(&s.xbc, x)?;
         let dt = self.branch(&s.dt, x)?;
         let steps = self.buffer(2 * padded(heads));
-        let layer = Steps::new(&s.a.data, &s.dt_bias.data, (s.dt_min, s.dt_max.unwrap_or(f64::INFINITY)), self.rate);
+        let layer = Steps::new(
+            &s.a.data,
+            &s.dt_bias.data,
+            (s.dt_min, s.dt_max.unwrap_or(f64::INFINITY)),
+            self.rate,
+            s.disc == Disc::Zoh,
+        );
         self.rows(RowOp::Steps { layer, x: dt, y: steps });
         let layer = Ssd::new(Sizes { channels, heads, groups: s.groups, modes: s.d_state }, &s.d.data);
         let (state, y) = (self.state(layer.tiles() * layer.tile_state_len()), self.buffer(channels));
+        self.starts(state, s.x0.as_ref().map(|x0| layer.state(&x0.data)));
         self.sequence(SequenceOp::Ssd { layer: Box::new(layer), state, xbc, steps, y });
         self.free.push(steps);
         self.free.extend([xbc, dt].into_iter().filter(|buffer| buffer.id != x.id));

@@ -2,9 +2,10 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use num_complex::Complex64;
+use ssmrt_core::internals::discretize::Scheme;
 use ssmrt_core::internals::document::{
     Activation, ActivationFunction, Array, Conv1d, Dense, Diagonal, DiagonalMimo, Dplr, Embedding, Factor, Gate, Glu,
-    Linear, Matrix, Node, Norm, Pool, PoolMode, Residual, Selective, Sequential, Ssd, StateSpace,
+    Linear, Linoss, Matrix, Node, Norm, Pool, PoolMode, Residual, Selective, Sequential, Ssd, StateSpace,
 };
 use ssmrt_core::internals::kernels::norm::NormKind;
 use ssmrt_core::internals::kernels::pointwise::Function;
@@ -133,6 +134,22 @@ pub fn mimo(seed: u64, s: Sizes, disc: Disc) -> Node {
         conjugate_pairs: true,
         c_reverse: None,
         reverse_over_padding: false,
+        allow_unstable: false,
+    })
+}
+
+/// Oscillators with damping, or without.
+pub fn linoss(seed: u64, s: Sizes, disc: Scheme) -> Node {
+    let mut r = Random(seed);
+    Node::Linoss(Linoss {
+        name: "layer".into(),
+        a: r.real(&[s.n], 0.0, 300.0),
+        b: r.complex(&[s.n, s.h], (-1.0, 1.0), (-1.0, 1.0)),
+        c: r.complex(&[s.h, s.n], (-1.0, 1.0), (-1.0, 1.0)),
+        d: Some(r.vector(s.h)),
+        dt: r.steps(s.n),
+        g: (disc == Scheme::Imex).then(|| r.real(&[s.n], 0.2, 9.0)),
+        disc,
         allow_unstable: false,
     })
 }

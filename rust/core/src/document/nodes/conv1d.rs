@@ -11,12 +11,20 @@ node! {
         weight: Array = "weight" Real("d K");
         /// (d,)
         bias: Option<Array> = "bias" Optional(Real("d"));
+        /// (d, K-1), the inputs before a stream's first sample, the oldest first; `None`: zeros.
+        x0: Option<Array> = "x0" Optional(Real("d K-1"));
     }
 }
 
 impl Layer for Conv1d {
     fn check(&self) -> Result<(), (&'static str, String)> {
-        Ok(())
+        let (d, taps) = (self.weight.shape[0], self.weight.shape[1]);
+        match &self.x0 {
+            Some(x0) if x0.shape != [d, taps - 1] => {
+                Err(("x0", format!("expected shape (d={d}, K-1={}), found {:?}", taps - 1, x0.shape)))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn branches(&self) -> Vec<&Node> {

@@ -2,7 +2,7 @@ use num_complex::Complex64;
 
 use super::super::Node;
 use super::super::array::Array;
-use super::super::fields::{Choice, Number, Real};
+use super::super::fields::{Choice, Number, Optional, Real};
 use super::super::node::{Layer, Memory, node};
 use super::super::systems::{Discrete, Eigenvalue, Systems};
 use super::diagonal::aliased;
@@ -24,6 +24,8 @@ node! {
         disc: Disc = "disc" Choice(Some(Disc::Gbt));
         /// In \[0, 1\], for [`Disc::Gbt`].
         alpha: f64 = "alpha" Number { default: 0.5, least: 0.0, most: 1.0 };
+        /// (H, N), x before a stream's first sample, where the kernel is not cut off; `None`: zero.
+        x0: Option<Array> = "x0" Optional(Real("H N"));
     }
     derived {
         /// Each system's A in its real Schur form, which serves every step size.
@@ -87,6 +89,14 @@ impl Dense {
     pub fn reader(&self, m: usize, h: usize, reverse: bool) -> Result<Vec<f64>> {
         Ok(self.schur(h)?.rotate(self.ssm.reader(m, h, reverse)))
     }
+
+    /// x of channel `h` before a stream's first sample, in the Schur basis; `None` where all channels' are zero.
+    ///
+    /// # Errors
+    /// As [`Dense::schur`].
+    pub fn start(&self, h: usize) -> Result<Option<Vec<f64>>> {
+        self.x0.as_ref().map(|x0| Ok(self.schur(h)?.rotate(x0.row(h)))).transpose()
+    }
 }
 
 impl Layer for Dense {
@@ -94,6 +104,9 @@ impl Layer for Dense {
         self.ssm.check(self.systems())?;
         if self.disc == Disc::Dss {
             return Err(("disc", "expected one of a full matrix, found \"dss\"".into()));
+        }
+        if self.x0.is_some() && self.ssm.kernel_length.is_some() {
+            return Err(("x0", "expected null, for a kernel that is cut off forgets its start, found an array".into()));
         }
         check_steps(self.disc, self.ssm.dt.as_ref())?;
         self.ssm.check_step_a_channel()
@@ -176,11 +189,13 @@ impl Systems for Dense {
         for v in 0..m * h {
             c.extend(self.reader(v / h, v % h, false)?);
         }
+        let x0: Option<Vec<_>> = (0..h).map(|h| self.start(h)).collect::<Result<Vec<_>>>()?.into_iter().collect();
         Ok(Discrete::Matrices {
             a_minus_one: Array::new(&[h, n, n], a),
             b: Array::new(&[h, n], b),
             c: Array::new(&[m, h, n], c),
             d: self.ssm.d.clone(),
+            x0: x0.map(|rows| Array::new(&[h, n], rows.concat())),
         })
     }
 }

@@ -6,7 +6,7 @@ use super::super::fields::{Choice, Complex, Flag, Number, Optional, Positive, Re
 use super::super::node::{Layer, Memory, node};
 use super::super::systems::{Discrete, Eigenvalue, Systems};
 use super::diagonal::aliased;
-use super::state_space::check_steps;
+use super::state_space::{check_direct, check_steps};
 use crate::discretize::{Disc, ModeBar, discretize_mode};
 use crate::error::Result;
 use crate::threads::Team;
@@ -39,6 +39,8 @@ node! {
         reverse_over_padding: bool = "reverse_over_padding" Flag(false);
         /// Whether eigenvalues outside the unit circle are let through.
         allow_unstable: bool = "allow_unstable" Flag(false);
+        /// (N,), x before a stream's first sample; `None`: zero.
+        x0: Option<ComplexArray> = "x0" Optional(Complex("N"));
     }
 }
 
@@ -82,11 +84,7 @@ impl Layer for DiagonalMimo {
             return Err(("disc", "expected one that is a recurrence, found \"dss\"".into()));
         }
         check_steps(self.disc, self.dt.as_ref())?;
-        let (d_in, d_out) = (self.d_input(), self.d_output());
-        if self.d.is_some() && d_in != d_out {
-            return Err(("D", format!("expected null, for {d_in} inputs are not {d_out} outputs, found an array")));
-        }
-        Ok(())
+        check_direct(self.d.as_ref(), self.d_input(), self.d_output())
     }
 
     fn branches(&self) -> Vec<&Node> {

@@ -28,6 +28,8 @@ node! {
         b_norm: Option<Array> = "B_norm" Optional(Real("N"));
         /// (N,), of C's.
         c_norm: Option<Array> = "C_norm" Optional(Real("N"));
+        /// (d, N), h before a stream's first sample; `None`: zero.
+        x0: Option<Array> = "x0" Optional(Real("d N"));
     }
 }
 

@@ -1,15 +1,18 @@
 use super::super::MAX_WIDTH;
 use super::super::Node;
 use super::super::array::Array;
-use super::super::fields::{Child, Number, Optional, Real, Size};
+use super::super::fields::{Child, Choice, Number, Optional, Real, Size};
 use super::super::node::{Layer, Memory, node};
+use crate::discretize::Disc;
 use crate::error::Result;
+use crate::names::Named;
 
 node! {
     /// Mamba-2's state-space duality (Dao & Gu 2024): the input chooses dt, B and C at each sample; one dt and one A a head.
     ///
     /// (x, B, C) = split(xBC(u)); dt = clip(softplus(dt(u) + dt_bias)); of each head, whose channels are neighbours:
-    /// h = exp(dt A) h + dt x B^T; y = h C + D x. Neighbouring heads share B and C: there are `groups` of them.
+    /// h = exp(dt A) h + dt x B^T; y = h C + D x. Neighbouring heads share B and C: there are `groups` of them. With
+    /// [`Disc::Zoh`] it is (exp(dt A) - 1) / A that multiplies x B^T: what a zero-order hold makes of B.
     "ssd" Ssd {
         /// Gives x (d,), B (groups, N) and C (groups, N).
         xbc: Box<Node> = "xBC" Child;
@@ -29,6 +32,10 @@ node! {
         dt_min: f64 = "dt_min" Number { default: 0.0, least: 0.0, most: f64::MAX };
         /// The greatest.
         dt_max: Option<f64> = "dt_max" Optional(Number { default: 0.0, least: 0.0, most: f64::MAX });
+        /// [`Disc::Euler`] or [`Disc::Zoh`]: how B is discretised.
+        disc: Disc = "disc" Choice(Some(Disc::Euler));
+        /// (d, N), h before a stream's first sample; `None`: zero.
+        x0: Option<Array> = "x0" Optional(Real("d N"));
     }
 }
 
@@ -55,6 +62,12 @@ impl Layer for Ssd {
         }
         if !heads.is_multiple_of(self.groups) {
             return Err(("groups", format!("expected a divisor of the {heads} heads, found {}", self.groups)));
+        }
+        if !matches!(self.disc, Disc::Euler | Disc::Zoh) {
+            return Err(("disc", format!("expected \"euler\" or \"zoh\", found {:?}", self.disc.name())));
+        }
+        if let Some(x0) = self.x0.as_ref().filter(|x0| x0.shape[1] != self.d_state) {
+            return Err(("x0", format!("expected shape (d={d}, N={}), found {:?}", self.d_state, x0.shape)));
         }
         match self.dt_max {
             Some(most) if most < self.dt_min => {

@@ -135,6 +135,18 @@ pub(super) fn check_steps(disc: Disc, dt: Option<&Array>) -> std::result::Result
     }
 }
 
+/// Fails where a direct path leads from inputs to another number of outputs.
+pub(super) fn check_direct(
+    d: Option<&Array>,
+    d_in: usize,
+    d_out: usize,
+) -> std::result::Result<(), (&'static str, String)> {
+    if d.is_some() && d_in != d_out {
+        return Err(("D", format!("expected null, for {d_in} inputs are not {d_out} outputs, found an array")));
+    }
+    Ok(())
+}
+
 /// The fields of a [`StateSpace`] among those of a node; the one given reads C.
 pub(super) struct Siso<F>(pub F);
 

@@ -150,6 +150,15 @@ impl<E: Elem> Lti<E> {
         GROUP + self.groups() * self.group_state_len()
     }
 
+    /// The state before a stream's first sample, where that is not zero.
+    pub fn start(&self) -> Option<Vec<E>> {
+        let mut state = vec![E::ZERO; GROUP];
+        for (lanes, recurrence) in self.lanes.iter().zip(&self.groups) {
+            state.extend(self.system.start(lanes, recurrence).expect(PLANNED)?);
+        }
+        Some(state)
+    }
+
     /// Rows for which its matrices are read once.
     pub fn tile_rows(&self) -> usize {
         if self.system.prefers_chunks(usize::MAX) { self.shape.rows() } else { SCAN_ROWS }
