@@ -33,10 +33,15 @@ if TYPE_CHECKING:
     from .export import OnnxStream as OnnxStream
     from .export import export_c as export_c
     from .export import export_onnx as export_onnx
+    from .reduction import reduce as reduce
 else:
 
     def __getattr__(name: str) -> object:
-        # Streams start without the exporters' imports.
+        # Streams start without the imports of exporters and reduction.
+        if name == "reduce":
+            from . import reduction
+
+            return reduction.reduce
         if name in ("OnnxStream", "export_c", "export_onnx"):
             from . import export
 
@@ -62,6 +67,7 @@ __all__ = [
     "diagonal",
     "discretize",
     "dplr",
+    "export_c",
     "export_onnx",
     "generate",
     "hippo",
@@ -69,6 +75,7 @@ __all__ = [
     "load",
     "nn",
     "ops",
+    "reduce",
     "selective",
     "verify",
 ]

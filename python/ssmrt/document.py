@@ -152,7 +152,8 @@ class StateSpace(Node):
 class Diagonal(StateSpace):
     """S4D (Gu et al. 2022), DSS (Gupta et al. 2022): A diagonal.
 
-    y = 2 Re(C x) + D u with ``conjugate_pairs``, else Re(C x) + D u.
+    y = 2 Re(C x) + D u with ``conjugate_pairs``, else Re(C x) + D u. Channels may have fewer modes than N: the rest of
+    their rows of B and C is zero, so that no answer depends on it (`mode_counts`).
     disc "discrete": A and B are the discrete ones as they stand. disc "gbt" takes ``alpha``.
     disc "dss": upstream's S4 kernel of that name, normalised by the length of each sequence (not causal):
     K[l] = Re sum_n C B (e^{dt A}-1) conj(x)/(|x|^2+1e-7) e^{dt A l}, x = A (e^{dt A L}-1).
@@ -163,6 +164,15 @@ class Diagonal(StateSpace):
     disc: Discretization = "zoh"
     alpha: float = 0.5
     conjugate_pairs: bool = True
+
+    @property
+    def mode_counts(self) -> NDArray[np.int64]:
+        """The number of modes (H,) that each channel has: those after are zero in B or in every reader of C."""
+        channels = np.arange(self.C.shape[1]) % len(self.B)
+        read = (self.C != 0).any(0) | (False if self.C_reverse is None else (self.C_reverse != 0).any(0))
+        used = read & (self.B[channels] != 0)
+        counts: NDArray[np.int64] = np.where(used, np.arange(1, used.shape[1] + 1), 0).max(1, initial=0)
+        return counts
 
 
 @dataclass(frozen=True, eq=False)

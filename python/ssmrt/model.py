@@ -69,8 +69,13 @@ class Model:
         model._hold(_native.Document.parse(data), dtype, weights)
         return model
 
+    def remade(self, document: Document) -> Model:
+        """A model of another Document, in the same precision."""
+        return Model(document, self._dtype, self._weights)
+
     def _hold(self, held: _native.Document, dtype: Dtype, weights: Weights | None) -> None:
-        self._dtype = checks.word("dtype", dtype, ("float32", "float64"))
+        checks.word("dtype", dtype, ("float32", "float64"))
+        self._dtype: Dtype = dtype
         if weights is not None:
             checks.word("weights", weights, ("float32", "bfloat16", "int8"))
         self._weights = weights

@@ -1,4 +1,4 @@
-"""Pictures of state-space layers and of latencies. Needs matplotlib, the extra ``plot``.
+"""Pictures of state-space layers, of their reduction and of latencies. Needs matplotlib, the extra ``plot``.
 
 Colours are those that colour-blind people tell apart: cividis, and Okabe and Ito's blue, orange and vermilion.
 """
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import checks
 from .errors import UnsupportedError
 from .model import Model
+from .reduction import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -226,3 +227,28 @@ def _spread(axes: Axes, layer: _Layer) -> None:
     if endless:
         axes.set_title(f"{endless} of {len(constants)} do not decay", loc="right", fontsize="small", color=_VERMILION)
     axes.set(xscale="log", xlabel=f"time constant ({layer.unit})", ylabel="modes")
+
+
+def reduction(report: Report) -> Figure:
+    """Draw what `ssmrt.reduce` did: error against states, and each layer's states and error.
+
+    Raises ImportError where matplotlib is missing, TypeError where ``report`` is none.
+    """
+    checks.instance("report", report, Report, "the report of ssmrt.reduce")
+    made: Figure = _matplotlib()(figsize=(10, 4), layout="constrained")
+    left, right = made.subplots(1, 2, width_ratios=(1, 1))
+    tries = sorted(report.tries, key=lambda one: (one.states, one.error))
+    left.plot([one.states for one in tries], [one.error for one in tries], "o-", linewidth=0.8)
+    left.axvline(report.states_before, color="0.7", linewidth=0.8)
+    left.set(xlabel=f"states of {report.states_before}", ylabel="error of the model's answers", xscale="log")
+    if any(one.error > 0 for one in tries):
+        left.set_yscale("log")
+    names = [layer.name or f"layer {i}" for i, layer in enumerate(report.layers)]
+    right.barh(names, [layer.states_before for layer in report.layers], color="0.85")
+    bars = right.barh(names, [layer.states for layer in report.layers])
+    right.bar_label(
+        bars, [layer.left or f"{layer.relative:.1e}" for layer in report.layers], fontsize="small", padding=3
+    )
+    right.invert_yaxis()
+    right.set(xlabel="states; beside them the layer's error")
+    return made

@@ -48,14 +48,11 @@ class Input:
     sequences: int | None = None
 
 
+HELP = "a sound (.wav, with soundfile .flac and others), .npy, .npz, .csv or .parquet; - for a sound from stdin"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what says how inputs are read."""
-    parser.add_argument(
-        "inputs",
-        metavar="INPUT",
-        nargs="+",
-        help="a sound (.wav, with soundfile .flac and others), .npy, .npz, .csv or .parquet; - for a sound from stdin",
-    )
     parser.add_argument("--mono", action="store_true", help="hear the mean of the channels")
     parser.add_argument(
         "--raw",

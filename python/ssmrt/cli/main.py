@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 from .. import __version__
 from ..errors import ConfigRequired, SsmrtError
-from . import bench, convert, demo, export, info, plot, run, verify
+from . import bench, convert, demo, export, info, plot, reduce, run, verify
 
 
 class Command(Protocol):
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "export": export,
     "convert": convert,
     "plot": plot,
+    "reduce": reduce,
 }
 FAILED = 2
 SHELLS = ("bash", "zsh", "tcsh")

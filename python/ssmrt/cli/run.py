@@ -33,6 +33,7 @@ Array = NDArray[Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     add_model(parser)
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help=inputs.HELP)
     inputs.add_arguments(parser)
     parser.add_argument(
         "--stream",

@@ -48,7 +48,7 @@ def model(
     """
     node = as_node(layer)
     try:
-        d_input, d_output = _widths(node)
+        d_input, d_output = widths(node)
     except CheckpointError as error:
         raise ValueError(str(error)) from None
     document = doc.Document(
@@ -67,10 +67,10 @@ def model(
         raise ValueError(str(error)) from None
 
 
-def _widths(node: doc.Node) -> tuple[int, int]:
-    """Numbers in a sample and in an answer, as the engine finds them from the layers."""
+def widths(node: doc.Node, d_input: int | None = None) -> tuple[int, int]:
+    """Numbers in a sample and in an answer, as the engine finds them from the layers; the first may be given."""
     tree, tensors = doc.encode(doc.Document(node, 0, 0))
-    unknown = {**json.loads(tree), "d_input": None, "d_output": None}
+    unknown = {**json.loads(tree), "d_input": d_input, "d_output": None}
     held = _native.Document(json.dumps(unknown), list(tensors.items()))
     return held.d_input, held.d_output
 
