@@ -12,8 +12,8 @@ from command_line import Run
 from hypothesis import HealthCheck, Phase, settings
 from ssmrt.cli import main
 
-# Hypothesis draws on constants in those of the package's modules that are loaded: all are, whatever is collected, but for
-# the two that import a framework.
+# Hypothesis draws on constants in those of the package's modules that are loaded: all are, whatever is collected, but
+# for the two that import a framework.
 for module in pkgutil.walk_packages(ssmrt.__path__, "ssmrt."):
     if module.name not in ("ssmrt.__main__", "ssmrt.jax", "ssmrt.torch"):
         importlib.import_module(module.name)

@@ -115,13 +115,15 @@ def for_the_command_line() -> None:
     tensors: dict[str, Any] = {f"model.{name}": array for name, array in read(Path("model.pth")).tensors.items()}
     tensors["loss.weight"] = np.ones(3, np.float32)
     np.savez("lightning.npz", **tensors)
-    sound = demo.clips()[0].samples[:2000]
+    sound = demo.clips()[0].samples[6000:8000]
     Path("stereo.wav").write_bytes(wav(np.stack([sound, sound], axis=1)))
     Path("samples.raw").write_bytes((sound * 32767).astype("<i2").tobytes())
     Path("log.csv").write_text("t,x\n" + "\n".join(f"{i},{x}" for i, x in enumerate(sound)))
     np.save("typical.npy", sound[:, None])
     layer = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
     layer.save("small.ssm.safetensors")
+    A, one = -0.5 + 1j * np.pi * np.arange(8), np.ones((1, 8))
+    ssmrt.diagonal(A[None], one, one, [1.0], [0.05]).save("layer.ssm.safetensors")
     shutil.copytree(GOLDEN / "torch/hf_mamba2", "mamba-130m-hf")
 
 

@@ -108,7 +108,7 @@ class Plan:
     def step(self, u: ArrayLike, state: ArrayLike, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Answers one sample (*batch_shape, d_input) from state (*batch_shape, state_size) on: (y, next state)."""
 
-    def stream(self, batch: int, model: ssmrt.Model, rate: float) -> Stream:
+    def stream(self, batch: int, model: ssmrt.Model | None, rate: float) -> Stream:
         """Streams at their start, of the Python model that this is the plan of at a rate."""
 
 @final

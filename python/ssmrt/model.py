@@ -70,7 +70,11 @@ class Model:
         return model
 
     def remade(self, document: Document) -> Model:
-        """A model of another Document, in the same precision."""
+        """A model of another Document, in the same precision.
+
+        >>> model.remade(model.document).num_parameters == model.num_parameters
+        True
+        """
         return Model(document, self._dtype, self._weights)
 
     def _hold(self, held: _native.Document, dtype: Dtype, weights: Weights | None) -> None:

@@ -81,3 +81,10 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text}")
     return value
+
+
+def byte_count(text: str) -> int:
+    """Bytes, for argparse: 128k is 128 * 1024."""
+    units = {"k": 1 << 10, "m": 1 << 20}
+    unit = units.get(text[-1:].lower())
+    return positive(text) if unit is None else positive(text[:-1]) * unit

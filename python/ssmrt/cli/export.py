@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import add_json, add_model, model_of, positive
+from .arguments import add_json, add_model, byte_count, model_of, positive
 
 # What only one of the two takes, by the name of its argument.
 _ONNX = ("mode", "chunk", "batch", "opset", "dtype")
@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     c.add_argument("--target", metavar="CORE", help="c for any processor, or one such as cortex-m4, which is measured")
     c.add_argument("--name", help="prefix of the files and of all public C names (default: ssm)")
     c.add_argument("--block", type=positive, metavar="N", help="a function for N samples a call, too")
-    c.add_argument("--ram", type=positive, metavar="BYTES", help="that the part has (default: a common part's)")
-    c.add_argument("--flash", type=positive, metavar="BYTES", help="that the part has (default: a common part's)")
+    c.add_argument("--ram", type=byte_count, metavar="BYTES", help="that the part has (default: a common part's)")
+    c.add_argument("--flash", type=byte_count, metavar="BYTES", help="that the part has (default: a common part's)")
     c.add_argument("--mhz", type=float, help="the part's clock (default: a common part's)")
     c.add_argument("--sample-rate", type=float, metavar="HZ", help="that the part must keep up with")
     add_json(parser)

@@ -22,7 +22,7 @@ from ..model import Model
 from ..reduction import METHODS, Reducer
 from ..writing import replacing
 from . import inputs
-from .arguments import add_json, add_model, model_of, positive
+from .arguments import add_json, add_model, byte_count, model_of, positive
 from .inputs import Input, open_input
 
 
@@ -96,13 +96,6 @@ def _fits(arguments: argparse.Namespace, model: Model) -> bool:
         report = export_c(model, folder, target=arguments.target, mhz=arguments.mhz, flash=1 << 40, ram=1 << 40)
     in_time = arguments.rate is None or (report.highest_rate is not None and report.highest_rate >= arguments.rate)
     return report.flash <= arguments.flash and in_time
-
-
-def byte_count(text: str) -> int:
-    """Bytes, for argparse: 128k is 128 * 1024."""
-    units = {"k": 1 << 10, "m": 1 << 20}
-    unit = units.get(text[-1:].lower())
-    return positive(text) if unit is None else positive(text[:-1]) * unit
 
 
 def _sequences(given: Input, model: Model) -> list[NDArray[Any]]:

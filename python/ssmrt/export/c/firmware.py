@@ -324,7 +324,7 @@ def _answers(document: Document, rate: float, x: Array) -> Array:
     tree, tensors = encode(document)
     try:
         held = _native.Document(tree, list(tensors.items()))
-        stream = _native.Model(held, "float64", "float64").plan(rate).stream(1)
+        stream = _native.Model(held, "float64", "as given").plan(rate).stream(1, None, rate)
     except SsmrtError as error:
         raise ExportError(str(error)) from None
     y: Array = stream.push(x[None] if x.ndim == 1 else x.astype(np.float64)[None])[0]
