@@ -786,7 +786,7 @@ def test_a_name_of_very_many_parts_is_refused_quickly(tmp_path: Path) -> None:
 
 def test_deep_trees_cost_no_more_each_level() -> None:
     node: Any = Activation("tanh")
-    for _ in range(40):
+    for _ in range(30):
         node = Residual(Sequential((Activation("tanh"), node)))
     start = time.process_time()
     model = Model(Document(node, 8, 8))
