@@ -206,7 +206,7 @@ def run_transformers(kind: str, threads: int, seconds: float, folder: Path) -> d
     transformers.logging.set_verbosity_error()
     names = {"mamba": ("MambaConfig", "MambaForCausalLM"), "mamba2": ("Mamba2Config", "Mamba2ForCausalLM")}[kind]
     config_class, model_class = (getattr(transformers, name) for name in names)
-    model = model_class(config_class(**CONFIGS[kind])).eval()
+    model = model_class(config_class(**CONFIGS[kind], tie_word_embeddings=True)).eval()
     tensors = {name: torch.from_numpy(x) for name, x in weights(kind).items()}
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected or set(missing) - {"lm_head.weight"}:

@@ -93,8 +93,8 @@ def at_most(megabytes: float) -> Iterator[None]:
 @pytest.mark.parametrize("case", list(cases("jax/")), ids=str)
 def test_every_container_holds_the_same_model(case: Case) -> None:
     found = {path: readers.read(path) for path, _ in case.files}
-    # Equinox saves a module's Python integers too, and who makes a flat file joins names with dots or with slashes, or takes
-    # JAX's own, which begin with a dot.
+    # Equinox saves a module's Python integers too, and who makes a flat file joins names with dots or with slashes, or
+    # takes JAX's own, which begin with a dot.
     arrays = {
         path: {
             n.replace("/", ".").lstrip("."): a
