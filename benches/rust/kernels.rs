@@ -108,7 +108,7 @@ fn mamba(c: &mut Criterion) {
     let a: Vec<f64> = (0..CHANNELS * 16).map(|i| -1.0 - (i % 16) as f64).collect();
     let first = Selective::<f32>::new(&a, &d, 1.0);
     let second = Ssd::<f32>::new(Sizes { channels: CHANNELS, heads: 24, groups: 1, modes: 128 }, &d);
-    let steps = Steps::<f32>::new(&a[..24], &a[..24], (0.0, f64::INFINITY), 1.0);
+    let steps = Steps::<f32>::new(&a[..24], &a[..24], (0.0, f64::INFINITY), 1.0, false);
     let mut group = c.benchmark_group("mamba");
     for rows in ROWS {
         let (x, mut y) = (aligned(rows * CHANNELS), Aligned::zeros(rows * CHANNELS));

@@ -117,7 +117,16 @@ pub fn dense(seed: u64, s: Sizes, alpha: f64) -> Node {
     }
     let (ssm, a) = (ssm(&mut r, s, c), Array::new(&[1, s.n, s.n], a));
     let schur = Default::default();
-    Node::Dense(Dense { name: "layer".into(), ssm, a, b: r.real(&[1, s.n], -1.0, 1.0), disc: Disc::Gbt, alpha, schur })
+    Node::Dense(Dense {
+        name: "layer".into(),
+        ssm,
+        a,
+        b: r.real(&[1, s.n], -1.0, 1.0),
+        disc: Disc::Gbt,
+        alpha,
+        x0: None,
+        schur,
+    })
 }
 
 pub fn mimo(seed: u64, s: Sizes, disc: Disc) -> Node {
@@ -135,6 +144,7 @@ pub fn mimo(seed: u64, s: Sizes, disc: Disc) -> Node {
         c_reverse: None,
         reverse_over_padding: false,
         allow_unstable: false,
+        x0: None,
     })
 }
 
@@ -167,6 +177,7 @@ pub fn selective(seed: u64, h: usize, n: usize) -> Node {
         dt_norm: None,
         b_norm: seed.is_multiple_of(4).then(|| r.vector(n)),
         c_norm: None,
+        x0: None,
     })
 }
 
@@ -186,6 +197,8 @@ pub fn ssd(seed: u64, h: usize, n: usize) -> Node {
         groups,
         dt_min: 0.001,
         dt_max: seed.is_multiple_of(2).then_some(0.1),
+        disc: if seed.is_multiple_of(3) { Disc::Zoh } else { Disc::Euler },
+        x0: None,
     })
 }
 
@@ -229,7 +242,8 @@ pub fn everything(h: usize, tokens: bool) -> Document {
         Node::Residual(Residual { name: String::new(), child, skip, alpha: 0.5, beta: Factor::All(1.0) })
     };
     let glu = || Node::Glu(Glu { name: String::new(), gate: Function::Sigmoid });
-    let conv = Node::Conv1d(Conv1d { name: String::new(), weight: Random(9).real(&[h, 4], -1.0, 1.0), bias: None });
+    let conv =
+        Node::Conv1d(Conv1d { name: String::new(), weight: Random(9).real(&[h, 4], -1.0, 1.0), bias: None, x0: None });
     let mut cut = diagonal(5, sizes, Disc::Bilinear, false);
     if let Node::Diagonal(node) = &mut cut {
         node.ssm.kernel_length = Some(9);
