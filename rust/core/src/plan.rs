@@ -241,14 +241,19 @@ impl<E: Elem> Plan<E> {
         self.not_causal.is_some() || method == Method::Fft
     }
 
-    /// Rows of the blocks of a long sequence, several of which a team of so many threads has under way at once: shorter ones
-    /// where many operations follow one another that fall into few pieces. Each thread then reads all matrices, so that
-    /// those from afar must be worth it.
-    pub(crate) fn flow_rows(&self, threads: usize) -> usize {
+    /// Whether many operations follow one another that fall into few pieces for so many threads. Each thread then reads all
+    /// matrices, so that those from afar must be worth it.
+    pub(crate) fn follows_few(&self, threads: usize) -> bool {
         let far = self.block_rows > BLOCK_ROWS.1;
         let parts = || self.trunk.iter().filter(|stage| stage.needs_rows_before()).map(|stage| stage.parts(1, 1, 1));
         let few = if far { 2 * threads } else { 4 * threads };
-        if parts().count() > 1 && parts().min() < Some(few) {
+        parts().count() > 1 && parts().min() < Some(few)
+    }
+
+    /// Rows of the blocks of a long sequence, several of which a team of so many threads has under way at once: shorter ones
+    /// where many operations follow one another, so that the first is soon through them.
+    pub(crate) fn flow_rows(&self, threads: usize) -> usize {
+        if self.follows_few(threads) {
             (self.block_rows / 3).min(FLOW_ROWS).next_multiple_of(64)
         } else {
             self.block_rows

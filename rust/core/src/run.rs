@@ -122,6 +122,10 @@ impl<E: Elem> Flow for Blocks<'_, E> {
         self.slots
     }
 
+    fn stays(&self) -> bool {
+        self.plan.follows_few(self.threads)
+    }
+
     fn pieces(&self, block: usize, stage: usize) -> usize {
         let (rows, _) = self.first.rows_of(block % self.each);
         // Where few blocks are under way, each is shared out to all.

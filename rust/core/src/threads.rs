@@ -146,9 +146,9 @@ impl Team {
         };
         // A piece that this thread may run: of which slot, block and stage.
         let take = |worker: usize| {
-            let first = finished.load(Ordering::Relaxed);
-            for i in 0..slots.len() {
-                let at = (first + i) % slots.len();
+            let oldest = finished.load(Ordering::Relaxed);
+            let own = flow.stays().then_some(worker % slots.len());
+            for at in own.into_iter().chain((0..slots.len()).map(|i| (oldest + i) % slots.len())) {
                 let slot = &slots[at];
                 let mut seen = 0;
                 loop {
@@ -156,8 +156,9 @@ impl Team {
                     if free == 0 {
                         break;
                     }
-                    // Each thread begins elsewhere, and at the same pieces each time: their matrices are in its caches.
-                    let turn = (worker % slot.pieces.load(Ordering::Relaxed)) as u32;
+                    // Each thread begins elsewhere, far from the others, and at the same pieces each time: their matrices are in its
+                    // caches, and no other thread writes the lines beside its own.
+                    let turn = (worker * slot.pieces.load(Ordering::Relaxed) / self.size()) as u32;
                     let piece = (free.rotate_right(turn).trailing_zeros() + turn) as usize % PIECES;
                     let bit = 1 << piece;
                     seen |= bit;
@@ -218,6 +219,9 @@ pub trait Flow: Sync {
     fn slots(&self) -> usize;
     /// Pieces that a stage of a block has: 1 to [`PIECES`], and all blocks alike where it is [`Flow::ordered`].
     fn pieces(&self, block: usize, stage: usize) -> usize;
+    /// Whether a thread first looks for pieces of a block of its own, whose rows are in its caches, and only then for the oldest
+    /// block's.
+    fn stays(&self) -> bool;
     /// Whether a piece comes after the same piece of the block before.
     fn ordered(&self, stage: usize) -> bool;
     /// A block's beginning, before all its pieces.

@@ -122,6 +122,9 @@ impl Flow for Noted<'_> {
     fn ordered(&self, stage: usize) -> bool {
         self.pieces[stage].1
     }
+    fn stays(&self) -> bool {
+        self.seed.is_multiple_of(2)
+    }
     fn begin(&self, block: usize, _: usize) {
         self.log.note(Event::Begin(block));
     }
