@@ -71,6 +71,8 @@
 //! use ssmrt_core::threads::Shared;
 //! ```
 
+#![cfg_attr(test, allow(dead_code, reason = "what `precision` compiles, its own tests do not"))]
+
 #[cfg(target_endian = "big")]
 compile_error!("ssmrt is for little-endian processors: nothing of it has ever been tested on a big-endian one");
 
