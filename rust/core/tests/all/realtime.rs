@@ -34,6 +34,7 @@ fn layers() -> Vec<(&'static str, Document)> {
     all
 }
 
+/// No chunk here is so large that it wakes the pool, whose queue grows now and then.
 fn stream<E: Precision>(document: &Document, streams: usize) -> Stream<E> {
     Stream::new(systems::plan(document, Isa::all()[0]), streams).unwrap()
 }
