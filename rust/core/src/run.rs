@@ -453,36 +453,4 @@ impl<E: Elem> Plan<E> {
             y.copy_from_slice(&row[..width]);
         }
     }
-
-    /// As [`Plan::advance`], with the streams shared out to the team: each of its threads has one of the workspaces.
-    pub(crate) fn advance_shared(
-        &self,
-        works: &mut [Workspace<E>],
-        team: &Team,
-        call: &Call<'_>,
-        states: &mut [E],
-        input: Input<'_, E>,
-        output: &mut [E],
-    ) {
-        let Call { streams, rows, .. } = *call;
-        assert_eq!(states.len(), streams * self.state_len);
-        let parts = works.len().min(streams);
-        let out = output.len() / streams.max(1);
-        let (works, states, output) =
-            (Shared::new(works.as_mut_ptr()), Shared::new(states.as_mut_ptr()), Shared::new(output.as_mut_ptr()));
-        team.each(parts, |_, part| {
-            let (from, to) = (streams * part / parts, streams * (part + 1) / parts);
-            // SAFETY: every part has streams and a workspace of its own.
-            let (work, states, output) = unsafe {
-                (
-                    &mut *works.at(part),
-                    states.part(from * self.state_len, (to - from) * self.state_len),
-                    output.part(from * out, (to - from) * out),
-                )
-            };
-            let call = Call { streams: to - from, ..*call };
-            let input = input.part(from * rows, to * rows, self.d_input());
-            self.advance(work, &Team::ALONE, &call, states, input, output);
-        });
-    }
 }

@@ -14,7 +14,7 @@ use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
 use crate::layers::system::System;
 use crate::memory::{Buffer, HEAD, StateSlice};
 use crate::ops::{RowOp, SequenceOp, Stage};
-use crate::packed::{Packed, Weights};
+use crate::packed::Packed;
 use crate::plan::{BLOCK_ROWS, NotCausal, Plan, Pooling};
 use crate::threads::Team;
 use crate::workspace::{Layout, Spare};
@@ -30,15 +30,6 @@ const FAR_ROWS: usize = 1024;
 const NEAR_ROWS: usize = 256;
 
 impl<E: Elem> Plan<E> {
-    /// Plans `document` for a rate, which multiplies every step size. `team` shares the work of planning.
-    ///
-    /// # Errors
-    /// [`Error::Value`] where the rate is no positive number or a transform has its pole at it; [`Error::Unsupported`]
-    /// where a layer has no step size, or is not stable at it; [`Error::Document`] where a layer is not stable at rate 1.
-    pub fn new(document: &Document, rate: f64, isa: Isa, team: &Team) -> Result<Self> {
-        Self::sharing(document, &Packed::new(Weights::AsGiven), document.fingerprint(), rate, isa, team)
-    }
-
     /// As [`Plan::new`], with the matrices that other rates' plans have packed, for a document of that fingerprint.
     pub(crate) fn sharing(
         document: &Document,
