@@ -297,11 +297,13 @@ impl<E: Elem> Stage<E> {
 /// # Safety
 /// No one else touches these rows.
 unsafe fn run_tiles<E: Elem>(c: &Context<'_, E>, ops: &[RowOp<E>], rows: Range<usize>, tile: usize) {
-    for first in rows.clone().step_by(tile) {
+    let mut first = rows.start;
+    while first < rows.end {
         for op in ops {
             // SAFETY: the caller answers for these rows.
             unsafe { op.run(c, first, tile.min(rows.end - first)) };
         }
+        first += tile;
     }
 }
 
