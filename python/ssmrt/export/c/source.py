@@ -84,8 +84,15 @@ extern "C" {{
 {more}
 typedef {input_type} {name}_input;{tokens}
 
+/* Numbers are read by two. */
+#ifdef __GNUC__
+#define {guard}_ALIGNED __attribute__((aligned(8)))
+#else
+#define {guard}_ALIGNED
+#endif
+
 typedef struct {{
-    {held} state[{state}];
+    {guard}_ALIGNED {held} state[{state}];
 }} {name}_t;
 
 void {name}_init({name}_t *model);
@@ -220,7 +227,7 @@ def _body(i: Interface, p: Program) -> str:
     # A model without memory has one number that nobody reads, since C has no empty structs.
     local.append(f"    {p.held} *const s = model->state;" if p.state_size else "    (void)model;")
     if p.work:
-        local.append(f"    {p.number} work[{p.work}];")
+        local.append(f"    {i.guard}_ALIGNED {p.number} work[{p.work}];")
     return "\n".join([*local, *_calls(p.calls)])
 
 
@@ -284,7 +291,7 @@ def weights_header(i: Interface, p: Program) -> str:
 #ifndef {guard}
 #define {guard}
 
-#include <stdint.h>
+#include "{i.name}.h"
 
 #ifdef __cplusplus
 extern "C" {{
@@ -304,7 +311,7 @@ def weights(i: Interface, p: Program) -> str:
     """``{name}_weights.c``."""
     parts = [f'#include "{i.name}_weights.h"\n']
     for kind, name, size, lines in _tables(i, p):
-        parts.append(f"\nconst {kind} {name}[{size}] = {{\n" + "\n".join(lines) + "\n};\n")
+        parts.append(f"\n{i.guard}_ALIGNED const {kind} {name}[{size}] = {{\n" + "\n".join(lines) + "\n};\n")
     return "".join(parts)
 
 
