@@ -307,9 +307,20 @@ extern "C" {{
 """
 
 
+_WITHOUT_SUFFIX = """
+/* The shortest decimals that read back as the floats. The suffix f would be a tenth of this file. */
+#ifdef __GNUC__
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wfloat-conversion"
+#endif
+"""
+
+
 def weights(i: Interface, p: Program) -> str:
     """``{name}_weights.c``."""
     parts = [f'#include "{i.name}_weights.h"\n']
+    if "float" in p.tables:
+        parts.append(_WITHOUT_SUFFIX)
     for kind, name, size, lines in _tables(i, p):
         parts.append(f"\n{i.guard}_ALIGNED const {kind} {name}[{size}] = {{\n" + "\n".join(lines) + "\n};\n")
     return "".join(parts)
@@ -324,12 +335,12 @@ def _tables(i: Interface, p: Program) -> Iterator[tuple[str, str, int, list[str]
             if layer != last:
                 lines.append(f"/* {comment(layer) or 'the root'} */")
             last = layer
-            lines += _rows(map(shortest if kind == "float" else _whole, array))
+            lines += _rows(map(_bare if kind == "float" else _whole, array))
         yield kind, f"{i.name}_{TABLES[kind][1]}", sum(len(a) for _, a in tables), lines
     starts = [held.start for held in p.states if held.start is not None]
     if starts:
         flat = np.concatenate([np.asarray(s, np.float32).reshape(-1) for s in starts])
-        yield "float", f"{i.name}_starts", len(flat), list(_rows(map(shortest, flat)))
+        yield "float", f"{i.name}_starts", len(flat), list(_rows(map(_bare, flat)))
 
 
 def _whole(value: Any) -> str:
@@ -346,6 +357,13 @@ def _rows(numbers: Iterable[str]) -> Iterator[str]:
         row += number + ","
     if row:
         yield row
+
+
+def _bare(value: np.float32) -> str:
+    """`shortest` without its suffix, but where rounding to a double first would end elsewhere."""
+    text = shortest(value)
+    bare = text.rstrip("f")
+    return bare if np.float32(float(bare)) == value else text
 
 
 def shortest(value: np.float32) -> str:
