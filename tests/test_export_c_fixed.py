@@ -118,6 +118,21 @@ def test_bounds_hold_all_that_an_input_can_do() -> None:
     np.testing.assert_allclose(most, worst, rtol=1e-3)
 
 
+def test_matrices_are_rounded_for_the_inputs_that_they_see() -> None:
+    """Inputs that are alike lose less than to the nearest; where they have nothing in common, it is the nearest."""
+    g = rng(5)
+    weight = g.uniform(-127, 127, (8, 12))
+    alike = g.standard_normal((500, 3)) @ g.standard_normal((3, 12)) + 0.1 * g.standard_normal((500, 12))
+    chosen, nearest = fixed.rounded(weight, alike, 127), np.rint(weight)
+    assert np.array_equal(chosen, np.rint(chosen))
+    assert np.abs(chosen).max() <= 127
+    lost, before = (np.square(alike @ (w - weight).T).sum() for w in (chosen, nearest))
+    assert lost < before / 4
+    noise = g.standard_normal((500, 12))
+    apart = np.linalg.qr(noise - noise.mean(0))[0]
+    assert np.array_equal(fixed.rounded(weight, apart, 127), nearest)
+
+
 @needs_compiler
 def test_report_says_what_is_lost(tmp_path: Path) -> None:
     model = classifier(2)

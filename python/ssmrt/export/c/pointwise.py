@@ -61,15 +61,16 @@ float share, float eps{", float shift" if layer else ""})
         power = rsqrt(power * share + eps);
 {"        mean -= shift;" + chr(10) if layer else ""}\
         for (int i = 0; i < size; i++) {{
-            {out("y[i]", f"({moved}) * power * k[0] + k[1]")}
-            k += 2;
+            const pair p = two(k + 2 * i);
+            {out("y[i]", f"({moved}) * power * p.of[0] + p.of[1]")}
         }}
+        k += 2 * size;
         x += size;
         y += size;
     }}
 }}
 """
-    name = p.kernel(f"{kind}_norm{out.suffix}", text, "rsqrt")
+    name = p.kernel(f"{kind}_norm{out.suffix}", text, "rsqrt", "two")
     p.costs.other += (5 if layer else 3) * x.width
     p.costs.multiply_adds += 2 * x.width
     p.costs.functions += x.width // size
@@ -93,12 +94,12 @@ def affine(p: Program, x: Value, out: Out, node: Norm) -> None:
 static void affine{out.suffix}(const float *RESTRICT k, const float *x, float *y, int channels)
 {{
     for (int i = 0; i < channels; i++) {{
-        {out("y[i]", "x[i] * k[0] + k[1]")}
-        k += 2;
+        const pair p = two(k + 2 * i);
+        {out("y[i]", "x[i] * p.of[0] + p.of[1]")}
     }}
 }}
 """
-    name = p.kernel(f"affine{out.suffix}", text)
+    name = p.kernel(f"affine{out.suffix}", text, "two")
     p.costs.multiply_adds += x.width
     p.call(f"{name}({p.constants(np.stack([scale, add], -1))}, {x.pointer}, {out.value.pointer}, {x.width});")
 
