@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ssmrt
 from c_models import SANITIZED, STRICT, needs_compiler
 from export_documents import (
     classifier,
@@ -18,6 +19,7 @@ from export_documents import (
     dplr,
     inputs,
     linear,
+    mimo,
     norm,
     others,
     rng,
@@ -87,6 +89,15 @@ def test_fixed_point_is_the_model_with_noise_below_50_db(name: str, tmp_path: Pa
     assert signal_to_noise(run(model, seen[None], streamed=True)[0], found) > 50
     found, seen = answers(model, samples, u, 8, tmp_path)
     assert signal_to_noise(run(model, seen[None], streamed=True)[0], found) > 33
+
+
+@needs_compiler
+def test_s4_has_fixed_point_once_it_is_diagonal(tmp_path: Path) -> None:
+    s4 = ssmrt.Model(block(dplr(H, 12)))
+    small, _ = ssmrt.reduce(s4, inputs(s4.document, 2000, seed=3)[0], modes=6)
+    u = inputs(s4.document, 1000, seed=2)[0]
+    found, seen = answers(small.document, inputs(s4.document, 2000, seed=1)[0], u, 16, tmp_path)
+    assert signal_to_noise(run(small.document, seen[None], streamed=True)[0], found) > 50
 
 
 @needs_compiler
@@ -181,7 +192,12 @@ GOOD = inputs(classifier(2), 100)[0]
         (classifier(2), {"calibration": np.array([["a", "b"]])}, "expected numbers"),
         (classifier(2), {"method": "block"}, "has single steps only"),
         (others()["tokens"], {}, "a model of tokens has no fixed-point C"),
-        (block(replace(dplr(H, 6), name="s4")), {}, "layer 's4': Dplr has no fixed-point C"),
+        (
+            block(replace(dplr(H, 6), name="s4")),
+            {},
+            "layer 's4': Dplr has no fixed-point C; make it diagonal by ssmrt.reduce, or export",
+        ),
+        (block(replace(mimo(H, 6, H), name="s5")), {}, "layer 's5': DiagonalMimo has no fixed-point C; export with"),
         (block(replace(diagonal(H, 6), kernel_length=9)), {}, "only uncut, causal modes"),
         (block(diagonal(H, 6, A=0j * spectrum(rng(), H, 6))), {}, "channel 0 never forgets"),
         (block(diagonal(H, 6), Activation("elu", name="act")), {}, "elu has no fixed-point C"),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...document import Activation, Diagonal, Document, Glu, Linear, Node, Norm, Pool, Residual
+from ...document import Activation, Dense, Diagonal, Document, Dplr, Glu, Linear, Node, Norm, Pool, Residual
 from ...errors import ExportError
 from ..systems import Modes, Systems
 from .bounds import SUMMED, halvings, most, peaks, reach_of, truncated
@@ -142,8 +142,10 @@ class _Lowering:
             elif isinstance(node, Pool) and node.mode == "mean" and function == "identity" and into is None:
                 y = self._pool(x)
             else:
+                diagonal = "make it diagonal by ssmrt.reduce, or " if isinstance(node, Dplr | Dense) else ""
                 raise ExportError(
-                    f"layer {self.p.layer!r}: {type(node).__name__} has no fixed-point C; export with quantize=None"
+                    f"layer {self.p.layer!r}: {type(node).__name__} has no fixed-point C; {diagonal}export with"
+                    " quantize=None"
                 )
         if y.value.base != x.value.base:
             self.p.free(x.value)
@@ -325,7 +327,10 @@ static void {what}({tables}, const int16_t *x, int16_t *y, int rows, int columns
         system = p.systems.of(node)
         whole = p.systems.cut(node) is None and node.C_reverse is None
         if not isinstance(system, Modes) or len(system.C) != 1 or not whole:
-            raise ExportError(f"layer {p.layer!r}: only uncut, causal modes with one output have fixed-point C")
+            raise ExportError(
+                f"layer {p.layer!r}: only uncut, causal modes with one output have fixed-point C;"
+                " export with quantize=None"
+            )
         exact = _convolved(p.systems.kernel(node, len(x.seen))[0], system.D[0], x.seen)
         seen = _exact(function, exact)
         exponent = exponent_of(seen)
