@@ -253,7 +253,7 @@ impl<E: Elem> Stream<E> {
                 plan.sharing_samples(samples, |team| plan.advance(&mut works[0], team, &call, states, input, output));
                 return Ok(());
             }
-            let large = rows * self.streams * self.plan.cost() >= LARGE;
+            let large = samples.saturating_mul(self.plan.cost()) >= LARGE;
             let team = if large { Team::all()? } else { Team::ALONE };
             let shares = if self.streams >= team.size() { team.size() } else { 1 };
             let wanted = (self.streams.div_ceil(shares) * rows).min(self.plan.block_rows());
