@@ -139,6 +139,12 @@ const GRAIN: usize = 1 << 16;
 /// L1 cache.
 const TILE_ROWS: usize = 96;
 
+/// As many where the matrices of the operations do not fit into the L2 cache and are read from farther away for each tile.
+const FAR_ROWS: usize = 192;
+
+/// Bytes of matrices that the L2 cache holds beside the rows.
+const NEAR: usize = 1 << 20;
+
 /// Operations that run between two meetings of the team.
 #[derive(Debug)]
 pub enum Stage<E> {
@@ -242,7 +248,7 @@ impl<E: Elem> Stage<E> {
             // SAFETY: the caller answers for these parts.
             Stage::Sequence { op, .. } => unsafe { op.run_parts(c, 0, part(op.parts() * c.streams)) },
             // SAFETY: the caller answers for these rows.
-            Stage::Rows { ops, .. } => unsafe { run_tiles(c, ops, part(c.streams * c.rows)) },
+            Stage::Rows { ops, .. } => unsafe { run_tiles(c, ops, part(c.streams * c.rows), TILE_ROWS) },
         }
     }
 
@@ -274,24 +280,27 @@ impl<E: Elem> Stage<E> {
             Stage::Sequence { op, .. } => op.run(c),
             Stage::Rows { ops, cost, .. } => match c.by_columns {
                 Some(threads) => ops.iter().for_each(|op| op.run_by_columns(c, threads)),
-                None => by_rows(c, *cost, |rows| {
-                    // SAFETY: these rows are no one else's.
-                    unsafe { run_tiles(c, ops, rows) };
-                }),
+                None => {
+                    let tile = if cost * size_of::<E>() > NEAR { FAR_ROWS } else { TILE_ROWS };
+                    by_rows(c, *cost, tile, |rows| {
+                        // SAFETY: these rows are no one else's.
+                        unsafe { run_tiles(c, ops, rows, tile) };
+                    });
+                }
             },
         }
     }
 }
 
-/// Runs operations over some rows of all streams' rows, by tiles.
+/// Runs operations over some rows of all streams' rows, by tiles of `tile` rows.
 ///
 /// # Safety
 /// No one else touches these rows.
-unsafe fn run_tiles<E: Elem>(c: &Context<'_, E>, ops: &[RowOp<E>], rows: Range<usize>) {
-    for first in rows.clone().step_by(TILE_ROWS) {
+unsafe fn run_tiles<E: Elem>(c: &Context<'_, E>, ops: &[RowOp<E>], rows: Range<usize>, tile: usize) {
+    for first in rows.clone().step_by(tile) {
         for op in ops {
             // SAFETY: the caller answers for these rows.
-            unsafe { op.run(c, first, TILE_ROWS.min(rows.end - first)) };
+            unsafe { op.run(c, first, tile.min(rows.end - first)) };
         }
     }
 }
@@ -537,15 +546,15 @@ impl<E: Elem> SequenceOp<E> {
     }
 }
 
-/// Shares rows out to the team. Every row is computed by itself, so that the answer does not
+/// Shares rows out to the team, at most `tile` at once. Every row is computed by itself, so that the answer does not
 /// depend on how they are shared.
-fn by_rows<E: Elem>(c: &Context<'_, E>, cost: usize, f: impl Fn(Range<usize>) + Sync) {
+fn by_rows<E: Elem>(c: &Context<'_, E>, cost: usize, tile: usize, f: impl Fn(Range<usize>) + Sync) {
     let rows = c.streams * c.rows;
     if c.team.size() == 1 || rows.saturating_mul(cost) < 2 * GRAIN {
         f(0..rows);
         return;
     }
-    let tile = rows.div_ceil(c.team.size()).min(TILE_ROWS);
+    let tile = rows.div_ceil(c.team.size()).min(tile);
     c.team.each(rows.div_ceil(tile), |_, i| f(i * tile..rows.min((i + 1) * tile)));
 }
 
@@ -620,7 +629,7 @@ fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: B
     } else {
         c.team.each(layer.groups(), |_, group| groups(group..group + 1));
     }
-    by_rows(c, 16 * y.width, |rows| {
+    by_rows(c, 16 * y.width, TILE_ROWS, |rows| {
         let (first, n) = (rows.start, rows.len());
         // SAFETY: the groups are done, and no one else has these rows.
         let (x, y) = unsafe { (c.read_rows(x, first, n), c.write_rows(y, first, n)) };

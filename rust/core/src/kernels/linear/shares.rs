@@ -121,6 +121,7 @@ impl<E: Elem> Kernel<E> for Share<'_, E> {
                         x: x.add(row * padded(linear.d_in)),
                         x_stride: padded(linear.d_in),
                         inputs: inputs.clone(),
+                        adds: false,
                         column,
                         out: [(out, stride), (out.add(second), stride)],
                     };
