@@ -20,7 +20,7 @@ import pytest
 client = pytest.importorskip("websockets.sync.client", reason="needs websockets")
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 90
+PATIENCE = 180
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -54,7 +54,10 @@ globalThis.run = async (file, sound, width, streams, blocks, rate) => {
     for (let s = 0; s < streams; s++) answers[s].push(...opened.output.subarray(s * size, (s + 1) * size));
     from += rows;
   }
-  return { answers, allocations: own.allocations - before, facts: model.facts };
+  const allocations = own.allocations - before;
+  opened.close();
+  model.close();
+  return { answers, allocations, facts: model.facts };
 };
 globalThis.failure = async (work, files) => {
   const own = await engine();
@@ -177,6 +180,20 @@ def test_what_goes_wrong_is_said(page: chromium.Page, work: str, reason: str) ->
     assert reason in said
 
 
+def test_a_module_that_fails_says_so_and_stays_stopped(page: chromium.Page) -> None:
+    # Streams of which someone has made another number of rows than there is memory for.
+    damaged = """({ own, spotter }) => {
+      const file = own.call("reserve", spotter.length);
+      new Uint8Array(own.exports.memory.buffer, file, spotter.length).set(spotter);
+      const streams = own.call("open", own.call("load", file, spotter.length), 2, 77, 1);
+      const words = new Uint32Array(own.exports.memory.buffer, streams, 64);
+      words.forEach((word, i) => { if (word === 77) words[i] = 2000; });
+      try { own.call("push", streams, 1000) } catch {}
+      own.call("text");
+    }"""
+    assert page.evaluate(f"failure({damaged})").startswith("the engine failed, which it never should: panicked at ")
+
+
 def test_an_engine_goes_on_after_what_was_refused(page: chromium.Page) -> None:
     refused = "try { own.load(new Uint8Array(9)) } catch {}"
     loaded = "own.load(spotter).open(1, 4).push(4)"
@@ -205,8 +222,10 @@ def test_refused_a_microphone_it_says_so_and_hears_files(page: chromium.Page, ad
 def hear(page: chromium.Page, folder: Path, sound: bytes) -> list[str]:
     """The words that the page hears in a file, in their order."""
     (folder / "sound.wav").write_bytes(sound)
+    page.evaluate("document.getElementById('status').textContent = ''")
     page.give("file", folder / "sound.wav")
     page.wait("/^sound.wav: [^;]*$/.test(document.getElementById('status').textContent)")
+    page.wait("!document.getElementById('file').disabled")
     return [line.split(",")[0] for line in reversed(page.text("words").splitlines())]
 
 
@@ -222,7 +241,7 @@ def test_a_word_is_heard_as_the_demo_hears_it(page: chromium.Page, tmp_path: Pat
 
 def test_words_of_a_recording_are_those_of_the_demo(page: chromium.Page, tmp_path: Path) -> None:
     pause = np.zeros(9000, np.float32)
-    sound = np.concatenate([part for clip in demo.clips()[:3] for part in (clip.samples / 3, pause)])
+    sound = np.concatenate([part for clip in demo.clips()[:2] for part in (clip.samples / 3, pause)])
     whole = np.rint(sound * 32768).astype(np.float32) / 32768
     expected = list(demo.spot(demo.spotter(), demo.level(whole), demo.RATE))
     assert hear(page, tmp_path, wav(sound)) == [word.word for word in expected]

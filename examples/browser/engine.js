@@ -72,6 +72,11 @@ class Model {
     const at = this.#engine.call("open", this.#at, streams, rows, rate) || this.#engine.fail();
     return new Streams(this.#engine, at, streams * rows, this.facts);
   }
+
+  // Frees it. Its streams go on.
+  close() {
+    this.#engine.call("unload", this.#at);
+  }
 }
 
 class Streams {
@@ -122,6 +127,7 @@ class Streams {
     if (!this.#engine.call("reset", this.#at, stream)) this.#engine.fail();
   }
 
+  // Frees them.
   close() {
     this.#engine.call("close", this.#at);
   }

@@ -1,4 +1,5 @@
 // The page: what is heard, from where, and what went wrong.
+import { Engine } from "./engine.js";
 import { BLOCK, PEAK, SURE, WINDOWS, Words, bestOf, chances, windowPowers } from "./words.js";
 
 const MODULE = "ssmrt.wasm";
@@ -14,8 +15,9 @@ function say(text, kind = "note") {
   at("status").className = kind;
 }
 
-// What the page needs, fetched once: the compiled module, the model's bytes, and what these say of the model.
+// What the page needs, fetched once: the compiled module, the model's bytes, the rate and the words of its training.
 let needed = null;
+// Ends listening to the microphone.
 let listening = null;
 
 async function fetched(name, hint) {
@@ -38,16 +40,14 @@ async function start() {
     throw new Error(`This browser cannot run the page. ${why}`);
   }
   const build = "Build it: python examples/browser/build.py";
-  const [code, model] = await Promise.all([fetched(MODULE, build), fetched(MODEL, build)]);
-  needed = { module: await compiled(code), model: new Uint8Array(model) };
-  // The model says at what rate it was trained, and its words.
-  const { Engine } = await import("./engine.js");
-  const { facts } = new Engine(needed.module).load(needed.model);
-  needed = { ...needed, rate: facts.sample_rate ?? 16000, labels: facts.labels ?? Array.from({ length: facts.d_output }, (_, i) => `output ${i}`) };
-  at("bytes").textContent = `${(code.byteLength / 1e6).toFixed(2)} MB engine, ${(model.byteLength / 1e6).toFixed(2)} MB model`;
-  drawChances(needed.labels.map(() => 0));
-  at("microphone").disabled = false;
-  at("file").disabled = false;
+  const [code, file] = await Promise.all([fetched(MODULE, build), fetched(MODEL, build)]);
+  const module = await compiled(code);
+  const model = new Uint8Array(file);
+  const { facts } = new Engine(module).load(model);
+  const labels = facts.labels ?? Array.from({ length: facts.d_output }, (_, i) => `output ${i}`);
+  needed = { module, model, labels, rate: facts.sample_rate ?? 16000 };
+  at("bytes").textContent = `${(code.byteLength / 1e6).toFixed(2)} MB engine, ${(file.byteLength / 1e6).toFixed(2)} MB model`;
+  drawChances(labels.map(() => 0));
   say("Ready. Say one of the words, or drop a recording.");
 }
 
@@ -259,20 +259,24 @@ class Times {
     }
     const sorted = this.#quarters.toSorted((a, b) => a - b);
     const median = sorted[sorted.length >> 1] ?? (1e3 * milliseconds) / heard;
-    at("median").textContent = `${median.toFixed(1)} µs of the ${(1e6 / rate).toFixed(1)} µs that it lasts`;
+    const slow = 1e6 / rate < median ? ": too slow for a microphone" : "";
+    at("median").textContent = `${median.toFixed(1)} µs of the ${(1e6 / rate).toFixed(1)} µs that it lasts${slow}`;
     at("worst").textContent = `${worst} ms of the ${(BLOCK * 1e3 / rate).toFixed(1)} ms that it lasts`;
   }
 }
 
 // One thing after the other; what goes wrong is said, and the page goes on.
 async function attempt(work) {
+  const enable = (on) => ["microphone", "file"].forEach((id) => (at(id).disabled = !on));
   hush();
+  enable(false);
   try {
     await work();
   } catch (error) {
     hush();
     say(error.message, "wrong");
   }
+  enable(needed !== null);
 }
 
 at("microphone").addEventListener("click", () => {
@@ -296,6 +300,6 @@ document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   const [file] = event.dataTransfer.files;
-  if (file && needed) attempt(() => hearFile(file));
+  if (file && !at("file").disabled) attempt(() => hearFile(file));
 });
 attempt(start);

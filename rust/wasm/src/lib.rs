@@ -6,13 +6,16 @@
 //! in UTF-8. Where the engine itself fails, the module traps; then too [`text`] says why, and the module is of no further use.
 //!
 //! Once streams are [`open`], [`push`] and [`reset`] allocate nothing, which [`allocations`] proves.
+//!
+//! On other targets it is empty: some of its names are the C library's.
+#![cfg(target_family = "wasm")]
 
 mod memory;
 
 use ssmrt_core::{Document, Error, Input, Isa, Model, Plan, Result, Stream, Team};
 use std::panic;
 use std::ptr::null_mut;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 /// Why a function failed.
 static TEXT: Mutex<String> = Mutex::new(String::new());
@@ -161,7 +164,7 @@ pub unsafe extern "C" fn open(model: *const Loaded, streams: usize, rows: usize,
 }
 
 impl Opened {
-    fn new(plan: std::sync::Arc<Plan<f32>>, streams: usize, rows: usize) -> Result<Self> {
+    fn new(plan: Arc<Plan<f32>>, streams: usize, rows: usize) -> Result<Self> {
         let zeros = |width: usize| {
             let len = streams.checked_mul(rows).and_then(|n| n.checked_mul(width));
             let mut zeros = Vec::new();
