@@ -11,7 +11,7 @@ use crate::kernels::ssd::{Ssd, Steps};
 use crate::kernels::step::Streams;
 use crate::kernels::{Aligned, Elem, GROUP, padded};
 use crate::layers::convolution::Convolution;
-use crate::layers::lti::{Lti, Run};
+use crate::layers::lti::{Lti, Method, Run};
 use crate::layers::mimo::Mimo;
 use crate::memory::{Buffer, Context, StateSlice};
 use crate::packed::Table;
@@ -431,7 +431,9 @@ impl<E: Elem> SequenceOp<E> {
     /// Runs it over all rows of all streams of a block, shared out to the team.
     fn run(&self, c: &Context<'_, E>) {
         match self {
-            SequenceOp::Lti { layer, state, x, y } if c.rows == 1 && c.dt == 1.0 && layer.steps_in_place() => {
+            SequenceOp::Lti { layer, state, x, y }
+                if c.method == Method::Step && c.dt == 1.0 && layer.steps(c.rows) =>
+            {
                 step_lti(c, layer, *state, *x, *y);
                 return;
             }
@@ -608,7 +610,7 @@ unsafe fn finish_lti<E: Elem>(c: &Context<'_, E>, state: StateSlice) {
     (0..c.streams).for_each(|s| unsafe { *c.states.at(s * c.state_len + state.from) = E::ZERO });
 }
 
-/// One sample of each stream, group by group, so that its coefficients are read once for all streams.
+/// A few samples of each stream, group by group, so that its coefficients are read once for all streams.
 fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: Buffer, y: Buffer) {
     let (from, to) = (padded(x.width), padded(y.width));
     // SAFETY: the block is this operation's alone, and x is another buffer than y. The groups below write different
@@ -620,7 +622,7 @@ fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: B
         // SAFETY: rows and states of all streams; the groups' columns and states are no one else's.
         unsafe {
             let (u, y) = ((input.as_ptr(), from), (answers.at(0), to));
-            let streams = Streams::new(c.streams, u, y, (states.at(0), c.state_len));
+            let streams = Streams::new((c.streams, c.rows), u, y, (states.at(0), c.state_len));
             layer.step(c.isa, c.phase, groups, streams);
         }
     };
@@ -634,12 +636,12 @@ fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: B
         // SAFETY: the groups are done, and no one else has these rows.
         let (x, y) = unsafe { (c.read_rows(x, first, n), c.write_rows(y, first, n)) };
         layer.finish_step(c.isa, n, x, y);
-        for s in rows {
-            // SAFETY: the groups are done with the count, and no one else has this stream.
-            unsafe {
-                let count = states.at(s * c.state_len);
-                *count = SampleCount::of(*count).next();
-            }
-        }
     });
+    for s in 0..c.streams {
+        // SAFETY: the groups are done with the count.
+        unsafe {
+            let count = states.at(s * c.state_len);
+            *count = SampleCount::of(*count).after(c.rows).number();
+        }
+    }
 }

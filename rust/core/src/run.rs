@@ -48,7 +48,7 @@ pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 impl Call<'static> {
     /// One sample of so many streams.
     pub fn sample(streams: usize) -> Self {
-        let (method, answers) = (Method::Auto, Answers::Each);
+        let (method, answers) = (Method::Step, Answers::Each);
         Call { streams, rows: 1, method, dt: 1.0, answers, unpadded: None, stop: &NEVER }
     }
 }

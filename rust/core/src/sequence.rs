@@ -62,6 +62,7 @@ impl<E: Elem> Plan<E> {
             self.check_whole(length, team.size())?;
         }
         let rows = if whole { length } else { length.min(self.block_rows()) };
+        let method = if length == 1 && method == Method::Auto { Method::Step } else { method };
         let plain = timing.dt.is_none() && timing.resets.is_none() && timing.lengths.is_none();
         if plain && (streams < team.size() || length == 1) {
             let call = Call { streams, rows: length, method, dt: 1.0, answers, unpadded: None, stop };

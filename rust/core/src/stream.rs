@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Multiply-adds of a call for which threads are worth their waking.
 const LARGE: usize = 1 << 25;
 
+/// Samples of a call from which on they go as a run, at whose end all modes are visited. Fewer go as single ones.
+const RUN: usize = 32;
+
 /// Some streams of one model, each with its own state.
 #[derive(Debug)]
 pub struct Stream<E> {
@@ -243,7 +246,8 @@ impl<E: Elem> Stream<E> {
         let samples = self.streams.saturating_mul(rows);
         self.plan.check_sizes(input, samples, dt, output, samples)?;
         let (d_in, d_out) = (self.plan.d_input(), self.plan.d_output());
-        let (method, answers) = (Method::Auto, Answers::Each);
+        let method = if rows < RUN { Method::Step } else { Method::Auto };
+        let answers = Answers::Each;
         let mut call = Call { streams: self.streams, rows, method, dt: 1.0, answers, unpadded: None, stop };
         let Some(dt) = dt else {
             let threads = self.plan.sharing_threads(samples);
