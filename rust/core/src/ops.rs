@@ -451,7 +451,7 @@ impl<E: Elem> SequenceOp<E> {
             _ => {}
         }
         let parts = self.parts() * c.streams;
-        if c.team.size() == 1 || c.rows * parts * self.cost() < 2 * GRAIN {
+        if c.team.size() == 1 || c.rows.saturating_mul(parts * self.cost()) < 2 * GRAIN {
             // SAFETY: the block is this operation's alone.
             unsafe { self.run_parts(c, 0, 0..parts) };
         } else {
@@ -533,7 +533,9 @@ impl<E: Elem> SequenceOp<E> {
             SequenceOp::Delay { len, state, x, y } => {
                 let (x, y, stride) = (read(*x), write(*y), padded(x.width));
                 for (s, _) in streams(parts) {
-                    let (position, ring) = (c.position(s) as usize, state_of(s, state.from, state.len));
+                    // A position counts further than addresses go on machines of 32 bits.
+                    let position = (c.position(s) % *len as u64) as usize;
+                    let ring = state_of(s, state.from, state.len);
                     let rows = s * c.rows * stride..(s + 1) * c.rows * stride;
                     // SAFETY: the rows of stream `s`, which is this call's alone.
                     let y = unsafe { y.part(rows.start, rows.len()) };
@@ -552,7 +554,7 @@ impl<E: Elem> SequenceOp<E> {
 /// depend on how they are shared.
 fn by_rows<E: Elem>(c: &Context<'_, E>, cost: usize, tile: usize, f: impl Fn(Range<usize>) + Sync) {
     let rows = c.streams * c.rows;
-    if c.team.size() == 1 || rows * cost < 2 * GRAIN {
+    if c.team.size() == 1 || rows.saturating_mul(cost) < 2 * GRAIN {
         f(0..rows);
         return;
     }

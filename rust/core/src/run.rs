@@ -2,7 +2,7 @@
 
 use crate::denormals::Mode;
 use crate::document::PoolMode;
-use crate::kernels::{Elem, GROUP, padded, pooling};
+use crate::kernels::{Elem, GROUP, mode_state, padded, pooling};
 use crate::layers::lti::Method;
 use crate::memory::{Context, StateSlice};
 use crate::ops::Stage;
@@ -338,7 +338,7 @@ impl<E: Elem> Plan<E> {
             rows: now,
             unpadded: unpadded.map_or(now, |rows| rows.saturating_sub(done).min(now)),
             done,
-            phase: (head.0.f64() + head.1.f64()) as usize + done,
+            phase: ((head.0.f64() + head.1.f64()) as u64 + done as u64) as usize % mode_state::PHASES,
             dt,
         }
     }

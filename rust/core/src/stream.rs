@@ -292,7 +292,7 @@ impl<E: Precision> Stream<E> {
                 });
                 return Ok(());
             }
-            let large = rows * self.streams * self.plan.cost() >= LARGE;
+            let large = samples.saturating_mul(self.plan.cost()) >= LARGE;
             let team = if large { Team::all()? } else { Team::ALONE };
             let shares = if self.streams >= team.size() { team.size() } else { 1 };
             let wanted = (self.streams.div_ceil(shares) * rows).min(self.plan.block_rows());
