@@ -233,13 +233,13 @@ def _load(p: dict[str, Any], folder: Path) -> Job:
 def special(name: str, p: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What is not a timing: files for the peers, and memory."""
     if name == "export_spotter":
-        return _export_spotter(p["model"], p["L"], folder)
+        return export_spotter(p["model"], p["L"], folder)
     if name == "memory":
         return _memory(p)
     raise Skip(f"no {name} in ssmrt")
 
 
-def _export_spotter(name: str, length: int, folder: Path) -> dict[str, Any]:
+def export_spotter(name: str, length: int, folder: Path) -> dict[str, Any]:
     """The spotter as arrays, as ssmrt's file and as an ONNX graph."""
     model = _spotter(name)
     nodes = list(doc.walk(model.document.root))

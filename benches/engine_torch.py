@@ -34,9 +34,10 @@ def prepare(name: str, p: dict[str, Any], folder: Path) -> Job:
     return makers[name](p, folder)
 
 
-def _tensors(*arrays: work.Array) -> list[torch.Tensor]:
+def tensors(*arrays: work.Array, device: str = "cpu") -> list[torch.Tensor]:
+    """In single precision."""
     kind = {"f": np.float32, "c": np.complex64}
-    return [torch.from_numpy(np.ascontiguousarray(a.astype(kind[a.dtype.kind]))) for a in arrays]
+    return [torch.from_numpy(np.ascontiguousarray(a.astype(kind[a.dtype.kind]))).to(device) for a in arrays]
 
 
 def convolve(kf: torch.Tensor, d: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -49,7 +50,7 @@ def convolve(kf: torch.Tensor, d: torch.Tensor, u: torch.Tensor) -> torch.Tensor
 def _fft(p: dict[str, Any], folder: Path) -> Job:
     x = work.layer(p["kind"], p["H"], p["N"])
     u = torch.from_numpy(np.ascontiguousarray(work.samples(p["L"], p["H"], p.get("B", 1)).transpose(0, 2, 1)))
-    kf, d = _tensors(work.spectrum(work.kernel(x, p["L"]), p["L"]), x.D)
+    kf, d = tensors(work.spectrum(work.kernel(x, p["L"]), p["L"]), x.D)
     return Job(lambda u: convolve(kf, d, u), [u], lambda: convolve(kf, d, u).numpy().transpose(0, 2, 1))
 
 
@@ -58,12 +59,12 @@ def _step(p: dict[str, Any], folder: Path) -> Job:
     u = list(torch.from_numpy(work.samples(64, p["H"])[0]))
     if p["kind"] == "s4d":
         a_bar, c = work.zoh(x)
-        a, c, d = _tensors(a_bar, 2 * c, x.D)
+        a, c, d = tensors(a_bar, 2 * c, x.D)
 
         def advance(state: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
             return a * state + u[:, None]
     else:
-        a, b, c, d = _tensors(*work.complex_dense(x), x.D)
+        a, b, c, d = tensors(*work.complex_dense(x), x.D)
 
         def advance(state: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
             return torch.bmm(a, state[..., None])[..., 0] + b * u[:, None]
@@ -102,10 +103,10 @@ def _kernel(p: dict[str, Any], folder: Path) -> Job:
     x = work.layer(p["kind"], p["H"], p["N"])
     length = p["L"]
     if p["kind"] == "s4d":
-        z, c, t = _tensors(x.A * x.dt[:, None], work.zoh(x)[1], np.arange(length, dtype=float))
+        z, c, t = tensors(x.A * x.dt[:, None], work.zoh(x)[1], np.arange(length, dtype=float))
         return Job(lambda _: vandermonde(z, c, t), [None], lambda: vandermonde(z, c, t).numpy())
     assert x.real is not None
-    a, b, c = _tensors(*work.bilinear(x.real[0], x.real[1], x.dt), x.real[2])
+    a, b, c = tensors(*work.bilinear(x.real[0], x.real[1], x.dt), x.real[2])
 
     def call(_: None) -> torch.Tensor:
         return torch.einsum("hn,hnl->hl", c, krylov(a, b, length))
@@ -117,7 +118,7 @@ def _kernel_and_output(p: dict[str, Any], folder: Path) -> Job:
     x = work.layer(p["kind"], p["H"], p["N"])
     assert x.real is not None
     length = p["L"]
-    a, b, c, d = _tensors(*work.bilinear(x.real[0], x.real[1], x.dt), x.real[2], x.D)
+    a, b, c, d = tensors(*work.bilinear(x.real[0], x.real[1], x.dt), x.real[2], x.D)
     u = torch.from_numpy(np.ascontiguousarray(work.samples(length, p["H"]).transpose(0, 2, 1)))
 
     def call(u: torch.Tensor) -> torch.Tensor:
@@ -127,12 +128,12 @@ def _kernel_and_output(p: dict[str, Any], folder: Path) -> Job:
     return Job(call, [u], lambda: call(u).numpy().transpose(0, 2, 1))
 
 
-class _Mixing:
+class Mixing:
     """GELU, linear, GLU, residual and norm."""
 
-    def __init__(self, layer: dict[str, work.Array], eps: float):
-        names = ("weight", "bias", "norm_weight", "norm_bias")
-        self.weight, self.bias, self.norm_weight, self.norm_bias = _tensors(*(layer[n] for n in names))
+    def __init__(self, layer: dict[str, work.Array], eps: float, device: str = "cpu"):
+        arrays = [layer[n] for n in ("weight", "bias", "norm_weight", "norm_bias")]
+        self.weight, self.bias, self.norm_weight, self.norm_bias = tensors(*arrays, device=device)
         self.eps = eps
 
     def over_time(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -153,12 +154,12 @@ def _spotter_clip(p: dict[str, Any], folder: Path) -> Job:
     length, fresh = p["L"], p.get("fresh", False)
     if fresh and "a_bar" not in model.layers[0]:
         raise Skip("the Vandermonde kernel is the diagonal layer's")
-    encoder, decoder = _tensors(*model.encoder), _tensors(*model.decoder)
-    mixing = [_Mixing(layer, model.eps) for layer in model.layers]
+    encoder, decoder = tensors(*model.encoder), tensors(*model.decoder)
+    mixing = [Mixing(layer, model.eps) for layer in model.layers]
     if fresh:
-        systems = [_tensors(np.log(layer["a_bar"]), layer["c"], layer["d"]) for layer in model.layers]
+        systems = [tensors(np.log(layer["a_bar"]), layer["c"], layer["d"]) for layer in model.layers]
     else:
-        systems = [_tensors(work.spectrum(layer["kernel"], length), layer["d"]) for layer in model.layers]
+        systems = [tensors(work.spectrum(layer["kernel"], length), layer["d"]) for layer in model.layers]
     t = torch.arange(length, dtype=torch.float32)
 
     def call(u: torch.Tensor) -> torch.Tensor:
@@ -176,9 +177,9 @@ def _spotter_step(p: dict[str, Any], folder: Path) -> Job:
     model = work.Spotter.load(folder / f"{p['model']}.npz")
     if "a_bar" not in model.layers[0]:
         raise Skip("written for the diagonal layer only")
-    encoder, decoder = _tensors(*model.encoder), _tensors(*model.decoder)
-    mixing = [_Mixing(layer, model.eps) for layer in model.layers]
-    systems = [_tensors(layer["a_bar"], 2 * layer["c"], layer["d"]) for layer in model.layers]
+    encoder, decoder = tensors(*model.encoder), tensors(*model.decoder)
+    mixing = [Mixing(layer, model.eps) for layer in model.layers]
+    systems = [tensors(layer["a_bar"], 2 * layer["c"], layer["d"]) for layer in model.layers]
     states: list[torch.Tensor] = []
     total, count = torch.zeros(1, 1), 0
 
