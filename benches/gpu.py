@@ -3,7 +3,7 @@
     python benches/gpu.py [--json run.json]
 
 Needs torch and a GPU. There a clip is an FFT convolution with the spectra of the kernels ready, and a sample one step
-of the recurrence for all streams, captured in a CUDA graph once, so that a step is one launch; inputs are there already.
+of the recurrence for all streams, captured in a CUDA graph once, so that a step is one launch; inputs are there.
 ssmrt has all threads that SSMRT_NUM_THREADS allows. Medians; both answers are checked against float64 first.
 """
 
