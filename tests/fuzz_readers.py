@@ -2,10 +2,10 @@
 
     python tests/fuzz_readers.py [--seconds 10 | --rounds N] [--seed 0] [--keep FOLDER]
 
-Each round takes a good file or folder of one container, damages one of its files (`damage.py`) and uses what came of it in
-this process, whose memory is limited: checkpoints are loaded and run, graphs run, inputs heard by ``ssmrt run``. The last
-lines count what came of the rounds, by container; the first find ends the run with its traceback, and ``--keep`` keeps
-the damaged files. A find becomes a test.
+Each round takes a good file or folder of one container, damages one of its files (`damage.py`) and uses what came of it
+in this process, whose memory is limited: checkpoints are loaded and run, graphs run, inputs heard by ``ssmrt run``. The
+last lines count what came of the rounds, by container; the first find ends the run with its traceback, and ``--keep``
+keeps the damaged files. A find becomes a test.
 """
 
 from __future__ import annotations
@@ -221,7 +221,8 @@ def made(folder: Path) -> Iterator[Case]:
     (folder / "u.csv").write_text(text)
     for name in ["u.npy", "u.npz", "packed.npz", "u.csv"]:
         yield Case(f"{name[-3:]} as input", folder / name, hears(many))
-    from pyarrow import parquet, table as columns  # type: ignore[import-untyped]
+    from pyarrow import parquet  # type: ignore[import-untyped]
+    from pyarrow import table as columns
 
     parquet.write_table(columns({name: table[:, i] for i, name in enumerate("abcdef")}), folder / "u.parquet")
     yield Case("parquet", folder / "u.parquet", hears(many))

@@ -1,0 +1,6 @@
+//! What the targets do; here, so that the engine is compiled once for all of them.
+
+pub mod document;
+pub mod engine;
+#[path = "../../core/tests/systems/mod.rs"]
+mod systems;
