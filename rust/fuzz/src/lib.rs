@@ -2,5 +2,5 @@
 
 pub mod document;
 pub mod engine;
-#[path = "../../core/tests/systems/mod.rs"]
+#[path = "../../core/tests/all/systems.rs"]
 mod systems;
