@@ -2,5 +2,6 @@
 
 pub mod document;
 pub mod engine;
+#[allow(dead_code, reason = "the engine's tests use all of it")]
 #[path = "../../core/tests/all/systems.rs"]
 mod systems;
