@@ -34,8 +34,13 @@ stubtest: ## the stub against the extension
 	$(BIN)/python -m mypy.stubtest ssmrt._native
 
 .PHONY: fuzz
-fuzz: ## damaged checkpoints for an hour, another seed each time; finds stay in fuzz-finds
-	$(BIN)/python tests/fuzz_readers.py --seconds 3600 --seed $$(date +%s) --keep fuzz-finds
+fuzz: ## damaged files, and the engine's two fuzz targets: an hour; finds stay in fuzz-finds
+	$(BIN)/python tests/fuzz_readers.py --seconds 1200 --seed $$(date +%s) --keep fuzz-finds
+	SANITIZER=address rust/fuzz/run 1200
+
+.PHONY: soak
+soak: ## 50 million samples through each of five models: memory and errors
+	$(BIN)/python tests/soak.py
 
 .PHONY: docs
 docs: ## the documentation, served while it is written

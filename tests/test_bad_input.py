@@ -749,6 +749,14 @@ def test_a_pipe_is_refused_before_it_is_waited_for(name: str, tmp_path: Path) ->
             ssmrt.load(path)
 
 
+def test_a_pipe_as_a_configuration_is_refused_before_it_is_waited_for(tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    names_file(model, ["w"])
+    for path in (pipe(tmp_path / "config.json"), Path(os.devnull).with_name("zero"), tmp_path):
+        with pytest.raises(ssmrt.CheckpointError, match="expected a JSON file, found a folder, a pipe"):
+            ssmrt.load(model, config=path)
+
+
 @pytest.mark.parametrize("suffix", ["ssm.safetensors", "safetensors", "pt", "npz", "msgpack", "eqx", "onnx", "json"])
 def test_missing_files_are_of_one_class(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"missing.{suffix}"
@@ -792,3 +800,23 @@ def test_deep_trees_cost_no_more_each_level() -> None:
     model = Model(Document(node, 8, 8))
     assert model(np.ones((1, 3, 8), np.float32)).shape == (1, 3, 8)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("length", [16_000, 1_000_000])
+def test_a_long_kernel_costs_no_more_to_load(length: int) -> None:
+    g = np.random.default_rng(0)
+    root: Any = ssmrt.dplr(
+        (-0.5 + 1j * np.pi * np.arange(32))[None], np.full((1, 1, 32), 0.5), np.ones((1, 32)),
+        g.standard_normal((1, 4, 32)), np.ones((1, 4)), np.full(4, 1e-3),
+    ).document.root  # fmt: skip
+    start = time.process_time()
+    model = Model(Document(replace(root, kernel_length=length), 4, 4))
+    model.stream().push(np.ones((1, 10, 4), np.float32))
+    assert time.process_time() - start < 2
+
+
+def test_a_large_dense_system_is_planned_quickly() -> None:
+    A, B = ssmrt.hippo("legs", 350)
+    start = time.process_time()
+    ssmrt.dense(A, B, np.ones((1, 1, 350)), np.ones((1, 1)), np.full(1, 1e-3))
+    assert time.process_time() - start < 10

@@ -491,6 +491,34 @@ def test_what_cannot_be_run_is_named(
     assert FAILURES[line] in err
 
 
+def test_damaged_arrays_and_tables_are_named(run: Run, file: Path, folder: Path) -> None:
+    np.save("u.npy", noise(3, 1))
+    np.savez("u.npz", u=noise(3, 1))
+    array, archive = Path("u.npy").read_bytes(), Path("u.npz").read_bytes()
+    # A header that Python's tokenizer does not get to the end of, a member without an array's first bytes, and one that
+    # stands before the file.
+    Path("header.npy").write_bytes(array.replace(b"}", b"(", 1))
+    Path("member.npz").write_bytes(archive.replace(b"\x93NUMPY", b"\x93NUMPX"))
+    end = archive.index(b"PK\x01\x02") + 42
+    Path("offset.npz").write_bytes(archive[:end] + b"\xff" * 4 + archive[end + 4 :])
+    for name in ("header.npy", "member.npz", "offset.npz"):
+        code, _, err = run("run", file, name)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert f"error: {name}: expected" in err
+        assert "of numbers" in err
+
+
+def test_a_damaged_page_of_a_table_is_named(run: Run, file: Path, folder: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs ssmrt[parquet]")
+    table = pytest.importorskip("pyarrow").table({"u": np.arange(50.0)})
+    parquet.write_table(table, "u.parquet")
+    data = Path("u.parquet").read_bytes()
+    Path("u.parquet").write_bytes(data[:4] + b"\xff" * 8 + data[12:])
+    code, _, err = run("run", file, "u.parquet")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "error: u.parquet: expected a table of numbers" in err
+
+
 def test_what_stdin_is_must_be_said(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for data in (b"", b"RI", bytes(100)):
         give(monkeypatch, data)

@@ -148,7 +148,10 @@ def _config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] 
     if not isinstance(config, str | os.PathLike):
         raise TypeError(f"config: expected a mapping or the path of a JSON file, found {checks.found(config)}")
     try:
-        value = json.loads(Path(config).expanduser().read_text())
+        path = Path(config).expanduser()
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: expected a JSON file, found a folder, a pipe, a device or a socket")
+        value = json.loads(path.read_text())
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"config: expected the path of a JSON file, found {config}: {error}") from None
     if not isinstance(value, dict):

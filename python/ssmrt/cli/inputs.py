@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -29,6 +30,21 @@ _NUMBERS = 1 << 18
 _MOST_SAMPLES = 1 << 15
 _SEPARATORS = "\t;,"
 _PCM = ("uint8", "int8", "int16", "int32")
+# What NumPy raises where bytes are no array of its formats, and zipfile where they are no archive.
+_NO_ARRAY = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 STDIN = "-"
 
 
@@ -196,7 +212,7 @@ def _npy(text: str) -> Callable[[], Array]:
     def load() -> Array:
         try:
             found: Array = np.load(text, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except _NO_ARRAY as error:
             raise ValueError(f"{text}: expected an array of numbers, found none: {error}") from None
         return found
 
@@ -204,15 +220,18 @@ def _npy(text: str) -> Callable[[], Array]:
 
 
 def _npz(text: str, selected: list[str] | None) -> Callable[[], Array]:
-    try:
-        with open(text, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+    with open(text, "rb") as file:
+        try:
+            arrays = np.lib.npyio.NpzFile(file, allow_pickle=False)
             names = arrays.files if selected is None else selected
             if len(names) == 1 and names[0] in arrays.files:
-                array: Array = arrays[names[0]]
-                return lambda: array
+                array: Any = arrays[names[0]]
+                if isinstance(array, np.ndarray):
+                    return lambda: array
+                raise ValueError(f"found {array[:16]!r}")
             known = ", ".join(arrays.files)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{text}: expected arrays of numbers: {error}") from None
+        except (*_NO_ARRAY, OSError) as error:
+            raise ValueError(f"{text}: expected arrays of numbers: {error}") from None
     raise ValueError(f"{text}: expected --select with one of its arrays: {known}; found {', '.join(names)}")
 
 
@@ -285,5 +304,5 @@ def _parquet(text: str, selected: list[str] | None, samples: int, tokens: bool) 
             for batch in table.iter_batches(samples, columns=names):
                 columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
                 yield columns[0] if tokens else np.stack(columns, axis=1)
-        except (ArrowException, ValueError) as error:
+        except (ArrowException, OSError, ValueError) as error:
             raise ValueError(f"{text}: expected a table of numbers: {error}") from None
