@@ -251,23 +251,25 @@ def in_process(engine: str, kind: str, threads: int, seconds: float, folder: Pat
     return found
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """The figures, a row for each engine and form of weights."""
-    lines = [f"{'ms':<29}{'threads':>8}{'token':>9}{'/ sum':>8}{'prefill':>9}{'/ products':>11}{'error':>9}"]
-    for result in results:
-        rows = {f"ssmrt {form}": result["ssmrt"][form] for form in FORMS}
-        rows["transformers"] = result.get("transformers", {"skipped": "left out"})
-        for name, row in rows.items():
-            label = f"{result['kind']} {name}"
-            if "skipped" in row:
-                lines.append(f"{label:<29}{result['threads']:>8}  {row['skipped']}")
-                continue
-            beside = f"{row['token'] / row['sum']:>8.2f}" if "sum" in row else f"{'':>8}"
-            share = row["prefill"] / result["ssmrt"]["products"]
-            lines.append(
-                f"{label:<29}{result['threads']:>8}{row['token']:>9.2f}{beside}{row['prefill']:>9.1f}{share:>11.2f}"
-                f"{row['error']['prefill']:>9.1e}"
-            )
+HEAD = f"{'ms':<29}{'threads':>8}{'token':>9}{'/ sum':>8}{'prefill':>9}{'/ products':>11}{'error':>9}"
+
+
+def table(result: dict[str, Any]) -> str:
+    """A run's figures, a row for each engine and form of weights."""
+    lines = []
+    rows = {f"ssmrt {form}": result["ssmrt"][form] for form in FORMS}
+    rows["transformers"] = result.get("transformers", {"skipped": "left out"})
+    for name, row in rows.items():
+        label = f"{result['kind']} {name}"
+        if "skipped" in row:
+            lines.append(f"{label:<29}{result['threads']:>8}  {row['skipped']}")
+            continue
+        beside = f"{row['token'] / row['sum']:>8.2f}" if "sum" in row else f"{'':>8}"
+        share = row["prefill"] / result["ssmrt"]["products"]
+        lines.append(
+            f"{label:<29}{result['threads']:>8}{row['token']:>9.2f}{beside}{row['prefill']:>9.1f}{share:>11.2f}"
+            f"{row['error']['prefill']:>9.1e}"
+        )
     return "\n".join(lines)
 
 
@@ -286,6 +288,7 @@ def main() -> None:
     counts = [cores] if arguments.quick else sorted({int(n) for n in arguments.threads.split(",")})
     seconds = 0.5 if arguments.quick else 1.5
     results = []
+    print(HEAD)
     with tempfile.TemporaryDirectory() as name:
         for kind in KINDS[: 1 if arguments.quick else None]:
             for threads in counts:
@@ -293,7 +296,7 @@ def main() -> None:
                 for engine in RUNNERS:
                     result[engine] = in_process(engine, kind, threads, seconds, Path(name))
                 results.append(result)
-    print(table(results))
+                print(table(result), flush=True)
     if arguments.json is not None:
         machine = {"machine": platform.machine(), "cores": cores, "python": platform.python_version()}
         arguments.json.write_text(json.dumps({**machine, "numpy": np.__version__, "results": results}, indent=1))

@@ -24,6 +24,8 @@ SAME = settings(COMMON, max_examples=25, derandomize=True, database=None)
 settings.register_profile("ci", SAME)
 # Whole models take long to shrink.
 settings.register_profile("unshrunk", SAME, phases=[Phase.explicit, Phase.generate])
+# An emulated processor takes a minute for what another does in two seconds.
+settings.register_profile("emulated", SAME, max_examples=10)
 settings.register_profile("explore", COMMON, max_examples=500, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -257,6 +257,8 @@ def others() -> dict[str, Document]:
         "pool_last": document(linear(H, H), Pool("last", name="pool")),
         "pool_first": document(linear(H, H), Pool("first", name="pool")),
         "tokens": document(Embedding(rng().standard_normal((11, H)), name="embedding"), diagonal(), d_input=1),
+        "tokens_tied": tied(False),
+        "tokens_tied_bias": tied(True),
         "tokens_pooled": document(Embedding(rng().standard_normal((11, H))), conv(), Pool("mean"), d_input=1),
         "classifier": classifier(),
         "mamba_block": document(
@@ -265,6 +267,13 @@ def others() -> dict[str, Document]:
                 Sequential((linear(H, 8, 2, "z"), Activation("silu"))), ), linear(8, H, 3, "out"))))
         ),
     }  # fmt: skip
+
+
+def tied(bias: bool) -> Document:
+    """A language model whose head is its table of tokens."""
+    table = rng(3).standard_normal((11, H)).astype(np.float32)
+    head = Linear(table, rng(4).standard_normal(11).astype(np.float32) if bias else None, name="head")
+    return document(Embedding(table, name="embedding"), diagonal(), head, d_input=1, d_output=11)
 
 
 def inputs(document: Document, length: int = 60, batch: int = 1, seed: int = 7) -> Array:

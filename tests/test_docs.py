@@ -32,7 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS = {"jax", "equinox", "flax", "torch"} | EXTRAS
 # Options of every command that takes a checkpoint: one example of each is enough.
 WHICH = {"--config", "--arch", "--prefix", "--step", "--dtype", "--weights"}
-SHOWN = {"text", "c"}
+SHOWN = {"text", "c", "js"}
 # .ci/run runs them in a fresh clone.
 SETTING_UP = [
     "python3 -m venv .venv && .venv/bin/pip install '.[cli]' && .venv/bin/ssmrt demo",

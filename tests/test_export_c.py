@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import ELEMENTWISE, run
 from ssmrt import families, readers
-from ssmrt.document import Activation, Document, Linear
+from ssmrt.document import Activation, Document, Linear, Sequential
 from ssmrt.errors import ExportError
-from ssmrt.export.c import TARGETS, export_c, functions
+from ssmrt.export.c import TARGETS, cycles, export_c, functions
 from ssmrt.export.c.source import shortest, string
 from strategies import models
 
@@ -231,7 +231,7 @@ def test_literals_read_back(value: float) -> None:
 
 def test_source_is_small(tmp_path: Path) -> None:
     report = export_c(classifier(2, 32, 32, 4), tmp_path)
-    assert report.source < 3.6 * report.weights
+    assert report.source < 3.2 * report.weights
     assert report.state == 4 * (4 * 32 * 32 * 2 + 65)
 
 
@@ -329,6 +329,38 @@ def test_model_runs_on_every_processor(target: str, tmp_path: Path) -> None:
     assert report.error < 2e-6
 
 
+def test_the_matrix_of_tied_tokens_is_there_once(tmp_path: Path) -> None:
+    tied = KINDS["tokens_tied"]
+    embedding, layer, head = tied.root.children  # type: ignore[attr-defined]
+    apart = replace(tied, root=Sequential((embedding, layer, replace(head, weight=head.weight.copy()))))
+    saved = export_c(apart, tmp_path).weights - export_c(tied, tmp_path).weights
+    assert saved == 4 * head.weight.size
+
+
+def test_cycles_are_those_of_the_manual() -> None:
+    """A double from memory takes as long as two floats by one instruction; a taken branch 3, a fused product 3."""
+    code = cycles.code_of(
+        "   0:\tvldr\td2, [r1, #-32]\n   4:\tvldmia\tr0!, {d6}\n   8:\tvldr\ts4, [r1]\n"
+        "   c:\tvfma.f32\ts1, s2, s3\n  10:\tvmul.f32\ts1, s2, s3\n  14:\tbne.n\t0\n"
+    )
+    assert cycles.cortex_m4([0, 4, 8, 12, 16, 20], code) == 3 + 3 + 2 + 3 + 1 + 3
+    assert cycles.cortex_m4([0, 4, 8, 12, 16, 20, 0], code) == 3 + 3 + 2 + 3 + 1 + 3 + 3
+
+
+BIG = ("s390x-linux-gnu-gcc", "qemu-s390x")
+
+
+@pytest.mark.skipif(not all(map(shutil.which, BIG)), reason=f"needs {' and '.join(BIG)}")
+@pytest.mark.parametrize("quantize", [None, "int16", "int8"])
+def test_a_processor_of_the_other_byte_order_answers_alike(quantize: str | None, tmp_path: Path) -> None:
+    model = classifier(2)
+    calibration = None if quantize is None else inputs(model, 1000)[0]
+    export_c(model, tmp_path, quantize=quantize, calibration=calibration)
+    sources = ["ssm.c", "ssm_weights.c", "main.c"]
+    subprocess.run([BIG[0], *STRICT, "-O2", "-static", *sources, "-o", "test"], cwd=tmp_path, check=True)
+    assert subprocess.run([BIG[1], "./test"], cwd=tmp_path, check=False).returncode == 0
+
+
 @pytest.mark.skipif(missing("cortex-m4") is not None, reason=str(missing("cortex-m4")))
 @pytest.mark.parametrize("name", ["dplr_shared_outputs", "diagonal_real", "diagonal_cut", "mamba_block", "tokens",
                                   "ssd_groups", "dense_systems", "act_log_softmax"])  # fmt: skip
@@ -343,9 +375,9 @@ def test_two_layers_of_sixteen_stay_as_fast_as_they_are(tmp_path: Path) -> None:
     report = export_c(classifier(16, 16, 16, 2, 4), tmp_path, target="cortex-m4")
     assert report.cycles is not None
     assert report.instructions is not None
-    assert report.cycles <= 29_000
-    assert report.instructions <= 20_500
-    assert report.stack <= 216
+    assert report.cycles <= 27_000
+    assert report.instructions <= 16_200
+    assert report.stack <= 200
     assert report.highest_rate == pytest.approx(168e6 / report.cycles)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ssmrt
 from c_models import SANITIZED, STRICT, needs_compiler
 from export_documents import (
     classifier,
@@ -18,6 +19,7 @@ from export_documents import (
     dplr,
     inputs,
     linear,
+    mimo,
     norm,
     others,
     rng,
@@ -93,6 +95,15 @@ def test_fixed_point_is_the_model_with_noise_below_50_db(name: str, tmp_path: Pa
 
 
 @needs_compiler
+def test_s4_has_fixed_point_once_it_is_diagonal(tmp_path: Path) -> None:
+    s4 = ssmrt.Model(block(dplr(H, 12)))
+    small, _ = ssmrt.reduce(s4, inputs(s4.document, 2000, seed=3)[0], modes=6)
+    u = inputs(s4.document, 1000, seed=2)[0]
+    found, seen = answers(small.document, inputs(s4.document, 2000, seed=1)[0], u, 16, tmp_path)
+    assert signal_to_noise(run(small.document, seen[None], streamed=True)[0], found) > 50
+
+
+@needs_compiler
 def test_inputs_that_no_calibration_saw_saturate(tmp_path: Path) -> None:
     """What drives every mode at its own frequency, as loud as the input can be: answers stay where others are."""
     model = KINDS["act_gelu"]
@@ -119,6 +130,21 @@ def test_bounds_hold_all_that_an_input_can_do() -> None:
                 last, x2, power = x2, (np.conj(p) * x2 + power).real, power * p
             worst[h, n] = np.abs(response).sum(0).max()
     np.testing.assert_allclose(most, worst, rtol=1e-3)
+
+
+def test_matrices_are_rounded_for_the_inputs_that_they_see() -> None:
+    """Inputs that are alike lose less than to the nearest; where they have nothing in common, it is the nearest."""
+    g = rng(5)
+    weight = g.uniform(-127, 127, (8, 12))
+    alike = g.standard_normal((500, 3)) @ g.standard_normal((3, 12)) + 0.1 * g.standard_normal((500, 12))
+    chosen, nearest = fixed.rounded(weight, alike, 127), np.rint(weight)
+    assert np.array_equal(chosen, np.rint(chosen))
+    assert np.abs(chosen).max() <= 127
+    lost, before = (np.square(alike @ (w - weight).T).sum() for w in (chosen, nearest))
+    assert lost < before / 4
+    noise = g.standard_normal((500, 12))
+    apart = np.linalg.qr(noise - noise.mean(0))[0]
+    assert np.array_equal(fixed.rounded(weight, apart, 127), nearest)
 
 
 @needs_compiler
@@ -169,7 +195,12 @@ GOOD = inputs(classifier(2), 100)[0]
         (classifier(2), {"calibration": np.array([["a", "b"]])}, "expected numbers"),
         (classifier(2), {"method": "block"}, "has single steps only"),
         (others()["tokens"], {}, "a model of tokens has no fixed-point C"),
-        (block(replace(dplr(H, 6), name="s4")), {}, "layer 's4': Dplr has no fixed-point C"),
+        (
+            block(replace(dplr(H, 6), name="s4")),
+            {},
+            "layer 's4': Dplr has no fixed-point C; make it diagonal by ssmrt.reduce, or export",
+        ),
+        (block(replace(mimo(H, 6, H), name="s5")), {}, "layer 's5': DiagonalMimo has no fixed-point C; export with"),
         (block(replace(diagonal(H, 6), kernel_length=9)), {}, "only uncut, causal modes"),
         (block(diagonal(H, 6, A=0j * spectrum(rng(), H, 6))), {}, "channel 0 never forgets"),
         (block(diagonal(H, 6), Activation("elu", name="act")), {}, "elu has no fixed-point C"),

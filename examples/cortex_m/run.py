@@ -16,8 +16,9 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,17 @@ def two_layers(h: int = 16, modes: int = 16, d_input: int = 16, d_output: int = 
 
 def shown() -> Iterator[tuple[str, ssmrt.Model]]:
     """The models of the README's table."""
-    from ssmrt.demo import spotter
+    from ssmrt.demo import clips, spotter
 
     yield "2 S4D layers, H 16, N 32", ssmrt.Model(two_layers())
     for row in json.loads((GOLDEN / "cases.json").read_text()):
         if row["name"] in SHOWN:
             path = GOLDEN / row["name"] / row["files"][0]
             yield SHOWN[row["name"]], ssmrt.load(path, config=row.get("config"), arch=row["arch"])
-    yield "S4D keyword spotter, 4 layers, H 64, N 64", spotter()
+    full = spotter()
+    yield "S4D keyword spotter, 4 layers, H 64, N 64", full
+    small, _ = ssmrt.reduce(full, [clip.samples for clip in clips()[:2]], modes=4)
+    yield "the spotter reduced to N 8 by ssmrt.reduce", small
 
 
 def missing(targets: list[str]) -> str | None:
@@ -127,13 +131,12 @@ def main() -> int:
         return 1
     if arguments.contract is not None:
         TARGETS.update({name: replace(TARGETS[name], contract=arguments.contract) for name in targets})
+    models: Iterable[tuple[str, ssmrt.Model]]
     if arguments.checkpoint is not None:
         path = arguments.checkpoint
         models = [(path.name, ssmrt.load(path, config=arguments.config, arch=arguments.arch))]
     else:
-        models = list(shown())
-    if len(targets) > 1:
-        models = models[:1]
+        models = islice(shown(), 1 if len(targets) > 1 else None)
     lost = "max error" if arguments.quantize is None else "signal to noise"
     print(f"| model | flash B | state B | stack B | instructions | cycles, estimated | most samples/s | {lost} |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")

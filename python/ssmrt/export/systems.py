@@ -68,6 +68,7 @@ class Systems:
     """
 
     def __init__(self, document: Document, rate: float):
+        self.document = document
         tree, tensors = encode(document)
         try:
             self._held = _native.Document(tree, list(tensors.items()))

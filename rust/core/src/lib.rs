@@ -71,6 +71,11 @@
 //! use ssmrt_core::threads::Shared;
 //! ```
 
+#![cfg_attr(test, allow(dead_code, reason = "what `precision` compiles, its own tests do not"))]
+
+#[cfg(target_endian = "big")]
+compile_error!("ssmrt is for little-endian processors: nothing of it has ever been tested on a big-endian one");
+
 #[macro_use]
 mod names;
 mod checksum;
@@ -92,6 +97,7 @@ mod model;
 mod ops;
 mod packed;
 mod plan;
+mod precision;
 mod run;
 mod sequence;
 mod shared;
@@ -111,6 +117,7 @@ pub use layers::lti::Method;
 pub use model::Model;
 pub use packed::Weights;
 pub use plan::{Input, NotCausal, Plan};
+pub use precision::Precision;
 pub use sequence::{Sequences, Timing};
 pub use stream::Stream;
 pub use threads::Team;

@@ -51,7 +51,8 @@ pub struct Context<'a, E> {
     pub unpadded: usize,
     /// Samples of each stream in earlier blocks of the same call.
     pub done: usize,
-    /// Samples of the first stream before this block, for what is done now and then.
+    /// Samples of the first stream before this block, counted round by [`PHASES`](crate::kernels::mode_state::PHASES), for what
+    /// is done now and then.
     pub phase: usize,
     pub dt: f64,
 }

@@ -2,9 +2,10 @@
 
 use crate::document::Document;
 use crate::error::{Error, Result};
-use crate::kernels::{Elem, Isa};
+use crate::kernels::Isa;
 use crate::packed::{Packed, Weights};
 use crate::plan::Plan;
+use crate::precision::Precision;
 use crate::threads::Team;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +26,7 @@ pub struct Model<E> {
     others: Mutex<Vec<(f64, Arc<Plan<E>>)>>,
 }
 
-impl<E: Elem> Model<E> {
+impl<E: Precision> Model<E> {
     /// The model of a Document, planned for rate 1.
     ///
     /// # Errors
@@ -55,7 +56,7 @@ impl<E: Elem> Model<E> {
             Weights::Int8 => 2,
         };
         let fingerprint = document.fingerprint() ^ rounded;
-        let regular = Arc::new(Plan::sharing(&document, &packed, fingerprint, 1.0, isa, team)?);
+        let regular = Arc::new(E::plan(&document, &packed, fingerprint, 1.0, isa, team)?);
         packed.replace_raw();
         Ok(Self { document, packed, fingerprint, isa, regular, others: Mutex::new(Vec::new()) })
     }
@@ -84,7 +85,7 @@ impl<E: Elem> Model<E> {
         let entry = match known {
             Some(entry) => entry,
             None => {
-                let plan = Plan::sharing(&self.document, &self.packed, self.fingerprint, rate, self.isa, team)?;
+                let plan = E::plan(&self.document, &self.packed, self.fingerprint, rate, self.isa, team)?;
                 (rate, Arc::new(plan))
             }
         };

@@ -11,7 +11,7 @@ use crate::kernels::ssd::{Ssd, Steps};
 use crate::kernels::step::Streams;
 use crate::kernels::{Aligned, Elem, GROUP, padded};
 use crate::layers::convolution::Convolution;
-use crate::layers::lti::{Lti, Run};
+use crate::layers::lti::{Lti, Method, Run};
 use crate::layers::mimo::Mimo;
 use crate::memory::{Buffer, Context, StateSlice};
 use crate::packed::Table;
@@ -139,6 +139,12 @@ const GRAIN: usize = 1 << 16;
 /// L1 cache.
 const TILE_ROWS: usize = 96;
 
+/// As many where the matrices of the operations do not fit into the L2 cache and are read from farther away for each tile.
+const FAR_ROWS: usize = 192;
+
+/// Bytes of matrices that the L2 cache holds beside the rows.
+const NEAR: usize = 1 << 20;
+
 /// Operations that run between two meetings of the team.
 #[derive(Debug)]
 pub enum Stage<E> {
@@ -242,7 +248,7 @@ impl<E: Elem> Stage<E> {
             // SAFETY: the caller answers for these parts.
             Stage::Sequence { op, .. } => unsafe { op.run_parts(c, 0, part(op.parts() * c.streams)) },
             // SAFETY: the caller answers for these rows.
-            Stage::Rows { ops, .. } => unsafe { run_tiles(c, ops, part(c.streams * c.rows)) },
+            Stage::Rows { ops, .. } => unsafe { run_tiles(c, ops, part(c.streams * c.rows), TILE_ROWS) },
         }
     }
 
@@ -274,25 +280,30 @@ impl<E: Elem> Stage<E> {
             Stage::Sequence { op, .. } => op.run(c),
             Stage::Rows { ops, cost, .. } => match c.by_columns {
                 Some(threads) => ops.iter().for_each(|op| op.run_by_columns(c, threads)),
-                None => by_rows(c, *cost, |rows| {
-                    // SAFETY: these rows are no one else's.
-                    unsafe { run_tiles(c, ops, rows) };
-                }),
+                None => {
+                    let tile = if cost * size_of::<E>() > NEAR { FAR_ROWS } else { TILE_ROWS };
+                    by_rows(c, *cost, tile, |rows| {
+                        // SAFETY: these rows are no one else's.
+                        unsafe { run_tiles(c, ops, rows, tile) };
+                    });
+                }
             },
         }
     }
 }
 
-/// Runs operations over some rows of all streams' rows, by tiles.
+/// Runs operations over some rows of all streams' rows, by tiles of `tile` rows.
 ///
 /// # Safety
 /// No one else touches these rows.
-unsafe fn run_tiles<E: Elem>(c: &Context<'_, E>, ops: &[RowOp<E>], rows: Range<usize>) {
-    for first in rows.clone().step_by(TILE_ROWS) {
+unsafe fn run_tiles<E: Elem>(c: &Context<'_, E>, ops: &[RowOp<E>], rows: Range<usize>, tile: usize) {
+    let mut first = rows.start;
+    while first < rows.end {
         for op in ops {
             // SAFETY: the caller answers for these rows.
-            unsafe { op.run(c, first, TILE_ROWS.min(rows.end - first)) };
+            unsafe { op.run(c, first, tile.min(rows.end - first)) };
         }
+        first += tile;
     }
 }
 
@@ -422,7 +433,9 @@ impl<E: Elem> SequenceOp<E> {
     /// Runs it over all rows of all streams of a block, shared out to the team.
     fn run(&self, c: &Context<'_, E>) {
         match self {
-            SequenceOp::Lti { layer, state, x, y } if c.rows == 1 && c.dt == 1.0 && layer.steps_in_place() => {
+            SequenceOp::Lti { layer, state, x, y }
+                if c.method == Method::Step && c.dt == 1.0 && layer.steps(c.rows) =>
+            {
                 step_lti(c, layer, *state, *x, *y);
                 return;
             }
@@ -438,7 +451,7 @@ impl<E: Elem> SequenceOp<E> {
             _ => {}
         }
         let parts = self.parts() * c.streams;
-        if c.team.size() == 1 || c.rows * parts * self.cost() < 2 * GRAIN {
+        if c.team.size() == 1 || c.rows.saturating_mul(parts * self.cost()) < 2 * GRAIN {
             // SAFETY: the block is this operation's alone.
             unsafe { self.run_parts(c, 0, 0..parts) };
         } else {
@@ -520,7 +533,9 @@ impl<E: Elem> SequenceOp<E> {
             SequenceOp::Delay { len, state, x, y } => {
                 let (x, y, stride) = (read(*x), write(*y), padded(x.width));
                 for (s, _) in streams(parts) {
-                    let (position, ring) = (c.position(s) as usize, state_of(s, state.from, state.len));
+                    // A position counts further than addresses go on machines of 32 bits.
+                    let position = (c.position(s) % *len as u64) as usize;
+                    let ring = state_of(s, state.from, state.len);
                     let rows = s * c.rows * stride..(s + 1) * c.rows * stride;
                     // SAFETY: the rows of stream `s`, which is this call's alone.
                     let y = unsafe { y.part(rows.start, rows.len()) };
@@ -535,15 +550,15 @@ impl<E: Elem> SequenceOp<E> {
     }
 }
 
-/// Shares rows out to the team. Every row is computed by itself, so that the answer does not
+/// Shares rows out to the team, at most `tile` at once. Every row is computed by itself, so that the answer does not
 /// depend on how they are shared.
-fn by_rows<E: Elem>(c: &Context<'_, E>, cost: usize, f: impl Fn(Range<usize>) + Sync) {
+fn by_rows<E: Elem>(c: &Context<'_, E>, cost: usize, tile: usize, f: impl Fn(Range<usize>) + Sync) {
     let rows = c.streams * c.rows;
-    if c.team.size() == 1 || rows * cost < 2 * GRAIN {
+    if c.team.size() == 1 || rows.saturating_mul(cost) < 2 * GRAIN {
         f(0..rows);
         return;
     }
-    let tile = rows.div_ceil(c.team.size()).min(TILE_ROWS);
+    let tile = rows.div_ceil(c.team.size()).min(tile);
     c.team.each(rows.div_ceil(tile), |_, i| f(i * tile..rows.min((i + 1) * tile)));
 }
 
@@ -597,7 +612,7 @@ unsafe fn finish_lti<E: Elem>(c: &Context<'_, E>, state: StateSlice) {
     (0..c.streams).for_each(|s| unsafe { *c.states.at(s * c.state_len + state.from) = E::ZERO });
 }
 
-/// One sample of each stream, group by group, so that its coefficients are read once for all streams.
+/// A few samples of each stream, group by group, so that its coefficients are read once for all streams.
 fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: Buffer, y: Buffer) {
     let (from, to) = (padded(x.width), padded(y.width));
     // SAFETY: the block is this operation's alone, and x is another buffer than y. The groups below write different
@@ -609,7 +624,7 @@ fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: B
         // SAFETY: rows and states of all streams; the groups' columns and states are no one else's.
         unsafe {
             let (u, y) = ((input.as_ptr(), from), (answers.at(0), to));
-            let streams = Streams::new(c.streams, u, y, (states.at(0), c.state_len));
+            let streams = Streams::new((c.streams, c.rows), u, y, (states.at(0), c.state_len));
             layer.step(c.isa, c.phase, groups, streams);
         }
     };
@@ -618,17 +633,17 @@ fn step_lti<E: Elem>(c: &Context<'_, E>, layer: &Lti<E>, state: StateSlice, x: B
     } else {
         c.team.each(layer.groups(), |_, group| groups(group..group + 1));
     }
-    by_rows(c, 16 * y.width, |rows| {
+    by_rows(c, 16 * y.width, TILE_ROWS, |rows| {
         let (first, n) = (rows.start, rows.len());
         // SAFETY: the groups are done, and no one else has these rows.
         let (x, y) = unsafe { (c.read_rows(x, first, n), c.write_rows(y, first, n)) };
         layer.finish_step(c.isa, n, x, y);
-        for s in rows {
-            // SAFETY: the groups are done with the count, and no one else has this stream.
-            unsafe {
-                let count = states.at(s * c.state_len);
-                *count = SampleCount::of(*count).next();
-            }
-        }
     });
+    for s in 0..c.streams {
+        // SAFETY: the groups are done with the count.
+        unsafe {
+            let count = states.at(s * c.state_len);
+            *count = SampleCount::of(*count).after(c.rows).number();
+        }
+    }
 }

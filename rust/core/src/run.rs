@@ -2,7 +2,7 @@
 
 use crate::denormals::Mode;
 use crate::document::PoolMode;
-use crate::kernels::{Elem, GROUP, padded, pooling};
+use crate::kernels::{Elem, GROUP, mode_state, padded, pooling};
 use crate::layers::lti::Method;
 use crate::memory::{Context, StateSlice};
 use crate::ops::Stage;
@@ -48,7 +48,7 @@ pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 impl Call<'static> {
     /// One sample of so many streams.
     pub fn sample(streams: usize) -> Self {
-        let (method, answers) = (Method::Auto, Answers::Each);
+        let (method, answers) = (Method::Step, Answers::Each);
         Call { streams, rows: 1, method, dt: 1.0, answers, unpadded: None, stop: &NEVER }
     }
 }
@@ -338,7 +338,7 @@ impl<E: Elem> Plan<E> {
             rows: now,
             unpadded: unpadded.map_or(now, |rows| rows.saturating_sub(done).min(now)),
             done,
-            phase: (head.0.f64() + head.1.f64()) as usize + done,
+            phase: ((head.0.f64() + head.1.f64()) as u64 + done as u64) as usize % mode_state::PHASES,
             dt,
         }
     }
@@ -452,37 +452,5 @@ impl<E: Elem> Plan<E> {
         for (y, row) in output.chunks_exact_mut(width).zip(given.chunks_exact(stride)) {
             y.copy_from_slice(&row[..width]);
         }
-    }
-
-    /// As [`Plan::advance`], with the streams shared out to the team: each of its threads has one of the workspaces.
-    pub(crate) fn advance_shared(
-        &self,
-        works: &mut [Workspace<E>],
-        team: &Team,
-        call: &Call<'_>,
-        states: &mut [E],
-        input: Input<'_, E>,
-        output: &mut [E],
-    ) {
-        let Call { streams, rows, .. } = *call;
-        assert_eq!(states.len(), streams * self.state_len);
-        let parts = works.len().min(streams);
-        let out = output.len() / streams.max(1);
-        let (works, states, output) =
-            (Shared::new(works.as_mut_ptr()), Shared::new(states.as_mut_ptr()), Shared::new(output.as_mut_ptr()));
-        team.each(parts, |_, part| {
-            let (from, to) = (streams * part / parts, streams * (part + 1) / parts);
-            // SAFETY: every part has streams and a workspace of its own.
-            let (work, states, output) = unsafe {
-                (
-                    &mut *works.at(part),
-                    states.part(from * self.state_len, (to - from) * self.state_len),
-                    output.part(from * out, (to - from) * out),
-                )
-            };
-            let call = Call { streams: to - from, ..*call };
-            let input = input.part(from * rows, to * rows, self.d_input());
-            self.advance(work, &Team::ALONE, &call, states, input, output);
-        });
     }
 }

@@ -1,9 +1,10 @@
 //! Whole sequences: shared out to threads, with irregular steps, resets and padding.
 
 use crate::error::{Error, Result};
-use crate::kernels::{Aligned, Elem};
+use crate::kernels::Aligned;
 use crate::layers::lti::Method;
 use crate::plan::{Input, Plan};
+use crate::precision::Precision;
 use crate::run::{Answers, Call, NEVER};
 use crate::shared::Shared;
 use crate::threads::Team;
@@ -45,7 +46,7 @@ struct Segment {
     reset: bool,
 }
 
-impl<E: Elem> Plan<E> {
+impl<E: Precision> Plan<E> {
     /// Answers whole sequences from `states` on, (streams, state_len), which end up as they are after the last
     /// samples. `output` is (streams, d_output) of a pooled model, else (streams, length, d_output).
     ///
@@ -62,6 +63,7 @@ impl<E: Elem> Plan<E> {
             self.check_whole(length, team.size())?;
         }
         let rows = if whole { length } else { length.min(self.block_rows()) };
+        let method = if length == 1 && method == Method::Auto { Method::Step } else { method };
         let plain = timing.dt.is_none() && timing.resets.is_none() && timing.lengths.is_none();
         if plain && (streams < team.size() || length == 1) {
             let call = Call { streams, rows: length, method, dt: 1.0, answers, unpadded: None, stop };
@@ -71,11 +73,11 @@ impl<E: Elem> Plan<E> {
                 let mut works = (0..slots)
                     .map(|i| self.take_workspace(block, if i == 0 { team.size() } else { 1 }))
                     .collect::<Result<Vec<_>>>()?;
-                team.inside(|| self.advance_blocks(&mut works, block, team, &call, states, input, output));
+                team.inside(|| E::advance_blocks(self, &mut works, block, team, &call, states, input, output));
                 self.give_back(works);
             } else {
                 let mut work = self.take_workspace(rows.max(streams.min(self.block_rows())), team.size())?;
-                team.inside(|| self.advance(&mut work, team, &call, states, input, output));
+                team.inside(|| E::advance(self, &mut work, team, &call, states, input, output));
                 self.give_back([work]);
             }
             return finished(stop);
@@ -109,7 +111,7 @@ impl<E: Elem> Plan<E> {
                 let call = Call { streams: 1, rows: to - from, method, dt, answers, unpadded, stop };
                 let output =
                     if answers == Answers::Each { &mut output[from * width..to * width] } else { &mut *output };
-                self.advance(work, &Team::ALONE, &call, state, input.part(from, to, d_in), output);
+                E::advance(self, work, &Team::ALONE, &call, state, input.part(from, to, d_in), output);
             }
             if answers == Answers::Each {
                 output[end * width..].fill(E::ZERO);

@@ -2,10 +2,11 @@
 
 use crate::checksum::{START, hash};
 use crate::error::{Error, Result};
-use crate::kernels::{Aligned, Elem};
+use crate::kernels::Aligned;
 use crate::layers::lti::Method;
 use crate::memory::HEAD;
 use crate::plan::{Input, Plan};
+use crate::precision::Precision;
 use crate::run::{Answers, Call, NEVER};
 use crate::shared::Shared;
 use crate::threads::Team;
@@ -15,6 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Multiply-adds of a call for which threads are worth their waking.
 const LARGE: usize = 1 << 25;
+
+/// Samples of a call from which on they go as a run, at whose end all modes are visited. Fewer go as single ones.
+const RUN: usize = 32;
 
 /// Some streams of one model, each with its own state.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ pub struct Stream<E> {
     works: Vec<Workspace<E>>,
 }
 
-impl<E: Elem> Plan<E> {
+impl<E: Precision> Plan<E> {
     /// One sample of `streams` streams whose states, (streams, state_len), the caller keeps.
     ///
     /// # Errors
@@ -49,19 +53,51 @@ impl<E: Elem> Plan<E> {
         let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), self.sharing_threads(streams))?;
         let call = Call::sample(streams);
         self.sharing_samples(streams, |team| match dt {
-            None => self.advance(&mut work, team, &call, states, input, output),
+            None => E::advance(self, &mut work, team, &call, states, input, output),
             Some(dt) => {
                 let (state_len, d_in, d_out) = (self.state_len(), self.d_input(), self.d_output());
                 for (s, &dt) in dt.iter().enumerate() {
                     let call = Call { streams: 1, dt, ..call };
                     let state = &mut states[s * state_len..][..state_len];
                     let output = &mut output[s * d_out..][..d_out];
-                    self.advance(&mut work, team, &call, state, input.part(s, s + 1, d_in), output);
+                    E::advance(self, &mut work, team, &call, state, input.part(s, s + 1, d_in), output);
                 }
             }
         });
         self.give_back([work]);
         Ok(())
+    }
+
+    /// As [`Plan::advance`], with the streams shared out to the team: each of its threads has one of the workspaces.
+    fn advance_shared(
+        &self,
+        works: &mut [Workspace<E>],
+        team: &Team,
+        call: &Call<'_>,
+        states: &mut [E],
+        input: Input<'_, E>,
+        output: &mut [E],
+    ) {
+        let Call { streams, rows, .. } = *call;
+        assert_eq!(states.len(), streams * self.state_len);
+        let parts = works.len().min(streams);
+        let out = output.len() / streams.max(1);
+        let (works, states, output) =
+            (Shared::new(works.as_mut_ptr()), Shared::new(states.as_mut_ptr()), Shared::new(output.as_mut_ptr()));
+        team.each(parts, |_, part| {
+            let (from, to) = (streams * part / parts, streams * (part + 1) / parts);
+            // SAFETY: every part has streams and a workspace of its own.
+            let (work, states, output) = unsafe {
+                (
+                    &mut *works.at(part),
+                    states.part(from * self.state_len, (to - from) * self.state_len),
+                    output.part(from * out, (to - from) * out),
+                )
+            };
+            let call = Call { streams: to - from, ..*call };
+            let input = input.part(from * rows, to * rows, self.d_input());
+            E::advance(self, work, &Team::ALONE, &call, states, input, output);
+        });
     }
 }
 
@@ -73,7 +109,7 @@ const HEADER: usize = 40;
 /// Whoever changes what a number of a state means raises it.
 const LAYOUT: u64 = 1;
 
-impl<E: Elem> Stream<E> {
+impl<E: Precision> Stream<E> {
     /// `streams` streams, all at their start.
     ///
     /// # Errors
@@ -144,7 +180,7 @@ impl<E: Elem> Stream<E> {
                 let states = &mut states[active[from] * state_len..(active[from] + run) * state_len];
                 let output = &mut output[from * d_out..(from + run) * d_out];
                 let input = input.part(from, from + run, d_in);
-                plan.advance(&mut works[0], team, &call, states, input, output);
+                E::advance(plan, &mut works[0], team, &call, states, input, output);
                 from += run;
             }
         });
@@ -243,17 +279,20 @@ impl<E: Elem> Stream<E> {
         let samples = self.streams.saturating_mul(rows);
         self.plan.check_sizes(input, samples, dt, output, samples)?;
         let (d_in, d_out) = (self.plan.d_input(), self.plan.d_output());
-        let (method, answers) = (Method::Auto, Answers::Each);
+        let method = if rows < RUN { Method::Step } else { Method::Auto };
+        let answers = Answers::Each;
         let mut call = Call { streams: self.streams, rows, method, dt: 1.0, answers, unpadded: None, stop };
         let Some(dt) = dt else {
             let threads = self.plan.sharing_threads(samples);
             if threads > 1 {
                 self.grow(1, samples, threads)?;
                 let Self { plan, works, states, .. } = self;
-                plan.sharing_samples(samples, |team| plan.advance(&mut works[0], team, &call, states, input, output));
+                plan.sharing_samples(samples, |team| {
+                    E::advance(plan, &mut works[0], team, &call, states, input, output)
+                });
                 return Ok(());
             }
-            let large = rows * self.streams * self.plan.cost() >= LARGE;
+            let large = samples.saturating_mul(self.plan.cost()) >= LARGE;
             let team = if large { Team::all()? } else { Team::ALONE };
             let shares = if self.streams >= team.size() { team.size() } else { 1 };
             let wanted = (self.streams.div_ceil(shares) * rows).min(self.plan.block_rows());
@@ -262,7 +301,7 @@ impl<E: Elem> Stream<E> {
             if shares > 1 {
                 plan.advance_shared(&mut works[..shares], &team, &call, states, input, output);
             } else {
-                team.inside(|| plan.advance(&mut works[0], &team, &call, states, input, output));
+                team.inside(|| E::advance(plan, &mut works[0], &team, &call, states, input, output));
             }
             return Ok(());
         };
@@ -282,7 +321,7 @@ impl<E: Elem> Stream<E> {
                 let state = &mut self.states[s * state_len..][..state_len];
                 let output = &mut output[at * d_out..(at + run) * d_out];
                 let (plan, work, input) = (&self.plan, &mut self.works[0], input.part(at, at + run, d_in));
-                plan.sharing_samples(run, |team| plan.advance(work, team, &call, state, input, output));
+                plan.sharing_samples(run, |team| E::advance(plan, work, team, &call, state, input, output));
                 t += run;
             }
         }

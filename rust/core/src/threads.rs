@@ -18,9 +18,26 @@ struct Threads {
     crew: OnceLock<Arc<Crew>>,
 }
 
+impl Threads {
+    fn start(n: usize) -> Result<Arc<Threads>> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(n)
+            .thread_name(|i| format!("ssmrt-{i}"))
+            .build()
+            .map_err(|e| Error::Value(format!("could not start {n} threads: {e}")))?;
+        Ok(Arc::new(Threads { pool, crew: OnceLock::new() }))
+    }
+}
+
 /// One thread, or several.
 #[derive(Clone)]
 pub struct Team(Who);
+
+impl From<Arc<Threads>> for Team {
+    fn from(threads: Arc<Threads>) -> Team {
+        if threads.pool.current_num_threads() > 1 { Team(Who::All(threads)) } else { Team::ALONE }
+    }
+}
 
 #[derive(Clone)]
 enum Who {
@@ -45,19 +62,18 @@ impl Team {
         let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
         let process = std::process::id();
         if !matches!(&*threads, Some((owner, _)) if *owner == process) {
-            let n = wanted()?;
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(n)
-                .thread_name(|i| format!("ssmrt-{i}"))
-                .build()
-                .map_err(|e| Error::Value(format!("could not start {n} threads: {e}")))?;
-            let made = Arc::new(Threads { pool, crew: OnceLock::new() });
+            let made = Threads::start(wanted()?)?;
             // The parent's pool, if any, is left as it is: joining threads that do not exist would wait for ever.
             std::mem::forget(threads.replace((process, made)));
         }
         let (_, threads) = threads.as_ref().expect("just made");
-        let several = threads.pool.current_num_threads() > 1;
-        Ok(if several { Team(Who::All(Arc::clone(threads))) } else { Team::ALONE })
+        Ok(Team::from(Arc::clone(threads)))
+    }
+
+    /// So many threads of its own, whatever the process has: for tests.
+    #[doc(hidden)]
+    pub fn of(n: usize) -> Result<Team> {
+        Threads::start(n).map(Team::from)
     }
 
     /// Threads of the team.

@@ -8,13 +8,13 @@ use numpy::{
 };
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use ssmrt_core::{Elem, Input, Plan};
+use ssmrt_core::{Input, Plan, Precision};
 use std::ffi::c_int;
 use std::ops::Range;
 use std::ptr::null_mut;
 
 /// The engine's numbers as NumPy has them.
-pub trait Number: Elem + Element {}
+pub trait Number: Precision + Element {}
 impl Number for f32 {}
 impl Number for f64 {}
 

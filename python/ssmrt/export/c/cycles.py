@@ -57,7 +57,8 @@ def _classify(mnemonic: str, operands: str) -> _Class:
 
 def _registers(part: str) -> int:
     first, _, last = part.strip().partition("-")
-    return int(last[1:]) - int(first[1:]) + 1 if last else 1
+    count = int(last[1:]) - int(first[1:]) + 1 if last else 1
+    return 2 * count if first.startswith("d") else count
 
 
 def _classes(trace: Iterable[int], code: Code) -> Iterator[tuple[_Class, bool]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...document import Activation, Diagonal, Document, Glu, Linear, Node, Norm, Pool, Residual
+from ...document import Activation, Dense, Diagonal, Document, Dplr, Glu, Linear, Node, Norm, Pool, Residual
 from ...errors import ExportError
 from ..systems import Modes, Systems
 from .bounds import SUMMED, halvings, most, peaks, reach_of, truncated
@@ -31,6 +31,8 @@ _BITS = 15
 # What a signal may exceed the calibration data by before it saturates.
 _HEADROOM = 1.25
 _HEADROOM_OF_STATES = 4.0
+# Of the inputs' mean power, what is added to the power of each before a matrix is rounded for them.
+_DAMPING = 0.01
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,24 @@ def _exact(function: str, v: Array) -> Array:
 def quantized(samples: Array, exponent: int) -> Array:
     """The samples as the C takes them, int16."""
     return np.clip(np.rint(samples * 2.0**exponent), -32768, 32767).astype(np.int16)
+
+
+def rounded(weight: Array, seen: Array, most: float) -> Array:
+    """Whole numbers up to ``most`` near ``weight`` (d_out, d_in), such that products with inputs like ``seen`` stay.
+
+    Column by column, the loudest first: what one loses by rounding, those not yet rounded make up for, by the inputs'
+    covariance (GPTQ, https://arxiv.org/abs/2210.17323, algorithm 1).
+    """
+    covariance = np.cov(seen, rowvar=False, bias=True).reshape(seen.shape[1], -1)
+    loudest = np.argsort(-np.diag(covariance), kind="stable")
+    damped = covariance[np.ix_(loudest, loudest)]
+    damped = damped + np.eye(len(damped)) * max(_DAMPING * float(np.diag(damped).mean()), 1e-30)
+    onward = np.linalg.cholesky(np.linalg.inv(damped)).T
+    left, found = weight[:, loudest], np.empty(weight.shape)
+    for j, at in enumerate(loudest):
+        found[:, at] = np.clip(np.rint(left[:, j]), -most, most)
+        left[:, j:] -= np.outer((left[:, j] - found[:, at]) / onward[j, j], onward[j, j:])
+    return found
 
 
 def lowered(document: Document, systems: Systems, rate: float, bits: int, samples: Array) -> tuple[Program, int]:
@@ -122,8 +142,10 @@ class _Lowering:
             elif isinstance(node, Pool) and node.mode == "mean" and function == "identity" and into is None:
                 y = self._pool(x)
             else:
+                diagonal = "make it diagonal by ssmrt.reduce, or " if isinstance(node, Dplr | Dense) else ""
                 raise ExportError(
-                    f"layer {self.p.layer!r}: {type(node).__name__} has no fixed-point C; export with quantize=None"
+                    f"layer {self.p.layer!r}: {type(node).__name__} has no fixed-point C; {diagonal}export with"
+                    " quantize=None"
                 )
         if y.value.base != x.value.base:
             self.p.free(x.value)
@@ -154,8 +176,9 @@ APART static int32_t {name}_of(int32_t v, int exponent)
         self.p.kernel(f"{name}_of", text)
         return own, f"{name}_of({{v}}, {{exponent}})"
 
-    def _weights(self, weight: Array, bias: Array | None, exponent: int) -> tuple[str, str, Array]:
-        """Pointers to a matrix and its bias, and what each row's sums are multiples of, 1 / scale."""
+    def _weights(self, weight: Array, bias: Array | None, x: Signal) -> tuple[str, str, Array]:
+        """Pointers to a matrix of x and its bias, and what each row's sums are multiples of, 1 / scale."""
+        exponent = x.exponent
         weight = np.asarray(weight, np.float64)
         b = np.zeros(len(weight)) if bias is None else np.asarray(bias, np.float64)
         most = 2.0 ** (self.bits - 1) - 1
@@ -165,7 +188,10 @@ APART static int32_t {name}_of(int32_t v, int exponent)
         scale = np.minimum(scale, (2.0**31 - 2.0**20) / np.maximum(total, 1e-30))
         scale = np.minimum(scale, 2.0**40)
         kind = "int8_t" if self.bits == 8 else "int16_t"
-        matrix = self.p.table(kind, np.rint(weight * scale[:, None]))
+        whole = rounded(weight * scale[:, None], x.seen, most)
+        # What rounding adds to the mean, the bias takes away.
+        b = b - (whole / scale[:, None] - weight) @ x.seen.mean(0)
+        matrix = self.p.table(kind, whole)
         return matrix, self.p.table("int32_t", np.rint(b * scale * 2.0**exponent)), scale * 2.0**exponent
 
     def _factors(self, unit: Array, exponent: Array) -> str:
@@ -234,7 +260,7 @@ static inline int32_t dot(const {kind} *w, const int16_t *x, int columns, int32_
         if glu is None:
             taken, call = self._function(function)
             exponents = np.full(rows, exponent if taken is None else taken)
-        matrix, offsets, unit = self._weights(weight, bias, x.exponent)
+        matrix, offsets, unit = self._weights(weight, bias, x)
         factors = self._factors(unit, exponents)
         old = "" if into is None else "down(*y, before) + "
         add = "" if into is None else "_add"
@@ -301,7 +327,10 @@ static void {what}({tables}, const int16_t *x, int16_t *y, int rows, int columns
         system = p.systems.of(node)
         whole = p.systems.cut(node) is None and node.C_reverse is None
         if not isinstance(system, Modes) or len(system.C) != 1 or not whole:
-            raise ExportError(f"layer {p.layer!r}: only uncut, causal modes with one output have fixed-point C")
+            raise ExportError(
+                f"layer {p.layer!r}: only uncut, causal modes with one output have fixed-point C;"
+                " export with quantize=None"
+            )
         exact = _convolved(p.systems.kernel(node, len(x.seen))[0], system.D[0], x.seen)
         seen = _exact(function, exact)
         exponent = exponent_of(seen)
@@ -483,7 +512,7 @@ static void pool_mean(int32_t *s, const int16_t *x, int16_t *y, int channels, in
         p, kind = self.p, self._dot()
         rows, columns = node.weight.shape
         self.answers = x.seen @ np.asarray(node.weight, np.float64).T + (0 if node.bias is None else node.bias)
-        matrix, offsets, unit = self._weights(node.weight, node.bias, x.exponent)
+        matrix, offsets, unit = self._weights(node.weight, node.bias, x)
         text = f"""\
 static void answers(const {kind} *w, const int32_t *bias, const float *k, const int16_t *x, float *y, int rows, \
 int columns)

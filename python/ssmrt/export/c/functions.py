@@ -9,6 +9,44 @@ from collections.abc import Iterable
 
 # Each function with those that it calls. ``least`` and ``most`` compile to a select.
 _SOURCES: dict[str, tuple[tuple[str, ...], str]] = {
+    "two": (
+        (),
+        """\
+/* Two neighbouring numbers, at an even place. A Cortex-M's FPU loads them by one instruction, as a double; it has few
+ * registers for sums, and what two instructions multiply and add takes it longer to write than one. */
+#if defined(__GNUC__) && defined(__ARMEL__) && defined(__ARM_FP) && !defined(__ARM_FEATURE_MVE)
+#if __ARM_ARCH_PROFILE == 'M'
+#define PAIRS
+#endif
+#endif
+#ifdef PAIRS
+typedef double both __attribute__((may_alias));
+typedef union {
+    double whole;
+    float of[2];
+} pair;
+#define FUSED(a, b, c) fmaf(a, b, c)
+#define SECOND 0
+#else
+typedef struct {
+    float of[2];
+} pair;
+#define FUSED(a, b, c) ((c) + (a) * (b))
+#define SECOND 2
+#endif
+static inline pair two(const float *at)
+{
+    pair p;
+#ifdef PAIRS
+    p.whole = *(const both *)(const void *)at;
+#else
+    p.of[0] = at[0];
+    p.of[1] = at[1];
+#endif
+    return p;
+}
+""",
+    ),
     "least": (
         (),
         """\
@@ -114,7 +152,7 @@ static inline float rsqrt(float x)
         ("power2", "least"),
         """\
 /* x Phi(x) = max(x, 0) - t Phi(-t), t = |x|; the normal distribution's tail Phi(-t) is 2^q(t). */
-APART static float gelu(float x)
+static inline float gelu(float x)
 {
     const float size = fabsf(x), t = least(size, 12.0f);
     float q = 2.9941808e-5f;
@@ -132,7 +170,7 @@ APART static float gelu(float x)
         ("power2", "least", "most"),
         """\
 /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), where (1 + tanh(v)) / 2 is 1 / (1 + e^-2v). */
-APART static float gelu_tanh(float x)
+static inline float gelu_tanh(float x)
 {
     const float low = most(x, -10.0f), t = least(low, 10.0f);
     return low / (1.0f + power2(t * (-0.102943240f * (t * t) - 2.30220820f)));
@@ -142,7 +180,7 @@ APART static float gelu_tanh(float x)
     "sigmoid": (
         ("power2", "least"),
         """\
-APART static float sigmoid(float x)
+static inline float sigmoid(float x)
 {
     const float size = fabsf(x), e = power2(least(size, 87.0f) * -LOG2_E);
     return (x < 0.0f ? e : 1.0f) / (1.0f + e);
@@ -153,7 +191,7 @@ APART static float sigmoid(float x)
         ("power2", "least"),
         """\
 /* x sigmoid(x) */
-APART static float silu(float x)
+static inline float silu(float x)
 {
     const float size = fabsf(x), e = power2(least(size, 87.0f) * -LOG2_E);
     return (x < 0.0f ? x * e : x) / (1.0f + e);
@@ -163,7 +201,7 @@ APART static float silu(float x)
     "tanh_": (
         ("expm1_", "least", "most"),
         """\
-APART static float tanh_(float x)
+static inline float tanh_(float x)
 {
     const float e = expm1_(2.0f * most(least(x, 10.0f), -10.0f));
     return e / (e + 2.0f);
@@ -174,7 +212,7 @@ APART static float tanh_(float x)
         ("power2", "least"),
         """\
 /* max(x, 0) + log(1 + u), u = e^-|x|. */
-APART static float softplus(float x)
+static inline float softplus(float x)
 {
     const float size = fabsf(x), u = power2(least(size, 87.0f) * -LOG2_E);
     float p = 5.561648e-3f;
@@ -193,7 +231,7 @@ APART static float softplus(float x)
     "elu": (
         ("expm1_", "least", "most"),
         """\
-APART static float elu(float x)
+static inline float elu(float x)
 {
     return most(x, 0.0f) + expm1_(most(least(x, 0.0f), -87.0f));
 }

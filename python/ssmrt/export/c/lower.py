@@ -26,6 +26,7 @@ from ...document import (
     Sequential,
     Ssd,
     StateSpace,
+    walk,
 )
 from ...errors import ExportError
 from . import mixing, pointwise, recurrences, selective, windowed
@@ -108,24 +109,37 @@ def _operation(p: Program, x: Value, group: Sequence[Node], out: Out | None) -> 
     if isinstance(node, Gate):
         return _gate(p, x, node, out)
     if isinstance(node, Embedding):
-        width = node.weight.shape[1]
-        token = "*x" if p.samples is None else "x[t]"
-        found = Value(f"{p.constants(node.weight)} + {width} * {token}", width)
-        return found if out is None else _chain(p, found, [], out)
-    function = group[-1].function if isinstance(group[-1], Activation) else "identity"
+        return _embedding(p, x, node, out)
+    behind = group[-1] if isinstance(group[-1], Activation) and len(group) > 1 else None
     width = _width(node, x.width) // (2 if len(group) > 1 and isinstance(group[1], Glu) else 1)
     # Most operations may write over what they read.
     apart = isinstance(node, Linear) or width != x.width
-    if out is not None and out.value.pointer == x.pointer and (apart or out.store != "="):
-        between = _operation(p, replace(x, owned=False), group, None)
+    again = out is not None and out.value.pointer == x.pointer
+    if out is not None and ((again and apart) or (out.store != "=" and (again or behind is not None))):
+        between = _operation(p, replace(x, owned=x.owned and not again), group, None)
         return _chain(p, between, [], out)
     if out is None:
         value = x if x.owned and not apart else p.buffer(width)
         out = Out(value)
-    _emit(p, x, replace(out, function=function), group)
+    _emit(p, x, out, group)
     if x.pointer != out.value.pointer:
         p.free(x)
+    if behind is not None:
+        pointwise.apply(p, out.value, out, behind.function)
     return out.value
+
+
+def _embedding(p: Program, x: Value, node: Embedding, out: Out | None) -> Value:
+    """A row of the table where it lies, or a copy of it where a product with the table has it in tiles."""
+    width = node.weight.shape[1]
+    token = "*x" if p.samples is None else "x[t]"
+    for tied in walk(p.systems.document.root):
+        if isinstance(tied, Linear) and tied.weight is node.weight:
+            found = Out(p.buffer(width)) if out is None else out
+            mixing.row_of(p, token, found, tied)
+            return found.value
+    row = Value(f"{p.constants(node.weight)} + {width} * {token}", width)
+    return row if out is None else _chain(p, row, [], out)
 
 
 def _width(node: Node, width: int) -> int:
@@ -166,9 +180,9 @@ def _emit(p: Program, x: Value, out: Out, group: Sequence[Node]) -> None:
         (pointwise.affine if node.kind == "affine" else pointwise.norm)(p, x, out, node)
     elif isinstance(node, Activation):
         if node.function in _RUNS:
-            pointwise.softmax(p, x, replace(out, function="identity"), node.function, node.size)
+            pointwise.softmax(p, x, out, node.function, node.size)
         else:
-            pointwise.apply(p, x, out)
+            pointwise.apply(p, x, out, node.function)
     elif isinstance(node, Glu):
         pointwise.glu(p, x, out, node.gate)
     elif isinstance(node, Conv1d):

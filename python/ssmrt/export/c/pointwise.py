@@ -61,18 +61,19 @@ float share, float eps{", float shift" if layer else ""})
         power = rsqrt(power * share + eps);
 {"        mean -= shift;" + chr(10) if layer else ""}\
         for (int i = 0; i < size; i++) {{
-            {out("y[i]", f"({moved}) * power * k[0] + k[1]")}
-            k += 2;
+            const pair p = two(k + 2 * i);
+            {out("y[i]", f"({moved}) * power * p.of[0] + p.of[1]")}
         }}
+        k += 2 * size;
         x += size;
         y += size;
     }}
 }}
 """
-    name = p.kernel(f"{kind}_norm{out.suffix}", text, "rsqrt", out.function)
+    name = p.kernel(f"{kind}_norm{out.suffix}", text, "rsqrt", "two")
     p.costs.other += (5 if layer else 3) * x.width
     p.costs.multiply_adds += 2 * x.width
-    p.costs.functions += x.width // size + x.width * (out.function != "identity")
+    p.costs.functions += x.width // size
     numbers = f"{x.width // size}, {size}, {literal(1.0 / size)}, {literal(eps)}"
     table = p.constants(np.stack([scale, add], -1))
     more = f", {literal(shift)}" if layer else ""
@@ -93,30 +94,37 @@ def affine(p: Program, x: Value, out: Out, node: Norm) -> None:
 static void affine{out.suffix}(const float *RESTRICT k, const float *x, float *y, int channels)
 {{
     for (int i = 0; i < channels; i++) {{
-        {out("y[i]", "x[i] * k[0] + k[1]")}
-        k += 2;
+        const pair p = two(k + 2 * i);
+        {out("y[i]", "x[i] * p.of[0] + p.of[1]")}
     }}
 }}
 """
-    name = p.kernel(f"affine{out.suffix}", text, out.function)
+    name = p.kernel(f"affine{out.suffix}", text, "two")
     p.costs.multiply_adds += x.width
     p.call(f"{name}({p.constants(np.stack([scale, add], -1))}, {x.pointer}, {out.value.pointer}, {x.width});")
 
 
-def apply(p: Program, x: Value, out: Out) -> None:
-    """Y = function(x), or a copy, a sum or a product where that is the identity."""
-    what = {"=": "copy", "+=": "copy", "*=": "copy"}[out.store] + out.suffix
+def apply(p: Program, x: Value, out: Out, function: str = "identity") -> None:
+    """Y = function(x), or a copy, a sum or a product where that is the identity.
+
+    A loop of its own, in which a function's constants are loaded once.
+    """
+    plain = function == "identity"
+    what = ("copy" if plain else f"apply_{function}") + out.suffix
     text = f"""\
 static void {what}(const float *x, float *y, int channels)
 {{
     for (int i = 0; i < channels; i++)
-        {out("y[i]", "x[i]")}
+        {out("y[i]", "x[i]" if plain else f"{NAMES[function]}(x[i])")}
 }}
 """
-    name = p.kernel(what, text, out.function)
-    p.costs.functions += x.width * (out.function != "identity")
+    name = p.kernel(what, text, function)
+    p.costs.functions += 0 if plain else x.width
     p.costs.other += x.width
-    p.call(f"{name}({x.pointer}, {out.value.pointer}, {x.width});")
+    if p.samples is not None and x.stride == out.value.stride == x.width:
+        p.call_block(f"{name}({x.base}, {out.value.base}, {x.width * p.samples});")
+    else:
+        p.call(f"{name}({x.pointer}, {out.value.pointer}, {x.width});")
 
 
 _SOFTMAX = """\
@@ -149,7 +157,7 @@ def softmax(p: Program, x: Value, out: Out, function: Function, size: int | None
         total="sum = 1.0f / sum;" if plain else "sum = peak + logf(sum);",
         store=out("y[i]", "exp_(x[i] - peak) * sum" if plain else "x[i] - sum"),
     )
-    name = p.kernel(f"{function}{out.suffix}", text, "exp_", "most", out.function)
+    name = p.kernel(f"{function}{out.suffix}", text, "exp_", "most")
     p.costs.functions += x.width * (2 if plain else 1)
     p.costs.other += 4 * x.width
     p.call(f"{name}({x.pointer}, {out.value.pointer}, {x.width // size}, {size});")
@@ -165,7 +173,7 @@ static void glu_{gate}{out.suffix}(const float *x, float *y, int half)
         {out("y[i]", f"x[i] * {call}")}
 }}
 """
-    name = p.kernel(f"glu_{gate}{out.suffix}", text, gate, out.function)
+    name = p.kernel(f"glu_{gate}{out.suffix}", text, gate)
     p.costs.functions += x.width // 2
     p.costs.multiply_adds += x.width // 2
     p.call(f"{name}({x.pointer}, {out.value.pointer}, {x.width // 2});")

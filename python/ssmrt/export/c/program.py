@@ -53,18 +53,15 @@ class Out:
 
     value: Value
     store: str = "="
-    function: str = "identity"  # applied before
 
     def __call__(self, place: str, number: str) -> str:
         """The statement that stores ``number`` at ``place``."""
-        applied = number if self.function == "identity" else f"{NAMES[self.function]}({number})"
-        return f"{place} {self.store} {applied};"
+        return f"{place} {self.store} {number};"
 
     @property
     def suffix(self) -> str:
         """What tells a C function that stores so from others."""
-        how = {"=": "", "+=": "_add", "*=": "_multiply"}[self.store]
-        return ("" if self.function == "identity" else f"_{self.function}") + how
+        return {"=": "", "+=": "_add", "*=": "_multiply"}[self.store]
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,8 @@ class Program:
     calls: list[tuple[str, str]] = field(default_factory=list)  # (layer, statement)
     layer_costs: dict[str, Costs] = field(default_factory=dict)
     work: int = 0  # floats of all buffers
+    # Where matrices are, by the identities of their weights and biases, which are kept for it.
+    matrices: dict[tuple[int, int], tuple[str, Array, Array | None]] = field(default_factory=dict)
     layer: str = ""
     _used: list[tuple[int, int]] = field(default_factory=list)  # (begin, end) of the buffers in use
 
@@ -124,10 +123,11 @@ class Program:
         return self.table("float", single)
 
     def table(self, kind: str, numbers: Array) -> str:
-        """The C expression that points to these numbers, of a type of `TABLES`."""
+        """The C expression that points to these numbers, of a type of `TABLES`; floats at an even place."""
         tables = self.tables.setdefault(kind, [])
         at = sum(len(table) for _, table in tables)
-        tables.append((self.layer, np.asarray(numbers).reshape(-1)))
+        flat = np.asarray(numbers).reshape(-1)
+        tables.append((self.layer, np.pad(flat, (0, len(flat) % 2)) if kind == "float" else flat))
         short = TABLES[kind][0]
         return f"{short} + {at}" if at else short
 
@@ -141,8 +141,8 @@ class Program:
         return found
 
     def state(self, size: int, start: Array | None = None) -> str:
-        """The C expression that points to ``size`` floats of state."""
-        at = self.state_size
+        """The C expression that points to ``size`` floats of state, at an even place."""
+        at = self.state_size + self.state_size % 2
         self.states.append(Held(self.layer, at, size, start))
         return f"s + {at}" if at else "s"
 

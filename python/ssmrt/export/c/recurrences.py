@@ -1,4 +1,4 @@
-"""State-space layers: recurrence, C, D and the function behind them in one pass over a channel's states."""
+"""State-space layers: recurrence, C and D in one pass over a channel's states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...document import DiagonalMimo, Linoss, StateSpace
 from ..state_space import refuse_reverse
 from ..systems import Matrices, Modes, fold_input
 from . import mixing
-from .mixing import indented, multiply
+from .mixing import indented, lane, multiply, pairs
 from .program import Out, Program, Value
 from .windowed import fir
 
@@ -41,18 +41,19 @@ def state_space(p: Program, x: Value, out: Out, node: StateSpace) -> None:
         _modes(p, x, out, system, strides)
 
 
-def _answer(out: Out, outputs: int, partial: str) -> str:
-    """C statements that store a channel's outputs: what is in ``partial``, or each by its own row of C."""
+def _answer(out: Out, outputs: int) -> str:
+    """C statements that store a channel's outputs: its sums, or each by its own row of C."""
     if outputs == 1:
-        return f"        {out('*y++', partial)}"
+        return f"        {out('*out++', '(y[0] + y[1]) + (y[2] + y[3])')}"
     return f"""\
         for (int m = 0; m < outputs; m++) {{
-            float a = *k++ * x;
+            float a = k[0] * x;
+            k += 2;
             for (int i = 0; i < states; i++)
                 a += *k++ * s[i - states];
-            {out("y[m * along]", "a")}
+            {out("out[m * along]", "a")}
         }}
-        y += across;"""
+        out += across;"""
 
 
 def _padded(array: Array, to: int, fill: complex = 0.0) -> Array:
@@ -67,35 +68,50 @@ def _planes(*arrays: Array) -> Array:
     return np.stack([a.reshape(groups, n // BLOCK, BLOCK) for a in arrays], 2).reshape(groups, n // BLOCK, -1)
 
 
-def _with_outputs(D: Array, blocks: Array, C: Array) -> Array:
-    """A channel's table where it has several outputs: its blocks, then D and C of each. D (M, G), C (M, G, states)."""
-    rows = np.concatenate([D[..., None], C], -1).swapaxes(0, 1)
-    return np.concatenate([blocks.reshape(len(blocks), -1), rows.reshape(len(rows), -1)], 1)
+def _table(D: Array, blocks: Array, C: Array | None = None, head: Array | None = None) -> Array:
+    """Each channel's D and ``head`` (G,), then its blocks; where it has several outputs then D, 0 and C of each.
+
+    D (M, G), blocks (G, ...), C (M, G, states).
+    """
+    groups = len(blocks)
+    parts = [np.stack([D[0], np.zeros(groups) if head is None else head], -1), blocks.reshape(groups, -1)]
+    if C is not None:
+        rows = np.concatenate([_padded(D[..., None], 2), C], -1).swapaxes(0, 1)
+        parts.append(rows.reshape(groups, -1))
+    return np.concatenate(parts, 1)
 
 
-_STEP = """\
-    const float r{i} = s[{i}], q{i} = s[{j}];
-    const float t{i} = {enter} + k[{i}] * r{i} - k[{j}] * q{i};
-    const float v{i} = {move};"""
+def _keep(first: str, second: str) -> list[str]:
+    """C statements that store four numbers of each as states."""
+    return [f"s[{at + i}] = {name}{i};" for at, name in ((0, first), (BLOCK, second)) for i in range(BLOCK)]
+
+
+def _sum(number: str, gain: str, i: int) -> str:
+    """The C statement that adds to the sum of lane i."""
+    at = f"y[SECOND + {i - 2}]" if i > 1 else f"y[{i}]"
+    return f"{at} = FUSED({gain}, {number}, {at});"
 
 
 def _loop(mirrored: bool, outputs: int) -> str:
     """C statements: the channel's modes of one kind, four at a time."""
-    width = 16 if outputs == 1 else 8
-    lines = ["for (int i = *n++; i > 0; i--) {"]
-    for i in range(BLOCK):
-        enter, move = (f"(x - r{i})", f"t{i} - q{i}") if mirrored else (f"(x + r{i})", f"q{i} + t{i}")
-        lines.append(_STEP.format(i=i, j=i + BLOCK, enter=enter, move=move))
-    lines += [f"    s[{i}] = t{i};" for i in range(BLOCK)] + [f"    s[{i + 4}] = v{i};" for i in range(BLOCK)]
+    places = {"r": "s", "q": "s + 4", "c": "k", "d": "k + 4"}
     if outputs == 1:
-        lines += [f"    y{i} += k[{i + 8}] * t{i};" for i in range(BLOCK)]
-        lines += [f"    y{i} += k[{i + 12}] * v{i};" for i in range(BLOCK)]
-    lines += [f"    k += {width};", "    s += 8;", "}"]
-    return indented("\n".join(lines), 8)
+        places |= {"e": "k + 8", "f": "k + 12"}
+    count = "fours >> 12" if mirrored else "fours & 4095u"
+    lines = [f"const pair {pairs(places)};"]
+    for i in range(BLOCK):
+        r, q, c, d = (lane(name, i) for name in "rqcd")
+        enter, move = (f"(x - {r})", f"t{i} - {q}") if mirrored else (f"(x + {r})", f"{q} + t{i}")
+        lines += [f"const float t{i} = {enter} + {c} * {r} - {d} * {q}, v{i} = {move};"]
+    lines += _keep("t", "v")
+    if outputs == 1:
+        lines += [_sum(number + str(i), lane(gain, i), i) for i in range(BLOCK) for number, gain in ("te", "vf")]
+    lines += [f"k += {16 if outputs == 1 else 8};", "s += 8;"]
+    body = indented("\n".join(lines), 4)
+    return indented(f"for (uint32_t i = {count}; i > 0u; i--) {{\n{body}\n}}", 8)
 
 
-def _sums(outputs: int) -> str:
-    return "        float y0 = *k++ * x, y1 = 0.0f, y2 = 0.0f, y3 = 0.0f;\n" if outputs == 1 else ""
+_SUMS = "        float y[4] = {k[0] * x, 0.0f, 0.0f, 0.0f};\n"
 
 
 def _modes(p: Program, u: Value, out: Out, modes: Modes, strides: tuple[int, int]) -> None:
@@ -113,7 +129,7 @@ def _modes(p: Program, u: Value, out: Out, modes: Modes, strides: tuple[int, int
     groups, outputs = len(modes.a1), len(modes.C)
     G = modes.C * modes.B
     own = own_modes(G)
-    tables, counts = [], []
+    tables, fours = [], 0
     for g in range(groups):
         places = np.flatnonzero(own[g])
         mirrored = mirrored_modes(modes.a1[g : g + 1, places])[0]
@@ -127,42 +143,41 @@ def _modes(p: Program, u: Value, out: Out, modes: Modes, strides: tuple[int, int
             both.append(section(a, gain, minus))
             sizes.append(size // BLOCK)
         c, r, C1, C2 = (np.concatenate(parts, -1) for parts in zip(*both, strict=True))
-        counts += sizes
-        if outputs == 1:
-            tables.append(np.concatenate([modes.D[:, g], _planes(c[None], r[None], C1, C2).reshape(-1)]))
-        else:
-            blocks, C = _planes(c[None], r[None]), _planes(C1, C2).reshape(outputs, 1, -1)
-            tables.append(_with_outputs(modes.D[:, g, None], blocks, C).reshape(-1))
-    total = sum(counts) * 2 * BLOCK
+        fours += sum(sizes)
+        blocks = [c[None], r[None], *([C1, C2] if outputs == 1 else [])]
+        rows = None if outputs == 1 else _planes(C1, C2).reshape(outputs, 1, -1)
+        counts = np.array([sizes[0] + 4096 * sizes[1]])
+        tables.append(_table(modes.D[:, g, None], _planes(*blocks), rows, counts).reshape(-1))
     what = "modes" + ("" if outputs == 1 else "_outputs") + out.suffix
     text = f"""\
 /* Channels of modes, four at a time, each a real section of second order:
  *   x1' = x1 + u + c x1 - r x2, x2' = x2 + x1'; then those mirrored, with -x1 and -x2.
- * Of each channel n has the number of fours of both. */
-static void {what}(const float *RESTRICT k, const uint16_t *n, float *s, const float *u, float *y, int channels\
+ * k[1] has the number of fours, and in steps of 4096 that of the mirrored ones. */
+static void {what}(const float *RESTRICT k, float *s, const float *u, float *out, int channels\
 {"" if outputs == 1 else ", int outputs, int across, int along"})
 {{
     for (; channels > 0; channels--) {{
         const float x = *u++;
-{"" if outputs == 1 else "        const int states = 8 * (n[0] + n[1]);" + chr(10)}{_sums(outputs)}\
+        const uint32_t fours = (uint32_t)k[1];
+{_SUMS if outputs == 1 else "        const int states = 8 * (int)((fours & 4095u) + (fours >> 12));" + chr(10)}\
+        k += 2;
 {_loop(False, outputs)}
 {_loop(True, outputs)}
-{_answer(out, outputs, "(y0 + y1) + (y2 + y3)")}
+{_answer(out, outputs)}
     }}
 }}
 """
     p.costs.multiply_adds += groups * outputs + int(own.sum()) * (2 + 2 * outputs)
     p.costs.other += 2 * int(own.sum())
-    p.costs.functions += groups * outputs * (out.function != "identity")
-    table, numbers, state = p.constants(np.concatenate(tables)), p.table("uint16_t", np.array(counts)), p.state(total)
+    table, state = p.constants(np.concatenate(tables)), p.state(fours * 2 * BLOCK)
     if p.samples is not None and outputs == 1 and u.stride and out.value.stride:
-        name = p.kernel(f"modes{out.suffix}_block{p.samples}", _modes_block(out, p.samples), out.function)
-        pointers = f"{table}, {numbers}, {state}, {u.base}, {out.value.base}"
+        name = p.kernel(f"modes{out.suffix}_block{p.samples}", _modes_block(out, p.samples))
+        pointers = f"{table}, {state}, {u.base}, {out.value.base}"
         p.call_block(f"{name}({pointers}, {groups}, {u.stride}, {out.value.stride});")
         return
-    name = p.kernel(what, text, out.function)
+    name = p.kernel(what, text, "two")
     more = "" if outputs == 1 else f", {outputs}, {strides[0]}, {strides[1]}"
-    p.call(f"{name}({table}, {numbers}, {state}, {u.pointer}, {out.value.pointer}, {groups}{more});")
+    p.call(f"{name}({table}, {state}, {u.pointer}, {out.value.pointer}, {groups}{more});")
 
 
 def _modes_block(out: Out, samples: int) -> str:
@@ -170,7 +185,8 @@ def _modes_block(out: Out, samples: int) -> str:
 
     def loop(mirrored: bool) -> str:
         fours = range(BLOCK)
-        lines = ["for (int i = *n++; i > 0; i--) {"]
+        count = "fours >> 12" if mirrored else "fours & 4095u"
+        lines = [f"for (uint32_t i = {count}; i > 0u; i--) {{"]
         lines += [f"    float r{m} = s[{m}], q{m} = s[{m + 4}];" for m in fours]
         lines += [
             f"    const float c{m} = k[{m}], d{m} = k[{m + 4}], e{m} = k[{m + 8}], f{m} = k[{m + 12}];" for m in fours
@@ -188,15 +204,16 @@ def _modes_block(out: Out, samples: int) -> str:
 
     return f"""\
 /* As modes, for a block of samples; one of them is down or across floats behind the other. */
-static void modes{out.suffix}_block{samples}(const float *RESTRICT k, const uint16_t *n, float *s, const float *u, \
-float *out, int channels, int down, int across)
+static void modes{out.suffix}_block{samples}(const float *RESTRICT k, float *s, const float *u, float *out, \
+int channels, int down, int across)
 {{
     const int samples = {samples};
     float y[{samples}];
     for (; channels > 0; channels--) {{
+        const uint32_t fours = (uint32_t)k[1];
         for (int t = 0; t < samples; t++)
             y[t] = k[0] * u[t * down];
-        k++;
+        k += 2;
 {loop(False)}
 {loop(True)}
         for (int t = 0; t < samples; t++)
@@ -254,34 +271,38 @@ def _real(p: Program, u: Value, out: Out, modes: Modes, strides: tuple[int, int]
     groups, n = modes.a1.shape
     outputs = len(modes.C)
     size = -(-n // BLOCK) * BLOCK
-    a = _padded(modes.a1.real, size, -1.0)
+    blocks = [_padded(modes.a1.real, size, -1.0)]
     C = _padded((modes.C * modes.B).real, size)
     if outputs == 1:
-        table = np.concatenate([modes.D[0][:, None], _planes(a, C[0]).reshape(groups, -1)], 1)
-    else:
-        table = _with_outputs(modes.D, _planes(a), C)
-    lines = ["for (int i = 0; i < states; i += 4) {"]
-    lines += [f"    const float r{i} = s[{i}], t{i} = (r{i} + x) + k[{i}] * r{i};" for i in range(BLOCK)]
-    lines += [f"    s[{i}] = t{i};" for i in range(BLOCK)]
-    lines += [f"    y{i} += k[{i + 4}] * t{i};" for i in range(BLOCK)] if outputs == 1 else []
-    lines += [f"    k += {8 if outputs == 1 else 4};", "    s += 4;", "}"]
+        blocks.append(C[0])
+    table = _table(modes.D, _planes(*blocks), None if outputs == 1 else C)
+    places = {"r": "s", "a": "k", **({"e": "k + 4"} if outputs == 1 else {})}
+    lines = [f"const pair {pairs(places)};"]
+    for i in range(BLOCK):
+        r = lane("r", i)
+        lines += [f"const float t{i} = ({r} + x) + {lane('a', i)} * {r};"]
+    lines += [f"s[{i}] = t{i};" for i in range(BLOCK)]
+    lines += [_sum(f"t{i}", lane("e", i), i) for i in range(BLOCK) if outputs == 1]
+    lines += [f"k += {4 * len(blocks)};", "s += 4;"]
     what = "real_modes" + ("" if outputs == 1 else "_outputs") + out.suffix
     text = f"""\
 /* Channels of real modes, four at a time: x' = x + u + a x. */
-static void {what}(const float *RESTRICT k, float *s, const float *u, float *y, int channels, int states\
+static void {what}(const float *RESTRICT k, float *s, const float *u, float *out, int channels, int states\
 {"" if outputs == 1 else ", int outputs, int across, int along"})
 {{
     for (; channels > 0; channels--) {{
         const float x = *u++;
-{_sums(outputs)}{indented(chr(10).join(lines), 8)}
-{_answer(out, outputs, "(y0 + y1) + (y2 + y3)")}
+{_SUMS if outputs == 1 else ""}        k += 2;
+        for (int i = 0; i < states; i += 4) {{
+{indented(chr(10).join(lines), 12)}
+        }}
+{_answer(out, outputs)}
     }}
 }}
 """
-    name = p.kernel(what, text, out.function)
+    name = p.kernel(what, text, "two")
     p.costs.multiply_adds += groups * (outputs + n * (1 + outputs))
     p.costs.other += groups * n
-    p.costs.functions += groups * outputs * (out.function != "identity")
     more = "" if outputs == 1 else f", {outputs}, {strides[0]}, {strides[1]}"
     state = p.state(groups * size)
     p.call(f"{name}({p.constants(table)}, {state}, {u.pointer}, {out.value.pointer}, {groups}, {size}{more});")
@@ -296,62 +317,65 @@ def _low_rank(p: Program, u: Value, out: Out, modes: Modes, strides: tuple[int, 
     outputs, rank = len(modes.C), len(modes.U)
     size = -(-n // BLOCK) * BLOCK
 
-    def pair(z: Array, sign: float = 1.0, fill: float = 0.0) -> list[Array]:
+    def parts(z: Array, sign: float = 1.0, fill: float = 0.0) -> list[Array]:
         return [_padded(z.real, size, fill), _padded(sign * z.imag, size)]
 
-    columns = pair(modes.a1, fill=-1.0) + ([] if folded else pair(modes.B))
+    columns = parts(modes.a1, fill=-1.0) + ([] if folded else parts(modes.B))
     for U, V in zip(modes.U, modes.V, strict=True):
-        columns += pair(U) + pair(V, -1.0)
-    rows = [pair(C, -1.0) for C in modes.C]
+        columns += parts(U) + parts(V, -1.0)
+    rows = [parts(C, -1.0) for C in modes.C]
     if outputs == 1:
-        table = np.concatenate([modes.D[0][:, None], _planes(*columns, *rows[0]).reshape(groups, -1)], 1)
-    else:
-        C = np.stack([_planes(*row).reshape(groups, -1) for row in rows])
-        table = _with_outputs(modes.D, _planes(*columns), C)
+        columns += rows[0]
+    C = None if outputs == 1 else np.stack([_planes(*row).reshape(groups, -1) for row in rows])
+    table = _table(modes.D, _planes(*columns), C)
     ranks = range(rank)
-    lines = [f"const float {', '.join(f'w{k} = s[{k}]' for k in ranks)};"]
-    lines.append(f"float {', '.join(f'v{k} = 0.0f' for k in ranks)};")
-    lines += ["float *const w = s;", f"s += {rank};", "for (int i = 0; i < modes; i += 4) {"]
-    first = 8 if folded else 16
+    # The inner products come before the modes, at an even place.
+    before = rank + rank % 2
+    names = ["c", "d", *([] if folded else ["a", "b"])]
+    names += [f"{name}{k}" for k in ranks for name in ("g", "h", "m", "n")] + (["e", "f"] if outputs == 1 else [])
+    places = {name: f"k + {BLOCK * i}" for i, name in enumerate(names)}
+    lines = [f"const pair {pairs({'r': 's', 'q': 's + 4', **places})};"]
     for i in range(BLOCK):
-        j = i + BLOCK
-        drive = (f"(r{i} + x)", f"q{i}") if folded else (f"(r{i} + k[{i + 8}] * x)", f"(q{i} + k[{i + 12}] * x)")
-        injected = ["".join(f" + k[{first + 16 * k + part + i}] * w{k}" for k in ranks) for part in (0, 4)]
+        r, q, c, d = (lane(name, i) for name in "rqcd")
+        drive = (f"({r} + x)", q) if folded else (f"({r} + {lane('a', i)} * x)", f"({q} + {lane('b', i)} * x)")
+        injected = ["".join(f" + {lane(f'{name}{k}', i)} * w{k}" for k in ranks) for name in "gh"]
         lines += [
-            f"    const float r{i} = s[{i}], q{i} = s[{j}];",
-            f"    const float f{i} = {drive[0]} + k[{i}] * r{i} - k[{j}] * q{i}{injected[0]};",
-            f"    const float g{i} = {drive[1]} + k[{i}] * q{i} + k[{j}] * r{i}{injected[1]};",
-            f"    s[{i}] = f{i};",
-            f"    s[{j}] = g{i};",
+            f"const float t{i} = {drive[0]} + {c} * {r} - {d} * {q}{injected[0]};",
+            f"const float u{i} = {drive[1]} + {c} * {q} + {d} * {r}{injected[1]};",
         ]
-        lines += [
-            f"    v{k} += k[{first + 16 * k + 8 + i}] * f{i} + k[{first + 16 * k + 12 + i}] * g{i};" for k in ranks
-        ]
+    lines += _keep("t", "u")
+    for i in range(BLOCK):
+        for k in ranks:
+            lines.append(f"v{k} += {lane(f'm{k}', i)} * t{i} + {lane(f'n{k}', i)} * u{i};")
         if outputs == 1:
-            at = first + 16 * rank
-            lines.append(f"    y{i} += k[{at + i}] * f{i} + k[{at + 4 + i}] * g{i};")
-    width = first + 16 * rank + (8 if outputs == 1 else 0)
-    lines += [f"    k += {width};", "    s += 8;", "}", *(f"w[{k}] = v{k};" for k in ranks)]
+            lines += [_sum(f"t{i}", lane("e", i), i), _sum(f"u{i}", lane("f", i), i)]
+    lines += [f"k += {BLOCK * len(names)};", "s += 8;"]
     what = f"low_rank{rank}{'' if folded else '_driven'}{'' if outputs == 1 else '_outputs'}{out.suffix}"
     text = f"""\
 /* Channels of modes, four at a time, coupled by {rank} inner products w of the states with V:
  *   x' = x + a x + B u + U w{", B = 1" if folded else ""}. */
-static void {what}(const float *RESTRICT k, float *s, const float *u, float *y, int channels, int modes\
+static void {what}(const float *RESTRICT k, float *s, const float *u, float *out, int channels, int modes\
 {"" if outputs == 1 else ", int outputs, int across, int along"})
 {{
 {"" if outputs == 1 else "    const int states = 2 * modes;" + chr(10)}\
     for (; channels > 0; channels--) {{
-        const float x = *u++;
-{_sums(outputs)}{indented(chr(10).join(lines), 8)}
-{_answer(out, outputs, "(y0 + y1) + (y2 + y3)")}
+        const float x = *u++, {", ".join(f"w{k} = s[{k}]" for k in ranks)};
+        float {", ".join(f"v{k} = 0.0f" for k in ranks)};
+        float *const w = s;
+{_SUMS if outputs == 1 else ""}        k += 2;
+        s += {before};
+        for (int i = 0; i < modes; i += 4) {{
+{indented(chr(10).join(lines), 12)}
+        }}
+{chr(10).join(f"        w[{k}] = v{k};" for k in ranks)}
+{_answer(out, outputs)}
     }}
 }}
 """
-    name = p.kernel(what, text, out.function)
+    name = p.kernel(what, text, "two")
     p.costs.multiply_adds += groups * (outputs + n * (4 + 4 * rank + 2 * outputs + (0 if folded else 2)))
-    p.costs.functions += groups * outputs * (out.function != "identity")
     more = "" if outputs == 1 else f", {outputs}, {strides[0]}, {strides[1]}"
-    state = p.state(groups * (2 * size + rank))
+    state = p.state(groups * (2 * size + before))
     p.call(f"{name}({p.constants(table)}, {state}, {u.pointer}, {out.value.pointer}, {groups}, {size}{more});")
 
 
@@ -365,23 +389,25 @@ def _matrices(p: Program, u: Value, out: Out, system: Matrices, strides: tuple[i
     for g, at in enumerate(places):
         A, B, C = np.zeros((size, size)), np.zeros(size), np.zeros((outputs, size))
         A[np.ix_(at, at)], B[at], C[:, at] = system.A1[g], system.B[g], system.C[:, g]
-        parts = [] if outputs > 1 else [system.D[:, g]]
+        parts = []
         for i in range(0, size, BLOCK):
             parts += [B[i : i + BLOCK], A[i : i + BLOCK, i:].T.reshape(-1)]
             parts += [C[0, i : i + BLOCK]] if outputs == 1 else []
-        if outputs > 1:
-            parts.append(np.concatenate([system.D[:, g, None], C], 1).reshape(-1))
-        tables.append(np.concatenate(parts))
+        blocks = np.concatenate(parts)[None]
+        tables.append(_table(system.D[:, g, None], blocks, None if outputs == 1 else C[:, None]).reshape(-1))
     what = "triangular" + ("" if outputs == 1 else "_outputs") + out.suffix
-    answers = "".join(f"            y{i} += k[{i}] * s[i + {i}];\n" for i in range(BLOCK)) + "            k += 4;\n"
+    answers = (
+        "".join(f"            {_sum(f's[i + {i}]', f'k[{i}]', i)}\n" for i in range(BLOCK)) + "            k += 4;\n"
+    )
     text = f"""\
 /* Channels of states whose matrix A is triangular but for 2 x 2 blocks, which no four rows cut: x' = x + A x + B u. */
-static void {what}(const float *RESTRICT k, float *s, const float *u, float *y, int channels, int states\
+static void {what}(const float *RESTRICT k, float *s, const float *u, float *out, int channels, int states\
 {"" if outputs == 1 else ", int outputs, int across, int along"})
 {{
     for (; channels > 0; channels--) {{
         const float x = *u++;
-{_sums(outputs)}        for (int i = 0; i < states; i += 4) {{
+{_SUMS if outputs == 1 else ""}        k += 2;
+        for (int i = 0; i < states; i += 4) {{
             float a0 = k[0] * x, a1 = k[1] * x, a2 = k[2] * x, a3 = k[3] * x;
             k += 4;
 {multiply("states - i", "s + i", 12, fours=True)}
@@ -391,13 +417,12 @@ static void {what}(const float *RESTRICT k, float *s, const float *u, float *y, 
             s[i + 3] += a3;
 {answers if outputs == 1 else ""}        }}
         s += states;
-{_answer(out, outputs, "(y0 + y1) + (y2 + y3)")}
+{_answer(out, outputs)}
     }}
 }}
 """
-    name = p.kernel(what, text, out.function)
+    name = p.kernel(what, text, "two")
     p.costs.multiply_adds += groups * (size * (size + BLOCK) // 2 + size * (1 + outputs) + outputs)
-    p.costs.functions += groups * outputs * (out.function != "identity")
     more = "" if outputs == 1 else f", {outputs}, {strides[0]}, {strides[1]}"
     start = None
     if system.x0 is not None:
@@ -450,7 +475,7 @@ static void driven_modes(const float *RESTRICT k, float *s, const float *u, int 
     }}
 }}
 """
-    name = p.kernel("driven_modes", text)
+    name = p.kernel("driven_modes", text, "two")
     start = None if node.x0 is None else _by_two(_padded(node.x0, n))
     state = p.state(2 * n, start)
     columns = B.shape[1]
@@ -503,7 +528,7 @@ static void oscillators(const float *RESTRICT k, float *w, float *x, const float
     }}
 }}
 """
-    name = p.kernel("oscillators", text)
+    name = p.kernel("oscillators", text, "two")
     w, position = p.state(2 * n), p.state(2 * n)
     columns = system.B.shape[1]
     drive = f"{name}({p.constants(table)}, {w}, {position}, {x.pointer}, {n}, {columns});"

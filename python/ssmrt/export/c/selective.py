@@ -58,7 +58,7 @@ int channels, int modes, int rank, float rate)
     }}
 }}
 """
-    name = p.kernel(f"selective{out.suffix}", text, "softplus", "expm1_", "most", out.function)
+    name = p.kernel(f"selective{out.suffix}", text, "softplus", "expm1_", "most")
     p.costs.multiply_adds += channels * (rank + 4 * n + 3)
     p.costs.functions += channels * (n + 1)
     state = p.state(channels * n, node.x0)
@@ -107,7 +107,7 @@ const float *dts, float *y, int groups, int heads, int channels, int modes, floa
     }}
 }}
 """
-    name = p.kernel(f"ssd{hold}{out.suffix}", text, "softplus", "expm1_", "most", "least", out.function)
+    name = p.kernel(f"ssd{hold}{out.suffix}", text, "softplus", "expm1_", "most", "least")
     p.costs.multiply_adds += channels * (3 * n + 2)
     p.costs.functions += 2 * heads
     shared = node.groups * n

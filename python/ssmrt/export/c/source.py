@@ -84,8 +84,15 @@ extern "C" {{
 {more}
 typedef {input_type} {name}_input;{tokens}
 
+/* Numbers are read by two. */
+#ifdef __GNUC__
+#define {guard}_ALIGNED __attribute__((aligned(8)))
+#else
+#define {guard}_ALIGNED
+#endif
+
 typedef struct {{
-    {held} state[{state}];
+    {guard}_ALIGNED {held} state[{state}];
 }} {name}_t;
 
 void {name}_init({name}_t *model);
@@ -220,7 +227,7 @@ def _body(i: Interface, p: Program) -> str:
     # A model without memory has one number that nobody reads, since C has no empty structs.
     local.append(f"    {p.held} *const s = model->state;" if p.state_size else "    (void)model;")
     if p.work:
-        local.append(f"    {p.number} work[{p.work}];")
+        local.append(f"    {i.guard}_ALIGNED {p.number} work[{p.work}];")
     return "\n".join([*local, *_calls(p.calls)])
 
 
@@ -284,7 +291,7 @@ def weights_header(i: Interface, p: Program) -> str:
 #ifndef {guard}
 #define {guard}
 
-#include <stdint.h>
+#include "{i.name}.h"
 
 #ifdef __cplusplus
 extern "C" {{
@@ -300,11 +307,22 @@ extern "C" {{
 """
 
 
+_WITHOUT_SUFFIX = """
+/* The shortest decimals that read back as the floats. The suffix f would be a tenth of this file. */
+#ifdef __GNUC__
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wfloat-conversion"
+#endif
+"""
+
+
 def weights(i: Interface, p: Program) -> str:
     """``{name}_weights.c``."""
     parts = [f'#include "{i.name}_weights.h"\n']
+    if "float" in p.tables:
+        parts.append(_WITHOUT_SUFFIX)
     for kind, name, size, lines in _tables(i, p):
-        parts.append(f"\nconst {kind} {name}[{size}] = {{\n" + "\n".join(lines) + "\n};\n")
+        parts.append(f"\n{i.guard}_ALIGNED const {kind} {name}[{size}] = {{\n" + "\n".join(lines) + "\n};\n")
     return "".join(parts)
 
 
@@ -317,12 +335,12 @@ def _tables(i: Interface, p: Program) -> Iterator[tuple[str, str, int, list[str]
             if layer != last:
                 lines.append(f"/* {comment(layer) or 'the root'} */")
             last = layer
-            lines += _rows(map(shortest if kind == "float" else _whole, array))
+            lines += _rows(map(_bare if kind == "float" else _whole, array))
         yield kind, f"{i.name}_{TABLES[kind][1]}", sum(len(a) for _, a in tables), lines
     starts = [held.start for held in p.states if held.start is not None]
     if starts:
         flat = np.concatenate([np.asarray(s, np.float32).reshape(-1) for s in starts])
-        yield "float", f"{i.name}_starts", len(flat), list(_rows(map(shortest, flat)))
+        yield "float", f"{i.name}_starts", len(flat), list(_rows(map(_bare, flat)))
 
 
 def _whole(value: Any) -> str:
@@ -339,6 +357,13 @@ def _rows(numbers: Iterable[str]) -> Iterator[str]:
         row += number + ","
     if row:
         yield row
+
+
+def _bare(value: np.float32) -> str:
+    """`shortest` without its suffix, but where rounding to a double first would end elsewhere."""
+    text = shortest(value)
+    bare = text.rstrip("f")
+    return bare if np.float32(float(bare)) == value else text
 
 
 def shortest(value: np.float32) -> str:

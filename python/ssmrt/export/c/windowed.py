@@ -41,9 +41,8 @@ int delay{"" if outputs == 1 else ", int outputs, int across, int along"})
     }}
 }}
 """
-    name = p.kernel(f"convolve{several}{out.suffix}", text, out.function)
+    name = p.kernel(f"convolve{several}{out.suffix}", text)
     p.costs.multiply_adds += outputs * channels * taps
-    p.costs.functions += outputs * channels * (out.function != "identity")
     # Of one tap there is nothing to remember.
     state = p.state(channels * (taps - 1), past) if taps > 1 else "NULL"
     p.call(f"{name}({p.constants(table)}, {state}, {x.pointer}, {out.value.pointer}, {channels}, {taps - 1}{more});")
@@ -122,5 +121,5 @@ def pool(p: Program, x: Value, out: Out, node: Pool) -> None:
         text = text if mean else text.replace("the number of samples, then of each channel", "of each channel")
         state = p.state(2 * x.width + mean)
         p.costs.other += 5 * x.width
-    name = p.kernel(f"pool_{node.mode}{out.suffix}", text, out.function)
+    name = p.kernel(f"pool_{node.mode}{out.suffix}", text)
     p.call(f"{name}({state}, {x.pointer}, {out.value.pointer}, {x.width});")

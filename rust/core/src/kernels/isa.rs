@@ -17,6 +17,9 @@ pub enum Isa {
     /// NEON.
     #[cfg(target_arch = "aarch64")]
     Neon(pulp::aarch64::Neon),
+    /// WebAssembly's vectors of 128 bits, where it was compiled with them: a module asks for them as a whole or not at all.
+    #[cfg(target_family = "wasm")]
+    Simd128(pulp::wasm::Simd128),
 }
 
 impl Isa {
@@ -30,6 +33,8 @@ impl Isa {
         }
         #[cfg(target_arch = "aarch64")]
         found.extend(pulp::aarch64::Neon::try_new().map(Isa::Neon));
+        #[cfg(target_family = "wasm")]
+        found.extend(pulp::wasm::Simd128::try_new().map(Isa::Simd128));
         found.push(Isa::Scalar);
         found
     }
@@ -49,7 +54,7 @@ impl Isa {
         }
     }
 
-    /// `"avx512"`, `"avx2"`, `"neon"` or `"scalar"`.
+    /// `"avx512"`, `"avx2"`, `"neon"`, `"simd128"` or `"scalar"`.
     pub fn name(&self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
@@ -59,6 +64,8 @@ impl Isa {
             Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => "neon",
+            #[cfg(target_family = "wasm")]
+            Isa::Simd128(_) => "simd128",
         }
     }
 
@@ -73,6 +80,8 @@ impl Isa {
             Isa::Avx512(simd) => E::vectorize(simd, kernel),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(simd) => E::vectorize(simd, kernel),
+            #[cfg(target_family = "wasm")]
+            Isa::Simd128(simd) => E::vectorize(simd, kernel),
         }
     }
 }

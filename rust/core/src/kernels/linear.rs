@@ -49,8 +49,8 @@ pub struct Linear<E> {
 }
 
 /// Inputs that are added up in one chain. Longer ones lose digits: the rounding errors of K numbers add up to about
-/// sqrt(K) of one.
-const SUMMED: usize = 256;
+/// sqrt(K) of one. Their weights in a panel, and so many inputs of a tile's rows, fit into the L1 cache.
+const SUMMED: usize = 128;
 
 /// Groups of outputs whose weights are interleaved: a single row, and a tile of the most rows, read one stream of
 /// memory.
@@ -182,12 +182,15 @@ const fn start(rows: usize, halves: usize, half: usize, group: usize) -> usize {
     (group / own * rows * PANEL + half * own + group % own) * GROUP
 }
 
-/// The most rows a tile has.
-const TILE_ROWS: usize = 6;
+/// The most rows a tile has. With a sixth, which the registers have room for, compilers keep some of the sums in memory, and
+/// each sum's chain waits for it.
+const TILE_ROWS: usize = 5;
 /// The most vectors a tile is wide.
 const TILE_WIDTH: usize = 8;
+/// Tiles that weights in the L1 cache serve, one set of inputs after the other. Gates of a GLU do not wait for so long.
+const SERVED: usize = 8;
 /// Bytes of inputs that stay in the L2 cache while the matrix is read once.
-const BLOCK_BYTES: usize = 1 << 19;
+const BLOCK_BYTES: usize = 640 << 10;
 
 /// How many vectors wide a tile of `rows` rows is, so that its sums and one input's operands fit into the registers. A
 /// single row needs no register for weights: each is used once, straight from memory.
@@ -230,8 +233,10 @@ struct Tile<'a, E> {
     linear: &'a Linear<E>,
     x: *const E,
     x_stride: usize,
-    /// The inputs that are summed up, from the start of a block of [`SUMMED`] on.
+    /// The inputs that are summed up: a block of [`SUMMED`].
     inputs: Range<usize>,
+    /// Whether the sums of the inputs before these stand where the tile writes.
+    adds: bool,
     /// The first vector of outputs.
     column: usize,
     /// Where each half goes, and the distance between rows there.
@@ -249,18 +254,24 @@ const fn tiles(rows: usize) -> (usize, usize, usize) {
 }
 
 impl<E: Elem> Linear<E> {
-    /// Some of the outputs, in vectors. Columns outermost, so that the weights of a tile stay in the L1 cache for all
-    /// rows.
+    /// Some of the outputs, in vectors. Columns outermost, then a few tiles of rows: the weights of so many inputs stay in the
+    /// L1 cache for all of these.
     ///
     /// # Safety
     /// `x` addresses `rows` rows of padded(d_in) elements to read, and `y` as many of padded(d_out), of which these
     /// columns are to be written; and these are whole groups.
     #[inline(always)]
     unsafe fn block<L: Lanes<E = E>>(&self, lanes: L, rows: usize, columns: Range<usize>, x: *const E, y: *mut E) {
+        if rows == 1 {
+            // SAFETY: as the caller says.
+            return unsafe { self.row(lanes, columns, x, y) };
+        }
         let (x_stride, y_stride) = (padded(self.d_in), padded(self.d_out));
-        let glu = matches!(self.epilogue, Epilogue::Glu(_));
+        let halves = self.epilogue.rows();
         let (tiles, low, higher) = tiles(rows);
-        let widest = width(if higher > 0 { low + 1 } else { low }, L::REGISTERS) / if glu { 2 } else { 1 };
+        let height = |tile: usize| if tile < higher { low + 1 } else { low };
+        let widest = width(height(0), L::REGISTERS) / halves;
+        let served = if halves == 2 { 1 } else { SERVED };
         let mut gates = Gates::<E>(MaybeUninit::uninit());
         let gates: *mut E = gates.0.as_mut_ptr().cast();
         let mut column = columns.start;
@@ -270,46 +281,115 @@ impl<E: Elem> Linear<E> {
             while wide > columns.end - column {
                 wide /= 2;
             }
-            // SAFETY: row < rows, so that x and out are the caller's; the columns are those of whole groups, all of
-            // them packed; a tile has at most TILE_ROWS rows of TILE_WIDTH / 2 vectors of gates.
-            unsafe {
-                let vectors = if glu { 2 * wide } else { wide };
-                let mut row = 0;
-                for tile in 0..tiles {
-                    let n = if tile < higher { low + 1 } else { low };
-                    let out = y.add(row * y_stride + column * L::LANES);
-                    let tile = Tile {
-                        linear: self,
-                        x: x.add(row * x_stride),
-                        x_stride,
-                        inputs: 0..self.d_in,
-                        column,
-                        out: [
-                            (out, y_stride),
-                            if glu { (gates, wide * L::LANES) } else { (out.add(wide / 2 * L::LANES), y_stride) },
-                        ],
-                    };
-                    tile.any(lanes, n, vectors);
-                    match self.epilogue {
-                        Epilogue::None => {}
-                        Epilogue::Apply(function) => {
-                            pointwise::apply_rows(lanes, function, n, wide * L::LANES, out, y_stride);
+            let (mut row, mut tile) = (0, 0);
+            while tile < tiles {
+                let end = tiles.min(tile + served);
+                // SAFETY: row < rows, so that x and out are the caller's; the columns are those of whole groups, all of
+                // them packed; a tile has at most TILE_ROWS rows of TILE_WIDTH / 2 vectors of gates.
+                unsafe {
+                    let (x, out) = (x.add(row * x_stride), y.add(row * y_stride + column * L::LANES));
+                    let (mut n, mut first) = (0, 0);
+                    while first < self.d_in {
+                        n = 0;
+                        for tile in tile..end {
+                            let (x, out) = (x.add(n * x_stride), out.add(n * y_stride));
+                            let at = Tile::of(self, x, (out, gates), first, column, wide * L::LANES);
+                            at.any(lanes, height(tile), halves * wide);
+                            n += height(tile);
                         }
-                        Epilogue::Glu(gate) => {
-                            pointwise::apply_rows(lanes, gate, 1, n * wide * L::LANES, gates, 0);
-                            for r in 0..n {
-                                for i in (0..wide * L::LANES).step_by(L::LANES) {
-                                    let p = out.add(r * y_stride + i);
-                                    let gate = lanes.load(gates.add(r * wide * L::LANES + i));
-                                    lanes.store(p, lanes.mul(lanes.load(p), gate));
-                                }
-                            }
-                        }
+                        first += SUMMED;
                     }
+                    self.follow(lanes, n, wide * L::LANES, out, gates);
                     row += n;
                 }
+                tile = end;
             }
             column += wide;
+        }
+    }
+
+    /// As [`Linear::block`], of a single row.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn row<L: Lanes<E = E>>(&self, lanes: L, columns: Range<usize>, x: *const E, y: *mut E) {
+        let halves = self.epilogue.rows();
+        let mut gates = Gates::<E>(MaybeUninit::uninit());
+        let gates: *mut E = gates.0.as_mut_ptr().cast();
+        let mut column = columns.start;
+        while column < columns.end {
+            let mut wide = width(1, L::REGISTERS) / halves;
+            while wide > columns.end - column {
+                wide /= 2;
+            }
+            // SAFETY: as in `Linear::block`.
+            unsafe {
+                let out = y.add(column * L::LANES);
+                let mut first = 0;
+                while first < self.d_in {
+                    let at = Tile::of(self, x, (out, gates), first, column, wide * L::LANES);
+                    at.rows::<L, 1>(lanes, halves * wide);
+                    first += SUMMED;
+                }
+                self.follow(lanes, 1, wide * L::LANES, out, gates);
+            }
+            column += wide;
+        }
+    }
+
+    /// What follows the sums of `n` rows of `width` outputs, whose gates lie one row after the other.
+    ///
+    /// # Safety
+    /// `out` addresses these rows, and `gates` theirs.
+    #[inline(always)]
+    unsafe fn follow<L: Lanes<E = E>>(&self, lanes: L, n: usize, width: usize, out: *mut E, gates: *mut E) {
+        let stride = padded(self.d_out);
+        // SAFETY: the caller's memory.
+        unsafe {
+            match self.epilogue {
+                Epilogue::None => {}
+                Epilogue::Apply(function) => pointwise::apply_rows(lanes, function, n, width, out, stride),
+                Epilogue::Glu(gate) => {
+                    pointwise::apply_rows(lanes, gate, 1, n * width, gates, 0);
+                    for r in 0..n {
+                        for i in (0..width).step_by(L::LANES) {
+                            let p = out.add(r * stride + i);
+                            let gate = lanes.load(gates.add(r * width + i));
+                            lanes.store(p, lanes.mul(lanes.load(p), gate));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<'a, E: Elem> Tile<'a, E> {
+    /// The inputs of a block from `first` on, with `width` outputs at `out` and, of a GLU, as many at `gates`.
+    #[inline(always)]
+    fn of(
+        linear: &'a Linear<E>,
+        x: *const E,
+        (out, gates): (*mut E, *mut E),
+        first: usize,
+        column: usize,
+        width: usize,
+    ) -> Self {
+        let y_stride = padded(linear.d_out);
+        let second = if matches!(linear.epilogue, Epilogue::Glu(_)) {
+            (gates, width)
+        } else {
+            (out.wrapping_add(width / 2), y_stride)
+        };
+        Tile {
+            linear,
+            x,
+            x_stride: padded(linear.d_in),
+            inputs: first..linear.d_in.min(first + SUMMED),
+            adds: first > 0,
+            column,
+            out: [(out, y_stride), second],
         }
     }
 }
@@ -321,32 +401,31 @@ impl<E: Elem> Tile<'_, E> {
     /// As for [`Tile::run`] with as many.
     #[inline(always)]
     unsafe fn any<L: Lanes<E = E>>(self, lanes: L, rows: usize, vectors: usize) {
-        // SAFETY: W is `vectors`, which is a power of two no higher than `width` says.
+        // SAFETY: R is `rows`, which the callers keep between 1 and TILE_ROWS.
         unsafe {
-            match vectors {
-                8 => self.rows::<L, 8>(lanes, rows),
-                4 => self.rows::<L, 4>(lanes, rows),
-                2 => self.rows::<L, 2>(lanes, rows),
-                _ => self.rows::<L, 1>(lanes, rows),
+            match rows {
+                1 => self.rows::<L, 1>(lanes, vectors),
+                2 => self.rows::<L, 2>(lanes, vectors),
+                3 => self.rows::<L, 3>(lanes, vectors),
+                4 => self.rows::<L, 4>(lanes, vectors),
+                _ => self.rows::<L, TILE_ROWS>(lanes, vectors),
             }
         }
     }
 
-    /// `rows` rows of `W` vectors.
+    /// `R` rows of `vectors` vectors.
     ///
     /// # Safety
-    /// As for [`Tile::run`] with as many rows.
+    /// As for [`Tile::run`] with as many vectors.
     #[inline(always)]
-    unsafe fn rows<L: Lanes<E = E>, const W: usize>(self, lanes: L, rows: usize) {
-        // SAFETY: R is `rows`, which `Linear::block` keeps between 1 and TILE_ROWS.
+    unsafe fn rows<L: Lanes<E = E>, const R: usize>(self, lanes: L, vectors: usize) {
+        // SAFETY: W is `vectors`, which is a power of two no higher than `width` says.
         unsafe {
-            match rows {
-                1 => self.run::<L, 1, W>(lanes),
-                2 => self.run::<L, 2, W>(lanes),
-                3 => self.run::<L, 3, W>(lanes),
-                4 => self.run::<L, 4, W>(lanes),
-                5 => self.run::<L, 5, W>(lanes),
-                _ => self.run::<L, TILE_ROWS, W>(lanes),
+            match vectors {
+                8 => self.run::<L, R, 8>(lanes),
+                4 => self.run::<L, R, 4>(lanes),
+                2 => self.run::<L, R, 2>(lanes),
+                _ => self.run::<L, R, 1>(lanes),
             }
         }
     }
@@ -386,68 +465,58 @@ impl<E: Elem> Tile<'_, E> {
                     }
                 }
             }
-            let mut first = from;
-            loop {
-                let end = to.min(first + SUMMED);
-                let mut weights = [lanes.splat(E::ZERO); W];
-                match form {
-                    Form::Whole => {
-                        for k in first..end {
-                            for (weight, &w) in weights.iter_mut().zip(&w) {
-                                *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
+            let mut weights = [lanes.splat(E::ZERO); W];
+            match form {
+                Form::Whole => {
+                    for k in from..to {
+                        for (weight, &w) in weights.iter_mut().zip(&w) {
+                            *weight = lanes.load(w.add((k + 1) * PANEL * GROUP));
+                        }
+                        self.add(lanes, k, &weights, &mut sums);
+                    }
+                }
+                Form::Halved => {
+                    for k in (from..to).step_by(2) {
+                        let mut halves = weights;
+                        for j in 0..W {
+                            halves[j] = lanes.load(w[j].add((k / 2 + 1) * PANEL * GROUP));
+                            weights[j] = lanes.first(halves[j]);
+                        }
+                        self.add(lanes, k, &weights, &mut sums);
+                        if k + 1 < to {
+                            for j in 0..W {
+                                weights[j] = lanes.second(halves[j]);
                             }
-                            self.add(lanes, k, &weights, &mut sums);
+                            self.add(lanes, k + 1, &weights, &mut sums);
                         }
                     }
-                    Form::Halved => {
-                        for k in (first..end).step_by(2) {
-                            let mut halves = weights;
-                            for j in 0..W {
-                                halves[j] = lanes.load(w[j].add((k / 2 + 1) * PANEL * GROUP));
-                                weights[j] = lanes.first(halves[j]);
-                            }
-                            self.add(lanes, k, &weights, &mut sums);
-                            if k + 1 < end {
+                }
+                Form::Quartered => {
+                    for k in (from..to).step_by(4) {
+                        let mut quarters = weights;
+                        for j in 0..W {
+                            quarters[j] = lanes.load(w[j].add((k / 4 + 2) * PANEL * GROUP));
+                        }
+                        for i in 0..4 {
+                            if k + i < to {
                                 for j in 0..W {
-                                    weights[j] = lanes.second(halves[j]);
+                                    weights[j] = lanes.quarter(quarters[j], i);
                                 }
-                                self.add(lanes, k + 1, &weights, &mut sums);
-                            }
-                        }
-                    }
-                    Form::Quartered => {
-                        for k in (first..end).step_by(4) {
-                            let mut quarters = weights;
-                            for j in 0..W {
-                                quarters[j] = lanes.load(w[j].add((k / 4 + 2) * PANEL * GROUP));
-                            }
-                            for i in 0..4 {
-                                if k + i < end {
-                                    for j in 0..W {
-                                        weights[j] = lanes.quarter(quarters[j], i);
-                                    }
-                                    self.add(lanes, k + i, &weights, &mut sums);
-                                }
+                                self.add(lanes, k + i, &weights, &mut sums);
                             }
                         }
                     }
                 }
-                // What the inputs before these summed up to stands there.
-                for (r, row) in sums.iter_mut().enumerate() {
-                    for (j, sum) in row.iter_mut().enumerate() {
-                        let (out, stride) = self.out[j / half];
-                        let out = out.add(r * stride + j % half * L::LANES);
-                        lanes.store(out, if first == from { *sum } else { lanes.add(lanes.load(out), *sum) });
-                        *sum = lanes.splat(E::ZERO);
-                    }
-                }
-                first = end;
-                if first == to {
-                    break;
+            }
+            for (r, row) in sums.iter().enumerate() {
+                for (j, &sum) in row.iter().enumerate() {
+                    let (out, stride) = self.out[j / half];
+                    let out = out.add(r * stride + j % half * L::LANES);
+                    lanes.store(out, if self.adds { lanes.add(lanes.load(out), sum) } else { sum });
                 }
             }
             // A part of the inputs is scaled where it is put together with the others.
-            if scaled && to - from == d_in {
+            if scaled && to == d_in && (from == 0 || self.adds) {
                 for r in 0..R {
                     for j in 0..W {
                         let (out, stride) = self.out[j / half];

@@ -1,4 +1,4 @@
-//! One sample of many streams, group by group, so that a group's coefficients are read once for all streams.
+//! A few samples of many streams, group by group, so that a group's coefficients are read once for all streams.
 
 use super::layout::fetch;
 use super::lookahead::{NextStreams, Pending, ROWS_AHEAD, Sample, SampleCount};
@@ -7,26 +7,32 @@ use super::mode_state::modes_len;
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
 use std::ops::Range;
 
-/// The rows and states of some streams in a layer, each an address and the distance to the next stream's in elements.
+/// The rows and states of some streams in a layer, each an address and the distance to the next row or state in elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Streams<E> {
     count: usize,
+    rows: usize,
     u: (*const E, usize),
     y: (*mut E, usize),
     state: (*mut E, usize),
 }
 
 impl<E: Elem> Streams<E> {
-    /// `count` streams. Rows `u` are read and rows `y` overwritten; the columns of a group follow those of the group
-    /// before. A state is a row of [`GROUP`] elements that begins with the [`SampleCount`], and then the states of all
+    /// `count` streams of `rows` rows, one stream's after the other's. Rows `u` are read and rows `y` overwritten; the
+    /// columns of a group follow those of the group before. A state is a row of [`GROUP`] elements that begins with the [`SampleCount`], and then the states of all
     /// groups, one after the other.
     ///
     /// # Safety
-    /// As long as they are used through this value, `count` rows are valid to read at `u`, and as many rows and states
-    /// to read and write at `y` and `state`. Meanwhile nothing writes `u` or the sample counts, or accesses what is
+    /// As long as they are used through this value, all rows are valid to read at `u` and to write at `y`, and `count`
+    /// states to read and write at `state`. Meanwhile nothing writes `u` or the sample counts, or accesses what is
     /// written.
-    pub unsafe fn new(count: usize, u: (*const E, usize), y: (*mut E, usize), state: (*mut E, usize)) -> Self {
-        Self { count, u, y, state }
+    pub unsafe fn new(
+        (count, rows): (usize, usize),
+        u: (*const E, usize),
+        y: (*mut E, usize),
+        state: (*mut E, usize),
+    ) -> Self {
+        Self { count, rows, u, y, state }
     }
 
     /// How many streams there are.
@@ -34,7 +40,12 @@ impl<E: Elem> Streams<E> {
         self.count
     }
 
-    /// The single samples of stream `s` so far.
+    /// Rows of each.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The single samples of stream `s` before these.
     ///
     /// # Panics
     /// Where there is no such stream.
@@ -45,7 +56,7 @@ impl<E: Elem> Streams<E> {
         SampleCount::of(unsafe { *self.state.0.add(s * self.state.1) })
     }
 
-    /// The columns of `u` and `y` and the state of one group of stream `s`, where a group's state is `state_len`
+    /// The columns of row `t` of `u` and `y` and the state of one group of stream `s`, where a group's state is `state_len`
     /// elements.
     ///
     /// # Safety
@@ -53,14 +64,20 @@ impl<E: Elem> Streams<E> {
     /// in use.
     ///
     /// # Panics
-    /// Where there is no such stream.
+    /// Where there is no such stream or row.
     #[inline(always)]
-    pub unsafe fn part<'a>(&self, s: usize, group: usize, state_len: usize) -> (&'a [E], &'a mut [E], &'a mut [E]) {
-        assert!(s < self.count);
+    pub unsafe fn part<'a>(
+        &self,
+        (s, t): (usize, usize),
+        group: usize,
+        state_len: usize,
+    ) -> (&'a [E], &'a mut [E], &'a mut [E]) {
+        assert!(s < self.count && t < self.rows);
+        let row = s * self.rows + t;
         // SAFETY: `new`'s caller guarantees the rows and the state of stream s, this one's that they have the group,
         // and that the slices that are written are the only ones.
         unsafe {
-            let (u, y) = (self.u.0.add(s * self.u.1 + group * GROUP), self.y.0.add(s * self.y.1 + group * GROUP));
+            let (u, y) = (self.u.0.add(row * self.u.1 + group * GROUP), self.y.0.add(row * self.y.1 + group * GROUP));
             let state = self.state.0.add(s * self.state.1 + GROUP + group * state_len);
             (
                 std::slice::from_raw_parts(u, GROUP),
@@ -71,7 +88,7 @@ impl<E: Elem> Streams<E> {
     }
 }
 
-/// Moves `groups` of some streams on by a sample. `group(g)` is group g; tiny numbers are flushed as in
+/// Moves `groups` of some streams on by their rows. `group(g)` is group g; tiny numbers are flushed as in
 /// [`Modal::one_by_one`], and group g visits its modes with the stagger `stagger` + g (see
 /// [`LookAhead::pending`](super::lookahead::LookAhead::pending)).
 ///
@@ -106,21 +123,24 @@ impl<'a, E: Elem, G: Modal<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<E,
         for g in groups {
             let group = group(g);
             for s in 0..streams.count {
-                let count = streams.sample_count(s);
-                // SAFETY: the caller of `step` guarantees that the streams have this group, and that nothing else
-                // accesses it.
-                let (u, y, state) = unsafe { streams.part(s, g, group.state_len()) };
+                let mut count = streams.sample_count(s);
                 let next = NextStreams { count: streams.count - 1 - s, stride: streams.state.1 };
                 if let Some(far) = next.offset(ROWS_AHEAD) {
                     fetch(streams.state.0.wrapping_add(s * streams.state.1 + far));
                 }
-                let (x, ahead) = state.split_at_mut(modes_len::<E>(group.modes()));
-                match group.look_ahead().map(|system| (system, system.pending(count, stagger + g))) {
-                    None | Some((_, Pending::OneByOne)) => group.one_by_one(lanes, phase, 1, u, y, x),
-                    Some((system, pending)) => {
-                        let sample = Sample { system, x, ahead, pending, next };
-                        with_products!(G, group.products(), K, sample.run::<L, K>(lanes, u, y));
+                for t in 0..streams.rows {
+                    // SAFETY: the caller of `step` guarantees that the streams have this group, and that nothing else
+                    // accesses it.
+                    let (u, y, state) = unsafe { streams.part((s, t), g, group.state_len()) };
+                    let (x, ahead) = state.split_at_mut(modes_len::<E>(group.modes()));
+                    match group.look_ahead().map(|system| (system, system.pending(count, stagger + g))) {
+                        None | Some((_, Pending::OneByOne)) => group.one_by_one(lanes, phase + t, 1, u, y, x),
+                        Some((system, pending)) => {
+                            let sample = Sample { system, x, ahead, pending, next };
+                            with_products!(G, group.products(), K, sample.run::<L, K>(lanes, u, y));
+                        }
                     }
+                    count = count.next();
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::kernels::chunk::{ChunkMatrices, Shape, Transition};
 use crate::kernels::dense::Triangular;
 use crate::kernels::diagonal::{self, DiagonalModes};
 use crate::kernels::dplr::{self, LowRank};
-use crate::kernels::lookahead::SampleCount;
+use crate::kernels::lookahead::{BLOCK_SAMPLES, SampleCount};
 use crate::kernels::modal::Modal;
 use crate::kernels::window::Window;
 use crate::kernels::{Aligned, Elem, GROUP, Isa};
@@ -75,6 +75,16 @@ impl<E: Elem> Recurrence<E> {
             Recurrence::LowRank(r) => r.scan(isa, phase, rows, u, y, state),
             Recurrence::Triangular(r) => r.scan(isa, rows, u, y, state),
             Recurrence::Window(r) => r.scan(isa, rows, u, y, state),
+        }
+    }
+
+    /// Whether so many samples, more than one, are faster as single ones, which look ahead, than as a short run. A run of whole
+    /// blocks is as fast where modes are coupled, which are then visited once a block either way.
+    pub fn steps(&self, samples: usize) -> bool {
+        match self {
+            Recurrence::Diagonal(r) => r.look_ahead().is_some(),
+            Recurrence::LowRank(r) => r.look_ahead().is_some() && !samples.is_multiple_of(BLOCK_SAMPLES),
+            Recurrence::Triangular(_) | Recurrence::Window(_) => false,
         }
     }
 

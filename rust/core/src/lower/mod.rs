@@ -14,7 +14,7 @@ use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
 use crate::layers::system::System;
 use crate::memory::{Buffer, HEAD, StateSlice};
 use crate::ops::{RowOp, SequenceOp, Stage};
-use crate::packed::{Packed, Weights};
+use crate::packed::Packed;
 use crate::plan::{BLOCK_ROWS, NotCausal, Plan, Pooling};
 use crate::threads::Team;
 use crate::workspace::{Layout, Spare};
@@ -30,15 +30,6 @@ const FAR_ROWS: usize = 1024;
 const NEAR_ROWS: usize = 256;
 
 impl<E: Elem> Plan<E> {
-    /// Plans `document` for a rate, which multiplies every step size. `team` shares the work of planning.
-    ///
-    /// # Errors
-    /// [`Error::Value`] where the rate is no positive number or a transform has its pole at it; [`Error::Unsupported`]
-    /// where a layer has no step size, or is not stable at it; [`Error::Document`] where a layer is not stable at rate 1.
-    pub fn new(document: &Document, rate: f64, isa: Isa, team: &Team) -> Result<Self> {
-        Self::sharing(document, &Packed::new(Weights::AsGiven), document.fingerprint(), rate, isa, team)
-    }
-
     /// As [`Plan::new`], with the matrices that other rates' plans have packed, for a document of that fingerprint.
     pub(crate) fn sharing(
         document: &Document,
@@ -69,6 +60,9 @@ impl<E: Elem> Plan<E> {
         }
         if let Some((matrix, x, y)) = lowering.table.take() {
             Stage::begin_with(&mut trunk, RowOp::Embed { table: packed.table(&matrix), x, y });
+        }
+        if lowering.state_len > isize::MAX as usize / size_of::<E>() {
+            return Err(Error::Memory("the model: expected a state that fits into memory, found a larger one".into()));
         }
         let (layout, start) = (lowering.layout(), lowering.start());
         if layout.row_len > MOST_ELEMENTS {
@@ -186,7 +180,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
         let mut layout = Layout { scratch_len: self.scratch_len, ..Layout::default() };
         for width in &self.widths {
             layout.offsets.push(layout.row_len);
-            layout.row_len += padded(*width);
+            layout.row_len = layout.row_len.saturating_add(padded(*width));
         }
         layout
     }
@@ -201,7 +195,8 @@ impl<'a, E: Elem> Lowering<'a, E> {
 
     fn state(&mut self, len: usize) -> StateSlice {
         let from = self.state_len;
-        self.state_len += len.next_multiple_of(GROUP);
+        let end = from.checked_add(len).and_then(|end| end.checked_next_multiple_of(GROUP));
+        self.state_len = end.unwrap_or(usize::MAX);
         StateSlice { from, len }
     }
 
@@ -297,7 +292,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
             Node::Conv1d(c) => {
                 let (d, taps) = (c.weight.shape[0], c.weight.shape[1]);
                 let y = self.buffer(d);
-                let state = self.state((taps - 1) * padded(d));
+                let state = self.state((taps - 1).saturating_mul(padded(d)));
                 let weight =
                     (0..taps).flat_map(|k| row::<E>((0..d).map(|i| c.weight.data[i * taps + k])).to_vec()).collect();
                 // One row a sample, as the weights are.

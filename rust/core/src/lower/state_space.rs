@@ -103,7 +103,7 @@ impl<E: Elem> Lowering<'_, E> {
         if let (Some(cut), Some(layer)) = (long, late) {
             // The kernel without its tail is the kernel less what the inputs of `cut` samples ago would give.
             let (late, tail) = (self.buffer(h), self.buffer(m * h));
-            let state = self.state(cut * padded(h));
+            let state = self.state(cut.saturating_mul(padded(h)));
             self.sequence(SequenceOp::Delay { len: cut, state, x, y: late });
             self.lti(layer, late, tail, cut as u64);
             let op = RowOp::Residual { layer: Residual::new(m * h, -1.0, &[1.0], None), x: tail, y };

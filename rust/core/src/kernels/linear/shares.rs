@@ -8,13 +8,16 @@ use crate::kernels::{Elem, GROUP, Isa, Kernel, Lanes, padded};
 /// Panels a thread for which threads are equally busy whole panel by whole panel.
 const MANY: usize = 8;
 
+/// Chains of inputs that a share has, where panels are shared out: short runs of memory are slow to read.
+const CHAINS: usize = 2;
+
 /// How a matrix is shared out, in shares that lie in memory one after the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Shares {
     /// Shares in all.
     pub count: usize,
-    /// Shares of a panel: more than one where there are few panels. Each then has the inputs that are added up in one
-    /// chain, so that their sums are the same as where one thread adds up all.
+    /// Shares of a panel: more than one where there are few panels. Each then leaves the sum of each of its chains, so that
+    /// these are added up in the same order as where one thread adds up all.
     pub blocks: usize,
 }
 
@@ -26,14 +29,19 @@ impl<E: Elem> Linear<E> {
 
     /// How as many threads share it.
     pub fn shares(&self, threads: usize) -> Shares {
-        let (panels, blocks) = (self.panels(), self.d_in.div_ceil(SUMMED));
-        let blocks = if panels >= MANY * threads { 1 } else { blocks };
+        let panels = self.panels();
+        let blocks = if panels >= MANY * threads { 1 } else { self.chains().div_ceil(CHAINS) };
         Shares { count: panels * blocks, blocks }
     }
 
     /// Elements a row of what shares leave for [`Linear::finish`].
     pub fn sums_len(&self, shares: Shares) -> usize {
-        if shares.blocks == 1 { 0 } else { shares.count * PANEL * GROUP }
+        if shares.blocks == 1 { 0 } else { self.chains() * self.panels() * PANEL * GROUP }
+    }
+
+    /// Runs of inputs that are added up in one chain each.
+    fn chains(&self) -> usize {
+        self.d_in.div_ceil(SUMMED)
     }
 
     /// Share number `share` of `rows` rows of x: their outputs where there is one share a panel, else its sums alone, into
@@ -53,15 +61,20 @@ impl<E: Elem> Linear<E> {
         let (x, rows) = x;
         assert!(holds(x.len(), rows, padded(self.d_in)) && share < shares.count);
         let (panel, block) = (share / shares.blocks, share % shares.blocks);
-        let whole = (shares.blocks == 1).then_some(y);
-        let sums = sums.wrapping_add((block * self.panels() + panel) * rows * PANEL * GROUP);
-        isa.run(Share { linear: self, panel, block, rows, x: x.as_ptr(), y: whole, sums });
+        if shares.blocks == 1 {
+            isa.run(Share { linear: self, panel, chain: 0, rows, x: x.as_ptr(), y: Some(y), sums });
+            return;
+        }
+        for chain in block * CHAINS..self.chains().min((block + 1) * CHAINS) {
+            let sums = sums.wrapping_add((chain * self.panels() + panel) * rows * PANEL * GROUP);
+            isa.run(Share { linear: self, panel, chain, rows, x: x.as_ptr(), y: None, sums });
+        }
     }
 
     /// What all shares left, as outputs: `rows` rows of y. `sums` is of no use afterwards.
     pub fn finish(&self, isa: Isa, shares: Shares, rows: usize, sums: &mut [E], y: &mut [E]) {
         assert!(holds(y.len(), rows, padded(self.d_out)) && holds(sums.len(), rows, self.sums_len(shares)));
-        isa.run(Finish { linear: self, blocks: shares.blocks, rows, sums, y });
+        isa.run(Finish { linear: self, chains: self.chains(), rows, sums, y });
     }
 
     /// Panels of the matrix.
@@ -73,7 +86,7 @@ impl<E: Elem> Linear<E> {
 struct Share<'a, E> {
     linear: &'a Linear<E>,
     panel: usize,
-    block: usize,
+    chain: usize,
     rows: usize,
     x: *const E,
     /// Where the outputs go, where the share has all inputs.
@@ -87,7 +100,7 @@ impl<E: Elem> Kernel<E> for Share<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let Self { linear, panel, block, rows, x, y, sums } = self;
+        let Self { linear, panel, chain, rows, x, y, sums } = self;
         let halves = linear.epilogue.rows();
         let per_group = GROUP / L::LANES;
         // Outputs of a panel, in vectors.
@@ -98,7 +111,7 @@ impl<E: Elem> Kernel<E> for Share<'_, E> {
             unsafe { linear.block(lanes, rows, columns, x, y) };
             return;
         }
-        let inputs = block * SUMMED..linear.d_in.min((block + 1) * SUMMED);
+        let inputs = chain * SUMMED..linear.d_in.min((chain + 1) * SUMMED);
         let (tiles, low, higher) = tiles(rows);
         let widest = width(if higher > 0 { low + 1 } else { low }, L::REGISTERS) / halves;
         let (stride, gates) = (PANEL * GROUP, own * L::LANES);
@@ -121,6 +134,7 @@ impl<E: Elem> Kernel<E> for Share<'_, E> {
                         x: x.add(row * padded(linear.d_in)),
                         x_stride: padded(linear.d_in),
                         inputs: inputs.clone(),
+                        adds: false,
                         column,
                         out: [(out, stride), (out.add(second), stride)],
                     };
@@ -135,7 +149,7 @@ impl<E: Elem> Kernel<E> for Share<'_, E> {
 
 struct Finish<'a, E> {
     linear: &'a Linear<E>,
-    blocks: usize,
+    chains: usize,
     rows: usize,
     sums: &'a mut [E],
     y: &'a mut [E],
@@ -146,13 +160,13 @@ impl<E: Elem> Kernel<E> for Finish<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let Self { linear, blocks, rows, sums, y } = self;
+        let Self { linear, chains, rows, sums, y } = self;
         let (halves, stride) = (linear.epilogue.rows(), padded(linear.d_out));
         let apart = linear.panels() * rows * PANEL * GROUP;
         let (sums, y) = (sums.as_mut_ptr(), y.as_mut_ptr());
         for row in 0..rows {
             for group in 0..stride / GROUP {
-                // SAFETY: `Linear::finish` checked that y has these rows and the sums those of every panel and block.
+                // SAFETY: `Linear::finish` checked that y has these rows and the sums those of every panel and chain.
                 unsafe {
                     let out = y.add(row * stride + group * GROUP);
                     let mut gates = out;
@@ -166,8 +180,8 @@ impl<E: Elem> Kernel<E> for Finish<'_, E> {
                         gates = to;
                         for i in (0..GROUP).step_by(L::LANES) {
                             let mut sum = lanes.load(from.add(i));
-                            for block in 1..blocks {
-                                sum = lanes.add(sum, lanes.load(from.add(block * apart + i)));
+                            for chain in 1..chains {
+                                sum = lanes.add(sum, lanes.load(from.add(chain * apart + i)));
                             }
                             if linear.form == Form::Quartered {
                                 let scale = lanes.load(head.add(PANEL * GROUP + i));

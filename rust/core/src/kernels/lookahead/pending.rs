@@ -15,11 +15,22 @@ impl SampleCount {
         Self((count.f64() as usize).min(2 * MOST_SAMPLES - 1))
     }
 
-    /// The number that follows it in a state.
+    /// After one more.
     #[inline(always)]
-    pub fn next<E: Elem>(self) -> E {
+    pub fn next(self) -> Self {
         let count = self.0 + 1;
-        E::of(if count < 2 * MOST_SAMPLES { count } else { MOST_SAMPLES } as f64)
+        Self(if count < 2 * MOST_SAMPLES { count } else { MOST_SAMPLES })
+    }
+
+    /// After so many more.
+    pub fn after(self, samples: usize) -> Self {
+        (0..samples).fold(self, |count, _| count.next())
+    }
+
+    /// The number that stands for it in a state.
+    #[inline(always)]
+    pub fn number<E: Elem>(self) -> E {
+        E::of(self.0 as f64)
     }
 }
 

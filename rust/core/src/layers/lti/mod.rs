@@ -38,6 +38,8 @@ const FAR_STRIDE: usize = 512;
 pub enum Method {
     /// Whichever is fastest.
     Auto,
+    /// As single samples, which look ahead and leave inputs pending: for a few samples of a stream.
+    Step,
     /// The recurrence, sample by sample.
     Scan,
     /// Chunks as matrix products; what does not fill a chunk by the recurrence.
@@ -171,11 +173,11 @@ impl<E: Elem> Lti<E> {
             + Chunk::<E>::scratch_len(self.shape, self.groups[0].core_len() / GROUP)
     }
 
-    /// The method by which a call for `rows` samples goes that asks for `asked`.
+    /// The method by which a run goes, in a call for `rows` samples that asks for `asked`.
     pub fn method(&self, asked: Method, rows: usize) -> Method {
         match asked {
-            Method::Auto if self.system.prefers_chunks(rows) => Method::Chunk,
-            Method::Auto => Method::Scan,
+            Method::Auto | Method::Step if self.system.prefers_chunks(rows) => Method::Chunk,
+            Method::Auto | Method::Step => Method::Scan,
             asked => asked,
         }
     }

@@ -11,7 +11,7 @@ use std::ops::Range;
 pub struct Run<'a, E> {
     /// The instruction set.
     pub isa: Isa,
-    /// Any but auto.
+    /// One for runs, and not auto.
     pub method: Method,
     /// Counts calls.
     pub phase: usize,

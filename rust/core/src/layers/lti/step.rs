@@ -1,4 +1,4 @@
-//! One sample of each of some streams.
+//! A few samples of each of some streams.
 
 use super::super::system::Recurrence;
 use super::{Direction, Lti};
@@ -7,12 +7,13 @@ use crate::kernels::{Elem, Isa, columns};
 use std::ops::Range;
 
 impl<E: Elem> Lti<E> {
-    /// Whether lanes, inputs and outputs are the same channels: then a sample needs no packing.
-    pub fn steps_in_place(&self) -> bool {
-        self.in_order && self.direction == Direction::Forward
+    /// Whether so many samples go as single ones: where lanes, inputs and outputs are the same channels, which then need no
+    /// packing, and where that is faster.
+    pub fn steps(&self, samples: usize) -> bool {
+        self.in_order && self.direction == Direction::Forward && (samples == 1 || self.groups[0].steps(samples))
     }
 
-    /// Moves groups of some streams on by a sample. Then [`Lti::finish_step`] is due.
+    /// Moves groups of some streams on by their rows. Then [`Lti::finish_step`] is due.
     ///
     /// # Safety
     /// The rows and states are valid, and no one else touches these groups' parts of what is written.
@@ -37,9 +38,9 @@ impl<E: Elem> Lti<E> {
                 }
                 Recurrence::Triangular(_) | Recurrence::Window(_) => {
                     for group in groups {
-                        for s in 0..streams.count() {
-                            let (u, y, state) = streams.part(s, group, self.group_state_len());
-                            self.groups[group].scan(isa, phase, 1, u, y, state);
+                        for (s, t) in (0..streams.count()).flat_map(|s| (0..streams.rows()).map(move |t| (s, t))) {
+                            let (u, y, state) = streams.part((s, t), group, self.group_state_len());
+                            self.groups[group].scan(isa, phase + t, 1, u, y, state);
                         }
                     }
                 }
@@ -47,8 +48,8 @@ impl<E: Elem> Lti<E> {
         }
     }
 
-    /// Adds the direct path to a sample of each of `streams` streams, and applies the function.
-    pub fn finish_step(&self, isa: Isa, streams: usize, x: &[E], y: &mut [E]) {
-        columns::finish_rows(isa, self.function, streams, &self.skip, x, y);
+    /// Adds the direct path to some rows, and applies the function.
+    pub fn finish_step(&self, isa: Isa, rows: usize, x: &[E], y: &mut [E]) {
+        columns::finish_rows(isa, self.function, rows, &self.skip, x, y);
     }
 }

@@ -32,7 +32,7 @@ impl Drop for Inside<'_> {
 proptest! {
     #[test]
     fn each_item_is_done_once(n in 0usize..200, seed: usize) {
-        let team = Team::all().unwrap();
+        let team = Team::of(3).unwrap();
         let done: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
         let workers: Vec<_> = (0..team.size()).map(|_| AtomicUsize::new(0)).collect();
         team.each(n, |worker, item| {
@@ -47,7 +47,7 @@ proptest! {
     fn stages_and_blocks_keep_their_order(
         blocks in 1usize..20, pieces in prop::collection::vec((1usize..=64, any::<bool>()), 1..7), slots in 1usize..6, seed: usize,
     ) {
-        let (team, stages) = (Team::all().unwrap(), pieces.len());
+        let (team, stages) = (Team::of(3).unwrap(), pieces.len());
         let log = Log::default();
         team.flow(&Noted {
             log: &log,
@@ -142,7 +142,7 @@ impl Flow for Noted<'_> {
 
 #[test]
 fn a_panic_ends_the_flow() {
-    let (team, log) = (Team::all().unwrap(), Log::default());
+    let (team, log) = (Team::of(3).unwrap(), Log::default());
     let workers = (0..team.size()).map(|_| AtomicUsize::new(0)).collect();
     let pieces = &[(3, true), (2, false), (1, true)];
     let noted = Noted { log: &log, blocks: 10, slots: 3, pieces, workers, seed: 1, panics: true };

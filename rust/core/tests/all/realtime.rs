@@ -1,14 +1,10 @@
 //! What a real-time thread may call does not allocate, and silence does not slow it down.
 
-mod counting;
-mod systems;
-
-use counting::allocations;
+use crate::counting::allocations;
+use crate::systems::{self, Random, Sizes};
 use ssmrt_core::internals::discretize::Scheme;
 use ssmrt_core::internals::document::Node;
-use ssmrt_core::{Disc, Document, Elem, Input, Isa, Stream};
-use std::sync::Once;
-use systems::{Random, Sizes};
+use ssmrt_core::{Disc, Document, Input, Isa, Precision, Stream};
 
 fn layers() -> Vec<(&'static str, Document)> {
     let mut all = Vec::new();
@@ -38,15 +34,12 @@ fn layers() -> Vec<(&'static str, Document)> {
     all
 }
 
-fn stream<E: Elem>(document: &Document, streams: usize) -> Stream<E> {
-    static ALONE: Once = Once::new();
-    // The threads of a large chunk are woken by rayon, whose queue grows now and then.
-    // SAFETY: every test of this file comes here before it reads the environment.
-    ALONE.call_once(|| unsafe { std::env::set_var("SSMRT_NUM_THREADS", "1") });
+/// No chunk here is so large that it wakes the pool, whose queue grows now and then.
+fn stream<E: Precision>(document: &Document, streams: usize) -> Stream<E> {
     Stream::new(systems::plan(document, Isa::all()[0]), streams).unwrap()
 }
 
-fn steps_do_not_allocate<E: Elem>(name: &str, document: &Document) {
+fn steps_do_not_allocate<E: Precision>(name: &str, document: &Document) {
     for streams in [1, 3] {
         let mut stream = stream::<E>(document, streams);
         let u: Vec<E> = Random(1).samples(streams * document.d_input()).iter().map(|&x| E::of(x)).collect();
@@ -62,7 +55,7 @@ fn steps_do_not_allocate<E: Elem>(name: &str, document: &Document) {
     }
 }
 
-fn pushes_do_not_allocate<E: Elem>(name: &str, document: &Document) {
+fn pushes_do_not_allocate<E: Precision>(name: &str, document: &Document) {
     for (streams, rows) in [(1, 5), (1, 64), (2, 100), (1, 300)] {
         let mut stream = stream::<E>(document, streams);
         let u: Vec<E> = Random(1).samples(streams * rows * document.d_input()).iter().map(|&x| E::of(x)).collect();
@@ -112,7 +105,7 @@ fn halves(x: f32) -> bool {
 }
 
 /// Denormal numbers cost a hundred times a number's time on some processors: states skip them.
-fn decays<E: Elem>(name: &str, document: &Document, steps: usize) {
+fn decays<E: Precision>(name: &str, document: &Document, steps: usize) {
     let denormal = |x: E| match E::NAME {
         "float32" => x != E::ZERO && x.f64().abs() < 1.2e-38 && !halves(x.f64() as f32),
         _ => x != E::ZERO && x.f64().abs() < 2.3e-308,

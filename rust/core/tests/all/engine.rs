@@ -1,12 +1,10 @@
 //! Identities of the engine on random systems: every way of running is the recurrence, on every instruction set.
 
-mod systems;
-
+use crate::systems::{self, Random, Sizes};
 use proptest::prelude::*;
 use ssmrt_core::internals::discretize::Scheme;
-use ssmrt_core::{Disc, Document, Elem, Input, Isa, Method, Sequences, Stream, Team, Timing};
+use ssmrt_core::{Disc, Document, Elem, Input, Isa, Method, Precision, Sequences, Stream, Team, Timing};
 use std::sync::Arc;
-use systems::{Random, Sizes};
 
 /// The largest difference from the reference, by the largest number of the reference.
 fn error<E: Elem>(y: &[E], reference: &[f64]) -> f64 {
@@ -24,7 +22,7 @@ fn converted<E: Elem>(u: &[f64]) -> Vec<E> {
     u.iter().map(|&x| E::of(x)).collect()
 }
 
-fn forward<E: Elem>(document: &Document, isa: Isa, method: Method, streams: usize, u: &[f64]) -> Vec<E> {
+fn forward<E: Precision>(document: &Document, isa: Isa, method: Method, streams: usize, u: &[f64]) -> Vec<E> {
     let plan = systems::plan::<E>(document, isa);
     let (u, length) = (converted::<E>(u), u.len() / streams / plan.d_input());
     let mut states = plan.default_state(streams);
@@ -35,7 +33,7 @@ fn forward<E: Elem>(document: &Document, isa: Isa, method: Method, streams: usiz
 }
 
 /// The answers (streams, length, d_output) to chunks that end at each of `cuts`.
-fn pushed<E: Elem>(document: &Document, isa: Isa, streams: usize, u: &[f64], cuts: &[usize]) -> Vec<E> {
+fn pushed<E: Precision>(document: &Document, isa: Isa, streams: usize, u: &[f64], cuts: &[usize]) -> Vec<E> {
     let plan = systems::plan::<E>(document, isa);
     let (d_in, d_out) = (plan.d_input(), plan.d_output());
     let length = u.len() / streams / d_in;

@@ -1,5 +1,4 @@
 //! Random Documents for the engine's tests.
-#![allow(dead_code, reason = "each test file uses some of it")]
 
 use num_complex::Complex64;
 use ssmrt_core::internals::discretize::Scheme;
@@ -9,11 +8,11 @@ use ssmrt_core::internals::document::{
 };
 use ssmrt_core::internals::kernels::norm::NormKind;
 use ssmrt_core::internals::kernels::pointwise::Function;
-use ssmrt_core::{Disc, Document, Elem, Facts, Isa, Model, Plan, Team};
+use ssmrt_core::{Disc, Document, Facts, Isa, Model, Plan, Precision, Team};
 use std::sync::Arc;
 
 /// The plan of a Document for rate 1.
-pub fn plan<E: Elem>(document: &Document, isa: Isa) -> Arc<Plan<E>> {
+pub fn plan<E: Precision>(document: &Document, isa: Isa) -> Arc<Plan<E>> {
     Model::new(document.clone(), isa, &Team::ALONE).unwrap().plan(1.0, &Team::ALONE).unwrap()
 }
 

@@ -2,15 +2,13 @@
 //! CI runs it under AddressSanitizer.
 #![forbid(unsafe_code)]
 
-mod systems;
-
+use crate::systems::{self, Random, Sizes};
 use proptest::prelude::*;
 use ssmrt_core::{
     Disc, Document, Error, Input, Isa, Method, Model, Plan, Sequences, Stream, Team, Timing, causal_conv, krylov,
 };
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use systems::{Random, Sizes};
 
 /// Models of small and of large states, of narrow and of wide rows.
 fn models() -> [Document; 3] {

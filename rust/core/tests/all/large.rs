@@ -1,8 +1,6 @@
 //! A model whose samples are shared out to threads: no allocation, and the answers of one thread.
 
-mod counting;
-
-use counting::allocations;
+use crate::counting::allocations;
 use ssmrt_core::internals::document::{Linear, Matrix, Node, Sequential};
 use ssmrt_core::{Document, Facts, Input, Isa, Model, Stream, Team, Weights};
 use std::sync::Arc;
@@ -23,10 +21,7 @@ fn document() -> Document {
 
 #[test]
 fn threads_share_a_sample_without_allocating() {
-    // SAFETY: nothing else reads or writes the environment in this process.
-    unsafe { std::env::set_var("SSMRT_NUM_THREADS", "3") };
-    let team = Team::all().unwrap();
-    assert_eq!(team.size(), 3);
+    let team = Team::of(3).unwrap();
     for weights in [Weights::AsGiven, Weights::Bfloat16, Weights::Int8] {
         let answers = |team: &Team| {
             let model = Model::<f32>::with_weights(document(), weights, Isa::choose().unwrap(), team).unwrap();
