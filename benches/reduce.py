@@ -1,23 +1,28 @@
 """The figures of ssmrt.reduce: words lost, errors, and what the smaller model costs, as ratios within one process.
 
-    python benches/reduce.py KWS [--seeds 3] [--clips 20] [--part words|errors|time]
+    python benches/reduce.py KWS [--seeds 3] [--clips 20] [--part words|errors|costs]
 
 KWS is a folder with the spotters ``kws_s4d.pth`` and ``kws_s4.pth`` in the format of upstream's example and
-``test_clips.npz``: ``mulaw`` int8 (clips, 16000) and ``labels``. Times are minima over many short runs of both models
-in turn, so that what else the machine does cancels out.
+``test_clips.npz``: ``mulaw`` int8 (clips, 16000) and ``labels``. Times are minima over many short runs of all models
+in turn, and ratios medians of those within a turn, so that what else the machine does cancels out. Instructions are
+counted under emulation, where the tools of the exported C are installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ssmrt
 from numpy.typing import NDArray
+from ssmrt import document as doc
 from ssmrt.reduction import METHODS, Reducer
 
 Array = NDArray[np.float32]
@@ -88,11 +93,29 @@ def rows() -> None:
             )
 
 
-def times(folder: Path, count: int) -> None:
-    """Costs of the spotter with an eighth of its states, by those of the full one."""
+def without_state(node: doc.Node) -> doc.Node:
+    """The node without the layers below it that have a state: what no reduction can remove."""
+    inner: dict[str, Any] = {}
+    for field in fields(node):
+        value = getattr(node, field.name)
+        if isinstance(value, doc.Node):
+            inner[field.name] = without_state(value)
+        elif field.name == "children":
+            inner[field.name] = tuple(without_state(child) for child in value if not isinstance(child, doc.Diagonal))
+    return replace(node, **inner)
+
+
+def costs(folder: Path, count: int) -> None:
+    """Costs of the spotter with an eighth of its states by those of the full one, and how far down they could go."""
     sounds, _ = clips(folder)
     full = ssmrt.load(folder / "kws_s4d.pth", config={})
-    small, _ = ssmrt.reduce(full, sounds[:count], modes=4)
+    reducer = Reducer(full, sounds[:count])
+    models = {
+        "full": full,
+        "an eighth": reducer.to_modes(4)[0],
+        "one mode a channel": reducer.to_modes(1)[0],
+        "no state-space layers": ssmrt.Model(replace(full.document, root=without_state(full.document.root))),
+    }
 
     def stepped(streams: int, samples: int) -> Callable[[ssmrt.Model], Callable[[], float]]:
         def make(model: ssmrt.Model) -> Callable[[], float]:
@@ -118,12 +141,21 @@ def times(folder: Path, count: int) -> None:
         return run
 
     for what, make in (("a sample", stepped(1, 320)), ("a clip", whole), ("1000 streams, each", stepped(1000, 16))):
-        runs = [make(full), make(small)]
-        best = np.min([[run() for run in runs] for _ in range(ROUNDS)], axis=0)
-        print(
-            f"{what}: {best[0] * 1e6:.2f} us in full, {best[1] * 1e6:.2f} us reduced: {best[1] / best[0]:.2f}",
-            flush=True,
-        )
+        runs = [make(model) for model in models.values()]
+        taken = np.array([[run() for run in runs] for _ in range(ROUNDS)])
+        for name, best, ratio in zip(models, taken.min(0), np.median(taken / taken[:, :1], 0)):
+            print(f"{what}, {name}: {best * 1e6:.2f} us, {ratio:.2f} of the full one's", flush=True)
+
+    reports = {}
+    for name, model in models.items():
+        with tempfile.TemporaryDirectory() as out:
+            reports[name] = ssmrt.export_c(model, out, target="cortex-m4", flash=1 << 40, ram=1 << 40)
+        report, whole_report = reports[name], reports["full"]
+        said = f"{report.state} bytes of state, {report.state / whole_report.state:.2f}"
+        if report.instructions is not None and whole_report.instructions is not None:
+            ratio = report.instructions / whole_report.instructions
+            said += f"; {report.instructions} instructions a sample, {ratio:.2f} of the full one's"
+        print(f"cortex-m4, {name}: {said}", flush=True)
 
 
 def main() -> None:
@@ -132,10 +164,10 @@ def main() -> None:
     parser.add_argument("folder", metavar="KWS", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=20, help="to calibrate with")
-    parser.add_argument("--part", choices=("words", "errors", "time"))
+    parser.add_argument("--part", choices=("words", "errors", "costs"))
     arguments = parser.parse_args()
-    if arguments.part in (None, "time"):
-        times(arguments.folder, 5)
+    if arguments.part in (None, "costs"):
+        costs(arguments.folder, 5)
     if arguments.part in (None, "errors"):
         errors()
         rows()

@@ -235,6 +235,24 @@ def test_source_is_small(tmp_path: Path) -> None:
     assert report.state == 4 * (4 * 32 * 32 * 2 + 65)
 
 
+@needs_compiler
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_channels_keep_their_own_modes_only(outputs: int, tmp_path: Path) -> None:
+    counts = np.array([0, 1, 4, 9, 2, 9])
+    node = diagonal(6, 9, outputs)
+    model = document(replace(node, C=node.C * (np.arange(9) < counts[:, None])), d_output=6 * outputs)
+    fours = sum(max(1, -(-int(count) // 4)) for count in counts)
+    # Plain and mirrored modes come in fours each.
+    held = export_c(model, tmp_path / "own").state // (4 * 8)
+    assert fours <= held <= fours + len(counts)
+    assert held < export_c(replace(model, root=node), tmp_path / "all").state // (4 * 8)
+    u = inputs(model, STEPS)
+    found = Compiled({"own": model}, tmp_path, block=5)
+    expected = run(model, u, streamed=True)[0]
+    assert relative_error(found.push("own", u[0]), expected) < 2e-6
+    assert relative_error(found.push("own", u[0], blocks=True), expected) < 2e-6
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -49,9 +49,12 @@ def kinds() -> dict[str, Document]:
     functions: list[Function] = ["identity", "gelu", "gelu_tanh", "relu", "silu", "softplus", "sigmoid", "tanh"]
     acts: dict[str, Document] = {f"act_{name}": block(diagonal(H, 6), Activation(name)) for name in functions}
     fast = diagonal(H, 7, A=spectrum(rng(1), H, 7), dt=steps(rng(2), H) * 8)
+    whole = diagonal(H, 6)
+    uneven = replace(whole, C=whole.C * (np.arange(6) < np.array([0, 1, 2, 3, 4, 5, 6, 3])[:, None]))
     return acts | {
         "odd": block(diagonal(H, 5), Activation("gelu"), mix=linear(H, H, 3)),
         "fast": block(fast),
+        "uneven": block(uneven),
         "real": block(diagonal(H, 6, A=-np.exp(rng(3).standard_normal((H, 6))) + 0j)),
         "gelu_of_linear": block(linear(H, H, 5), Activation("gelu")),
         "rms": block(norm(H, kind="rms"), diagonal(H, 6)),

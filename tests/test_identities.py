@@ -25,6 +25,7 @@ from oracle import run
 from ssmrt import Model
 from ssmrt.document import Activation, Conv1d, Diagonal, Document, Dplr, Pool, Residual, Sequential
 from strategies import (
+    SEEDS,
     SHORT,
     Case,
     alone,
@@ -363,6 +364,35 @@ def test_every_instruction_set_computes_the_same(isa: str, dtype: Any, case: Cas
         near(model(case.u, method=method), expected, dtype)
     if model.streamable:
         near(pushed(model, case), run(case.document, case.u, streamed=True), dtype)
+
+
+@st.composite
+def uneven(draw: Any) -> Document:
+    """A layer of three groups of channels, of which each channel has a number of modes of its own, up to 36."""
+    h, n = 40, 36
+    most = draw(st.lists(st.sampled_from([0, 1, 3, 4, 5, 31, 32, 36]), min_size=3, max_size=3))
+    g = np.random.default_rng(draw(SEEDS))
+    counts = np.minimum(g.integers(0, n + 1, h), np.repeat(most, 16)[:h])
+    own = np.arange(n) < counts[:, None]
+    A, B, C = spectrum(g, h, n), complex_normal(g, h, n), complex_normal(g, 2, 1, h, n) * own
+    both = draw(st.booleans())
+    node = Diagonal(C[0], g.standard_normal((1, h)), step_sizes(g, h), A, B, C_reverse=C[1] if both else None)
+    np.testing.assert_array_equal(node.mode_counts, counts)
+    return alone(node)
+
+
+@DTYPES
+@given(cases(uneven(), SHORT))
+def test_channels_have_modes_of_their_own(dtype: Any, case: Case) -> None:
+    model, expected = Model(case.document, dtype), run(case.document, case.u)
+    for method in ("scan", "chunk", "fft"):
+        near(model(case.u, method=method), expected, dtype)
+    if model.streamable:
+        dt = case.factors()
+        near(model(case.u, dt=dt), run(case.document, case.u, dt=dt), dtype)
+        near(pushed(model, case), expected, dtype)
+        stream = model.stream(len(case.u))
+        near(np.stack([stream.step(u) for u in case.u.swapaxes(0, 1)], 1), expected, dtype)
 
 
 def in_blocks(h: int, n: int) -> Document:

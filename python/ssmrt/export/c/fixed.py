@@ -23,7 +23,7 @@ from .bounds import SUMMED, halvings, most, peaks, reach_of, truncated
 from .fixed_functions import COMBINED, KINDS, SUPPORT, TABLED, by_pairs
 from .lower import flat, fused
 from .program import Program, Value
-from .recurrences import mirrored_modes, section
+from .recurrences import mirrored_modes, own_modes, section
 
 Array = NDArray[Any]
 
@@ -339,8 +339,9 @@ static void {what}({tables}, const int16_t *x, int16_t *y, int rows, int columns
         bound = 2.0 ** (_BITS - x.exponent)
         minus = minus_of = mirrored_modes(system.a1)
         # Both kinds come in pairs: each may get a mode that forgets at once and is not heard.
-        odd = np.stack([np.count_nonzero(~minus, 1), np.count_nonzero(minus, 1)], -1) % 2 == 1
-        used = np.concatenate([np.ones(minus.shape, bool), odd], 1)
+        own = own_modes(system.C * system.B)
+        odd = np.stack([np.count_nonzero(own & ~minus, 1), np.count_nonzero(own & minus, 1)], -1) % 2 == 1
+        used = np.concatenate([own, odd], 1)
         minus = np.concatenate([minus, np.tile([False, True], (len(minus), 1))], 1)
         a, gain = (
             np.pad(v, ((0, 0), (0, 2)), constant_values=fill)

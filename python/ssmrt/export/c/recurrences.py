@@ -126,15 +126,16 @@ def _modes(p: Program, u: Value, out: Out, modes: Modes, strides: tuple[int, int
     the pole's angle: less for the slow half of the circle. Poles near -1 take the mirrored section, that of -p for
     inputs of alternating sign.
     """
-    groups, n = modes.a1.shape
-    outputs = len(modes.C)
+    groups, outputs = len(modes.a1), len(modes.C)
     G = modes.C * modes.B
-    mirrored = mirrored_modes(modes.a1)
+    own = own_modes(G)
     tables, fours = [], 0
     for g in range(groups):
+        places = np.flatnonzero(own[g])
+        mirrored = mirrored_modes(modes.a1[g : g + 1, places])[0]
         both, sizes = [], []
         for minus in (False, True):
-            chosen = np.flatnonzero(mirrored[g] == minus)
+            chosen = places[mirrored == minus]
             size = -(-len(chosen) // BLOCK) * BLOCK
             # What fills up is a mode that forgets at once: 1 + a = 0.
             a = _padded(modes.a1[g, chosen], size, -1.0)
@@ -166,8 +167,8 @@ static void {what}(const float *RESTRICT k, float *s, const float *u, float *out
     }}
 }}
 """
-    p.costs.multiply_adds += groups * (outputs + n * (2 + 2 * outputs))
-    p.costs.other += 2 * groups * n
+    p.costs.multiply_adds += groups * outputs + int(own.sum()) * (2 + 2 * outputs)
+    p.costs.other += 2 * int(own.sum())
     table, state = p.constants(np.concatenate(tables)), p.state(fours * 2 * BLOCK)
     if p.samples is not None and outputs == 1 and u.stride and out.value.stride:
         name = p.kernel(f"modes{out.suffix}_block{p.samples}", _modes_block(out, p.samples))
@@ -234,6 +235,13 @@ def section(a: Array, G: Array, minus: bool) -> tuple[Array, Array, Array, Array
             (G * (2 + a).conj()).real,
         )
     return 2 * a.real + np.abs(a) ** 2, np.abs(a) ** 2, (G * (1 + a).conj()).real, -(G * a.conj()).real
+
+
+def own_modes(gain: Array) -> Array:
+    """Which modes (G, n) of each channel an input reaches and an output reads, by C B (M, G, n); one at least."""
+    own = (gain != 0).any(0)
+    own[:, 0] |= ~own.any(1)
+    return np.asarray(own)
 
 
 def mirrored_modes(a1: Array) -> Array:
