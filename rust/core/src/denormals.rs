@@ -108,14 +108,18 @@ mod machine {
     target_arch = "aarch64"
 )))]
 mod machine {
-    pub type Word = ();
-    pub const FLUSHED: Word = ();
+    pub type Word = u32;
+    pub const FLUSHED: Word = 0;
 
     #[inline]
-    pub fn control(_: Word) -> Word {}
+    pub fn control(word: Word) -> Word {
+        word
+    }
 
     #[inline]
-    pub fn read() -> Word {}
+    pub fn read() -> Word {
+        FLUSHED
+    }
 
     #[inline]
     pub fn write(_: Word) {}
