@@ -2,7 +2,8 @@
 
     python tools/make_pictures.py
 
-Needs matplotlib. Those of benchmarks are drawn by benches/compare.py.
+Needs matplotlib. The picture of the architecture is drawn by tools/architecture_picture.py, those of benchmarks by
+benches/compare.py.
 """
 
 from __future__ import annotations
