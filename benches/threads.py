@@ -156,6 +156,20 @@ def least(by_threads: dict[str, list[tuple[float, float]]]) -> list[float]:
     return [min(low for _, low in rounds) for rounds in by_threads.values()]
 
 
+# What the picture shows, from the jobs above: sequences, and streams.
+SHOWN = (
+    (
+        "ten minutes, ms",
+        "lssl, L=65536, ms",
+        "s4, L=65536, ms",
+        "s4d, L=65536, ms",
+        "copy, L=65536, ms",
+        "one clip, ms",
+    ),
+    ("1 streams, step, us", "10000 streams, step, us", "1000 streams, step, us", "1000 streams, blocks of 64, us"),
+)
+
+
 def draw(found: Found, path: Path) -> None:
     """Draws time against threads: sequences on the left, streams on the right."""
     import matplotlib as mpl
@@ -163,18 +177,21 @@ def draw(found: Found, path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, both = plt.subplots(1, 2, figsize=(11, 4.6))
-    for axes, mark, label in zip(both, (", ms", ", us"), ("ms", "us a stream and sample"), strict=True):
-        for name, by_threads in found.items():
-            if name.endswith(mark):
-                axes.plot([int(n) for n in by_threads], least(by_threads), marker="o", label=name.removesuffix(mark))
+    mpl.rcParams["svg.hashsalt"] = "ssmrt"
+    figure, both = plt.subplots(1, 2, figsize=(10, 4.2))
+    for axes, shown, label in zip(both, SHOWN, ("ms", "us a stream and sample"), strict=True):
+        for part in shown:
+            for name in (name for name in found if name.endswith(part)):
+                x = [int(n) for n in found[name]]
+                axes.plot(x, least(found[name]), marker="o", markersize=4, label=name.rpartition(", ")[0])
         axes.set_xscale("log", base=2)
         axes.set(yscale="log", xlabel="threads", ylabel=label)
         axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.grid(alpha=0.3, which="both", linewidth=0.5)
-        axes.legend(fontsize=7)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.grid(alpha=0.3, linewidth=0.5)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 if __name__ == "__main__":

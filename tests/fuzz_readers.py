@@ -193,7 +193,8 @@ def made(folder: Path) -> Iterator[Case]:
         -np.ones((6, 4)) + 1j, np.ones((6, 4)), g.standard_normal((1, 6, 4)), np.ones((1, 6)), np.full(6, 0.1)
     )
     model = ssmrt.Model(ssmrt.Document(ssmrt.document.Sequential((mix, layer.document.root)), 6, 6))
-    for number, said in enumerate([{}, {"mode": "chunk", "chunk": 4}, {"quantize": "int8"}]):
+    settings: list[dict[str, Any]] = [{}, {"mode": "chunk", "chunk": 4}, {"quantize": "int8"}]
+    for number, said in enumerate(settings):
         path = folder / f"{number}.onnx"
         ssmrt.export_onnx(model, path, **said)
         yield Case("ONNX", path, streams)

@@ -28,9 +28,9 @@ READ, DOCUMENT, RUN, WRITE = (
 WIDTH, HEIGHT, LINE = 760, 424, 17
 TITLE = "The architecture of ssmrt"
 SAYS = (
-    "Checkpoint files go through readers and families, and arrays through ssmrt.nn, into a Document. reduce makes"
-    " another Document of it; it is planned in Rust and run by step, push and forward; or exported as ONNX or as C;"
-    " or it runs in a browser."
+    "Checkpoint files go through readers and families, and arrays through ssmrt.nn, into a Document. reduce makes "
+    "another Document of it; it is planned in Rust and run by step, push and forward; or exported as ONNX or as C; or "
+    "it runs in a browser."
 )
 
 
@@ -141,25 +141,28 @@ def arrows() -> list[str]:
 
 def svg() -> str:
     """The picture."""
-    elements = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-        ' aria-labelledby="name says">',
-        f'<title id="name">{escape(TITLE)}</title>',
-        f'<desc id="says">{escape(SAYS)}</desc>',
-        "<defs>",
-        '<marker id="head" markerUnits="userSpaceOnUse" markerWidth="8" markerHeight="8" refX="7" refY="4"'
-        f' orient="auto-start-reverse" fill="{ARROW}"><path d="M0,0 L8,4 L0,8 z"/></marker>',
-        "</defs>",
-        f'<g fill="none" stroke="{ARROW}" stroke-width="2" stroke-linejoin="round">',
-        *arrows(),
-        "</g>",
-        f'<g font-family="system-ui, Helvetica, Arial, sans-serif" font-size="13" text-anchor="middle" fill="{TEXT}">',
-        "<style>.title { font-weight: 600; font-size: 15px }</style>",
-        *(box.svg() for box in BOXES),
-        "</g>",
-        "</svg>",
-    ]
-    return "\n".join(elements) + "\n"
+    head = '<path d="M0,0 L8,4 L0,8 z"/>'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            'aria-labelledby="name says">',
+            f'<title id="name">{escape(TITLE)}</title>',
+            f'<desc id="says">{escape(SAYS)}</desc>',
+            "<defs>",
+            '<marker id="head" markerUnits="userSpaceOnUse" markerWidth="8" markerHeight="8" refX="7" refY="4"'
+            f' orient="auto-start-reverse" fill="{ARROW}">{head}</marker>',
+            "</defs>",
+            f'<g fill="none" stroke="{ARROW}" stroke-width="2" stroke-linejoin="round">',
+            *arrows(),
+            "</g>",
+            '<g font-family="system-ui, Helvetica, Arial, sans-serif" font-size="13" text-anchor="middle" '
+            f'fill="{TEXT}">',
+            "<style>.title { font-weight: 600; font-size: 15px }</style>",
+            *(box.svg() for box in BOXES),
+            "</g>",
+            "</svg>\n",
+        ]
+    )
 
 
 if __name__ == "__main__":

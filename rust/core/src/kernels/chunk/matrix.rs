@@ -17,7 +17,8 @@ pub struct Matrix<E> {
     n: usize,
     /// Lanes up to the last one that is not zero.
     used: usize,
-    /// For each lane, column after column: T zeros and the kernel; W (N, T); A^T (N, N); G (T, N), N rows padded.
+    /// For each lane, column after column: T zeros and the kernel; W (N, T); A^T - I (N, N), for close to 1 numbers have few
+    /// digits left; G (T, N), N rows padded.
     entries: Aligned<E>,
 }
 
@@ -51,7 +52,8 @@ impl<E: Elem> Matrix<E> {
             }
             for i in 0..n {
                 for j in 0..n {
-                    over[j * rows + i] = at(a, i * n + j);
+                    let own = if i == j { 1.0 } else { 0.0 };
+                    over[j * rows + i] = E::of(a[(i * n + j) * GROUP + lane] - own);
                 }
             }
         }
@@ -225,7 +227,7 @@ impl<L: Lanes> Lane<L> {
         let (lanes, rows) = (self.lanes, padded(self.n));
         // Two independent sums hide the latency of each.
         let mut sums = [[lanes.splat(L::E::ZERO); V]; 2];
-        // SAFETY: A^T has N columns of padded(N) rows, N is even, and chunks up to `chunk` + 1 have a state.
+        // SAFETY: A^T - I has N columns of padded(N) rows, N is even, and chunks up to `chunk` + 1 have a state.
         unsafe {
             let a = self.entries.add(2 * self.t + self.t * rows + row);
             let (from, to) = (self.x.add(chunk * rows), self.x.add((chunk + 1) * rows + row));
@@ -241,7 +243,9 @@ impl<L: Lanes> Lane<L> {
                 }
             }
             for v in 0..V {
-                lanes.store(to.add(v * L::LANES), lanes.flush(lanes.add(sums[0][v], sums[1][v])));
+                let x = lanes.load(from.add(row + v * L::LANES));
+                let x = lanes.add(x, lanes.add(sums[0][v], sums[1][v]));
+                lanes.store(to.add(v * L::LANES), lanes.flush(x));
             }
         }
     }

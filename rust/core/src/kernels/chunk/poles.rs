@@ -16,8 +16,9 @@ pub struct Poles<E> {
     g: Aligned<E>,
     /// (N, T) and zeros up to whole strips, likewise.
     w: Aligned<E>,
-    /// (re, im) a mode
-    poles: Aligned<E>,
+    /// (re, im) a mode: its pole over a chunk, less one. Of a slow mode's pole itself, which is close to 1, few digits would be
+    /// left.
+    less_one: Aligned<E>,
 }
 
 /// Rows of a register tile, where the machine has registers for them. A matrix is stored in strips of so many rows,
@@ -49,7 +50,9 @@ impl<E: Elem> Poles<E> {
             strips
         };
         assert!(t.is_multiple_of(TALL), "expected chunks of whole strips");
-        Self { t, n, kernel: of(&m.kernel), g: strips(&m.g, t, n), w: strips(&m.w, n, t), poles: of(poles) }
+        let one = |row: usize| if row.is_multiple_of(2) { 1.0 } else { 0.0 };
+        let less_one = poles.iter().enumerate().map(|(i, x)| E::of(x - one(i / GROUP))).collect();
+        Self { t, n, kernel: of(&m.kernel), g: strips(&m.g, t, n), w: strips(&m.w, n, t), less_one }
     }
 
     /// Elements of scratch: the samples of a tile, and the states before each chunk and after the last.
@@ -114,7 +117,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
                     kernel: m.kernel.as_ptr().add(lane),
                     g: m.g.as_ptr().add(lane),
                     w: m.w.as_ptr().add(lane),
-                    poles: m.poles.as_ptr().add(lane),
+                    less_one: m.less_one.as_ptr().add(lane),
                     u: u.map(|u| u.add(lane)),
                     x: x.as_mut_ptr().add(lane),
                 };
@@ -134,7 +137,7 @@ struct Vector<L: Lanes> {
     kernel: *const L::E,
     g: *const L::E,
     w: *const L::E,
-    poles: *const L::E,
+    less_one: *const L::E,
     u: Option<*const L::E>,
     x: *mut L::E,
 }
@@ -210,9 +213,9 @@ impl<L: Lanes> Vector<L> {
             let (from, to) = (self.x.add(chunk * n * GROUP), self.x.add((chunk + 1) * n * GROUP));
             for i in (0..self.n).step_by(2) {
                 let at = |p: *const L::E, k: usize| lanes.load(p.add((i + k) * GROUP));
-                let (ar, ai, xr, xi) = (at(self.poles, 0), at(self.poles, 1), at(from, 0), at(from, 1));
-                let re = lanes.fma(ar, xr, lanes.nfma(ai, xi, at(to, 0)));
-                let im = lanes.fma(ar, xi, lanes.fma(ai, xr, at(to, 1)));
+                let (dr, di, xr, xi) = (at(self.less_one, 0), at(self.less_one, 1), at(from, 0), at(from, 1));
+                let re = lanes.add(xr, lanes.fma(dr, xr, lanes.nfma(di, xi, at(to, 0))));
+                let im = lanes.add(xi, lanes.fma(dr, xi, lanes.fma(di, xr, at(to, 1))));
                 lanes.store(to.add(i * GROUP), re);
                 lanes.store(to.add((i + 1) * GROUP), im);
             }
