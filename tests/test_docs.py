@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -232,6 +233,30 @@ def test_the_readme_reads_the_same_on_an_index_page() -> None:
     assert not re.findall(r"\]\((?!https://)([^)]+)\)", text)
     defined = re.findall(r"^\[([^\]]+)\]: https://", text, re.MULTILINE)
     assert set(re.findall(r"\[[^\]]+\]\[([^\]]+)\]", text)) == set(defined)
+
+
+def test_the_picture_of_the_architecture_is_what_its_script_draws() -> None:
+    """Where it is not: ``python tools/architecture_picture.py``."""
+    tool = runpy.run_path(str(ROOT / "tools" / "architecture_picture.py"))
+    assert tool["PICTURE"].read_text(encoding="utf-8") == tool["svg"]()
+
+
+def test_the_picture_of_the_architecture_is_seen_on_light_and_dark_pages() -> None:
+    """By the contrasts of WCAG 2.2, 1.4.3 and 1.4.11: 4.5 of text, 3 of lines."""
+    tool = runpy.run_path(str(ROOT / "tools" / "architecture_picture.py"))
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    def contrast(one: str, other: str) -> float:
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    assert all(contrast(tool["TEXT"], box.colours[0]) > 4.5 for box in tool["BOXES"])
+    # White, and the dark grounds of GitHub and of the site.
+    assert all(contrast(tool["ARROW"], page) > 3 for page in ("#ffffff", "#0d1117", "#1e2129"))
 
 
 def test_every_page_is_in_the_sites_navigation() -> None:
