@@ -10,6 +10,8 @@ const WARM_UP = 50;
 // An unknown loudness is followed: at once where it rises, by half in so many seconds where it falls, amplified so much at most.
 const HALF_LIFE = 20;
 const MOST_GAIN = 12;
+// What a recording goes on with to the end of its last window.
+const SILENCE = new Float32Array(BLOCK);
 
 class Listener extends AudioWorkletProcessor {
   // `module`, `model`: the compiled engine, and the bytes of a model. `length`: samples to hear; null: until it is stopped.
@@ -36,7 +38,9 @@ class Listener extends AudioWorkletProcessor {
   }
 
   process([[sound]]) {
-    if (sound && this.on) this.attempt(() => this.hear(sound));
+    // Once its source has ended, a node has no input.
+    const next = sound ?? (this.length < Infinity ? SILENCE : null);
+    if (next && this.on) this.attempt(() => this.hear(next));
     return this.on;
   }
 
