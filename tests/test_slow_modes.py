@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import ssmrt
+from cases import relative_error
+from oracle import run
+from ssmrt.document import Linear, Selective, Ssd
+from strategies import alone
 
 METHODS = ("scan", "chunk")
 LENGTH = 200_000
@@ -53,3 +57,24 @@ def test_calls_end_between_chunks_without_a_trace(kind: Any) -> None:
     stream = model.stream()
     parts = [stream.push(part) for part in np.split(u, [512, 1024, 3072])]
     assert np.array_equal(np.concatenate(parts), whole)
+
+
+def selective(rate: float) -> Selective:
+    """Of each sample dt = softplus(-3), B = u / 2 and C = u: what is added to the state is never negative."""
+    x_proj, dt_proj = np.array([[0.0], [0.5], [1.0]]), np.zeros((1, 1))
+    return Selective(np.full((1, 1), -rate), x_proj, dt_proj, np.array([-3.0]), np.zeros(1), name="layer")
+
+
+def ssd(rate: float) -> Ssd:
+    """One head of one channel of the same."""
+    xBC, dt = Linear(np.array([[1.0], [0.5], [1.0]]), None), Linear(np.zeros((1, 1)), None)
+    return Ssd(xBC, dt, np.full(1, -rate), np.array([-3.0]), np.zeros(1), 1, 1, name="layer")
+
+
+@pytest.mark.parametrize("kind", [selective, ssd])
+@pytest.mark.parametrize("rate", [1e-7, 1e-6, 1e-5])
+def test_a_decay_of_less_than_a_digit_is_not_lost(rate: float, kind: Any) -> None:
+    document = alone(kind(rate))
+    for seed in range(10):
+        u = np.random.default_rng(seed).standard_normal((1, 1000, 1))
+        assert relative_error(ssmrt.Model(document, "float32")(u), run(document, u)) < 1.5e-6

@@ -140,9 +140,10 @@ impl<E: Elem> Run<'_, E> {
                 for t in 0..T {
                     let (b, c) = (*bc.add(t * bc_stride + i), *bc.add(t * bc_stride + n + i));
                     // A is never positive, and dt never negative. Less one: of a decay that is hardly any no digits are
-                    // lost.
+                    // lost. All that changes a state is added to it at once: of two roundings of a large sum the first,
+                    // by next to nothing, would go the same way at each sample.
                     let decay = lanes.exp2m1(lanes.mul(dt[t], a));
-                    h = lanes.fma(driven[t], lanes.splat(b), lanes.fma(decay, h, h));
+                    h = lanes.add(h, lanes.fma(decay, h, lanes.mul(driven[t], lanes.splat(b))));
                     y[t] = lanes.fma(lanes.splat(c), h, y[t]);
                 }
                 lanes.store(p, lanes.flush(h));

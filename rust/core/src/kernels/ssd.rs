@@ -458,19 +458,20 @@ impl<E: Elem> Run<'_, E> {
                     left[t] = lanes.load(driven.0[t].as_ptr().add(part));
                     lanes.store(y, lanes.fma(lanes.splat(products[t][t]), left[t], sum));
                 }
-                // Less one: of a decay that is hardly any no digits are lost.
+                // Less one: of a decay that is hardly any no digits are lost, where all that changes a state is added to it
+                // at once.
                 let past = lanes.exp2m1(lanes.load(log.0[0].as_ptr().add(part)));
                 let mut sums = [zero; T];
                 for i in 0..self.layer.sizes.modes {
                     let p = state.add(i * GROUP + part);
                     let h = lanes.load(p);
                     // Two chains, or adding up would take longer than the sums.
-                    let mut next = [lanes.fma(past, h, h), zero];
+                    let mut change = [lanes.mul(past, h), zero];
                     for t in 0..T {
                         sums[t] = lanes.fma(lanes.splat(*c.add(t * stride + i)), h, sums[t]);
-                        next[t % 2] = lanes.fma(lanes.splat(*b.add(t * stride + i)), left[t], next[t % 2]);
+                        change[t % 2] = lanes.fma(lanes.splat(*b.add(t * stride + i)), left[t], change[t % 2]);
                     }
-                    lanes.store(p, lanes.add(next[0], next[1]));
+                    lanes.store(p, lanes.add(h, lanes.add(change[0], change[1])));
                 }
                 for t in 0..T {
                     let y = y.0[t].as_mut_ptr().add(part);
@@ -502,8 +503,8 @@ impl<E: Elem> Run<'_, E> {
                 for i in 0..self.layer.sizes.modes {
                     let p = state.add(i * GROUP + part);
                     let h = lanes.load(p);
-                    let next = lanes.fma(driven, lanes.splat(*b.add(i)), lanes.fma(decay, h, h));
-                    let next = lanes.flush(next);
+                    let change = lanes.fma(decay, h, lanes.mul(driven, lanes.splat(*b.add(i))));
+                    let next = lanes.flush(lanes.add(h, change));
                     sum = lanes.fma(lanes.splat(*c.add(i)), next, sum);
                     lanes.store(p, next);
                 }
