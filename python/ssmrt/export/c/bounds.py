@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_MOST_HALVINGS = 15
+_MOST_HALVINGS = 20
 
 # Samples over which responses are summed as they are; what comes after is taken to fade as the slowest mode does.
 SUMMED = 4096
@@ -42,8 +42,11 @@ def most(p: Array, k: Array) -> Array:
 
 
 def halvings(turn: Array) -> Array:
-    """By how many halvings a section's x2 is as large as its x1, at most."""
-    return np.clip(np.floor(-np.log2(np.maximum(turn, 1e-9))), 0, _MOST_HALVINGS).astype(int)
+    """The least e with 2^e `turn` >= 1, of a section's |p - 1| (0 .. 2).
+
+    With x2 in units of 2^e both states are alike, x1 the greater, and so are c 2^e and r 4^e, to what 16 bits hold.
+    """
+    return np.clip(np.floor(-np.log2(np.maximum(turn, 1e-9))) + 1, 0, _MOST_HALVINGS).astype(int)
 
 
 def peaks(a1: Array, minus: Array, u: Array) -> Array:

@@ -20,7 +20,7 @@ from ...document import Activation, Dense, Diagonal, Document, Dplr, Glu, Linear
 from ...errors import ExportError
 from ..systems import Modes, Systems
 from .bounds import SUMMED, halvings, most, peaks, reach_of, truncated
-from .fixed_functions import COMBINED, KINDS, SUPPORT, TABLED, by_pairs
+from .fixed_functions import COMBINED, KINDS, SUPPORT, TABLED, by_pairs, dots
 from .lower import flat, fused
 from .program import Program, Value
 from .recurrences import mirrored_modes, own_modes, section
@@ -99,7 +99,7 @@ class _Lowering:
         self.answers: Array
         self.exponent = exponent_of(samples)
         x = Signal(Value("x", document.d_input), self.exponent, np.asarray(samples, np.float64))
-        self.support("saturate", "down")
+        self.support("saturate")
         nodes = flat(document.root)
         if not nodes or not isinstance(nodes[-1], Linear):
             last = nodes[-1].name if nodes else "root"
@@ -133,8 +133,12 @@ class _Lowering:
                     f"layer {self.p.layer!r}: {function if glu is None else 'a gate of ' + glu} has no fixed-point C;"
                     " export with quantize=None"
                 )
-            if isinstance(node, Linear):
-                y = self._linear(x, node, function, glu, into)
+            if isinstance(node, Linear) and glu is not None:
+                y = self._linear_glu(x, node, function, glu, into)
+            elif isinstance(node, Linear):
+                weight = np.asarray(node.weight, np.float64)
+                exact = x.seen @ weight.T + (0 if node.bias is None else node.bias)
+                y = self.linear(x, exact, weight, node.bias, function, into)
             elif isinstance(node, Diagonal) and into is None:
                 y = self._modes(x, node, function)
             elif isinstance(node, Norm) and node.kind in ("layer", "rms") and node.size is None and into is None:
@@ -152,162 +156,176 @@ class _Lowering:
         return y
 
     def _function(self, name: str) -> tuple[int | None, str]:
-        """The exponent that the C function takes its argument in (None: any, since it has none), and the function."""
+        """The exponent that the C function takes its argument in (None: any, since it has none), and the function.
+
+        Its result is in units of 2^-15, shifted down by ``by``.
+        """
         if name == "identity":
             return None, "{v}"
         if name == "relu":
             return None, "({v} > 0 ? {v} : 0)"
         kind, own, table = TABLED[name]
-        self.support("look")
-        numbers = np.clip(np.rint(table(np.arange(257) * 2.0 ** (7 - own)) * 2**15), -32768, 32767)
-        part = COMBINED[kind].format(own=own)
+        self.support("down", "look")
+        numbers = np.clip(np.rint(table(np.arange(257) * 2.0 ** (7 - own)) * 2**15), -32768, 32767).astype(int)
+        # From some step on it stays as it is.
+        steps = int(np.flatnonzero(numbers != numbers[-1]).max()) + 1
+        numbers, most = numbers[: steps + 2], min(steps * 128, 32767)
         pointer = f"{name}_table"
-        rows = ", ".join(str(int(n)) for n in numbers)
+        rows = ", ".join(map(str, numbers))
         text = f"""\
-static const int16_t {pointer}[257] = {{{rows}}};
+static const int16_t {pointer}[{len(numbers)}] = {{{rows}}};
 
-/* {name} of v 2^-{own}, in units of 2^-exponent. */
-APART static int32_t {name}_of(int32_t v, int exponent)
+/* {name} of v 2^-{own}, in units of 2^-15, times 2^-by. */
+APART static int32_t {name}_of(int32_t v, int by)
 {{
-    const int32_t size = v < 0 ? -v : v, part = look({pointer}, size > 32767 ? 32767 : size);
-    return {part};
+    const int32_t size = v < 0 ? -v : v, part = look({pointer}, size > {most} ? {most} : size);
+    return {COMBINED[kind].format(finer=15 - own)};
 }}
 """
         self.p.kernel(f"{name}_of", text)
-        return own, f"{name}_of({{v}}, {{exponent}})"
+        return own, f"{name}_of({{v}}, {{by}})"
 
-    def _weights(self, weight: Array, bias: Array | None, x: Signal) -> tuple[str, str, Array]:
-        """Pointers to a matrix of x and its bias, and what each row's sums are multiples of, 1 / scale."""
-        exponent = x.exponent
+    def fits(self, least: int) -> None:
+        """Refuse a layer that is to be shifted down by less than nothing."""
+        if least < 0:
+            raise ExportError(
+                f"layer {self.p.layer!r}: its parts are beyond 2^14 times what they come to, which no fixed point can"
+                " hold; export with quantize=None"
+            )
+
+    def rows(
+        self, weight: Array, bias: Array | None, x: Signal, exponents: Array | None, least: int = 0
+    ) -> tuple[str, Array]:
+        """Arguments of `dots`: pointers to a matrix and to its biases, and what each row's sums are multiples of.
+
+        With ``exponents`` (rows,) also a pointer to the factors that take sums there, for `scaled_by`: they shift down
+        by ``least`` or more.
+        """
         weight = np.asarray(weight, np.float64)
         b = np.zeros(len(weight)) if bias is None else np.asarray(bias, np.float64)
         most = 2.0 ** (self.bits - 1) - 1
         scale = most / np.maximum(np.abs(weight).max(1), 1e-30)
         # No sum of any inputs is beyond 31 bits.
-        total = np.abs(weight).sum(1) * 2.0**15 + np.abs(b) * 2.0**exponent
-        scale = np.minimum(scale, (2.0**31 - 2.0**20) / np.maximum(total, 1e-30))
+        total = np.abs(weight).sum(1) * 2.0**15 + np.abs(b) * 2.0**x.exponent
+        scale = np.minimum(scale, (2.0**31 - 2.0**21) / np.maximum(total, 1e-30))
         scale = np.minimum(scale, 2.0**40)
-        kind = "int8_t" if self.bits == 8 else "int16_t"
+        if exponents is not None:
+            scale = np.minimum(scale, 2.0 ** (exponents - x.exponent + 21.0))
         whole = rounded(weight * scale[:, None], x.seen, most)
         # What rounding adds to the mean, the bias takes away.
         b = b - (whole / scale[:, None] - weight) @ x.seen.mean(0)
-        matrix = self.p.table(kind, whole)
-        return matrix, self.p.table("int32_t", np.rint(b * scale * 2.0**exponent)), scale * 2.0**exponent
+        unit = scale * 2.0**x.exponent
+        whole = np.pad(whole, ((0, 0), (0, whole.shape[1] % 2)))
+        if self.bits == 8:
+            four = whole.shape[1] // 4 * 4
+            whole[:, :four] = whole[:, :four].reshape(len(whole), -1, 4)[..., [0, 2, 1, 3]].reshape(len(whole), four)
+        pointers = self.p.table(f"int{self.bits}_t", whole)
+        half = 0.0 if exponents is None else 4096.0
+        pointers += f", {self.p.table('int32_t', np.rint(b * unit) + half)}"
+        self.p.kernel("dots", dots(self.bits))
+        if exponents is not None:
+            self.support("down", "scaled_by")
+            factor = 2.0**exponents / unit
+            shift = np.floor(np.log2(8191 / factor)).astype(int)
+            self.fits(int(shift.min()) - 13 - least)
+            pointers += f", {self.p.table('int16_t', np.stack([np.rint(factor * 2.0**shift), shift - 13], -1))}"
+        return pointers, unit
 
-    def _factors(self, unit: Array, exponent: Array) -> str:
-        """A pointer to what takes rows' sums, in multiples of 1 / unit, to their exponents."""
-        self.support("scaled_by")
-        factor = 2.0**exponent / unit
-        shift = np.floor(np.log2(8191 / factor)).astype(int)
-        return self.p.table("int16_t", np.stack([np.rint(factor * 2.0**shift), shift - 13], -1))
-
-    def _dot(self) -> str:
-        """The C function that sums products of weights and a signal."""
-        kind = "int8_t" if self.bits == 8 else "int16_t"
-        pairs = """\
-#ifdef DSP
-    for (; columns >= 4; columns -= 4) {
-        int32_t w0, w1, x0, x1;
-        memcpy(&w0, w, sizeof w0);
-        memcpy(&w1, w + 2, sizeof w1);
-        memcpy(&x0, x, sizeof x0);
-        memcpy(&x1, x + 2, sizeof x1);
-        sum = __smlad(w1, x1, __smlad(w0, x0, sum));
-        w += 4;
-        x += 4;
-    }
-#endif
-"""
+    def linear(
+        self, x: Signal, exact: Array, weight: Array, bias: Array | None, function: str, into: Signal | None
+    ) -> Signal:
+        """``function`` of W x + b, whose values over the calibration data are ``exact``, added to ``into``."""
+        exact = _exact(function, exact)
+        taken, call = self._function(function)
+        exponent, seen, value, before = self._aim(exact, into, 24 if taken is None else 15)
+        even = taken is not None and TABLED[function][0] == "even"
+        pointers, _ = self.rows(weight, bias, x, np.full(len(weight), exponent if taken is None else taken), 4 * even)
+        old = "" if into is None else "down(*y, before) + "
+        by = "" if taken is None else ", int by"
+        what = f"linear{'' if function == 'identity' else '_' + function}{'' if into is None else '_add'}"
         text = f"""\
-static inline int32_t dot(const {kind} *w, const int16_t *x, int columns, int32_t sum)
+static void {what}({self._parameters}, const int16_t *x, int16_t *y, int rows, int columns\
+{"" if into is None else ", int before"}{by})
 {{
-{pairs if self.bits == 16 else ""}    for (; columns >= 4; columns -= 4) {{
-        sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
-        w += 4;
-        x += 4;
+    const int across = columns + columns % 2;
+    for (; rows > 0; rows -= 2) {{
+        const int count = rows > 1 ? 2 : 1;
+        int32_t sums[2] = {{bias[0], bias[count - 1]}};
+        dots(w, w + across * (count - 1), x, columns, sums);
+        for (int i = 0; i < count; i++) {{
+            const int32_t v = scaled_by(sums[i], k);
+            *y = (int16_t)saturate({old}{call.format(v="v", by="by")});
+            k += 2;
+            y++;
+        }}
+        w += 2 * across;
+        bias += 2;
     }}
-    for (; columns > 0; columns--)
-        sum += *w++ * *x++;
-    return sum;
 }}
 """
-        self.p.kernel("dot", text)
-        return kind
+        more = "" if into is None else f", {before}"
+        more += "" if taken is None else f", {15 - exponent}"
+        self.p.kernel(what, text)
+        self.p.call(f"{what}({pointers}, {x.value.base}, {value.base}, {len(weight)}, {weight.shape[1]}{more});")
+        self.p.costs.multiply_adds += weight.size
+        self.p.costs.functions += len(weight)
+        return Signal(value, exponent, seen)
 
-    def _linear(self, x: Signal, node: Linear, function: str, glu: str | None, into: Signal | None) -> Signal:
-        p, kind = self.p, self._dot()
-        rows, columns = node.weight.shape
-        exact = x.seen @ np.asarray(node.weight, np.float64).T + (0 if node.bias is None else node.bias)
-        weight, bias = np.asarray(node.weight, np.float64), node.bias
-        if glu is not None:
-            half = rows // 2
-            # Each value beside its gate.
-            order = np.arange(rows).reshape(2, half).T.reshape(-1)
-            weight, bias = weight[order], None if bias is None else np.asarray(bias)[order]
-            values, gates = exact[:, :half], exact[:, half:]
-            exact = values * _exact(glu, gates)
-            own = exponent_of(values)
-            taken, call = self._function(glu)
-            assert taken is not None
-            exponents = np.resize(np.array([own, taken]), rows)
-        exact = _exact(function, exact)
-        seen = exact if into is None else into.seen + exact
-        exponent = exponent_of(seen)
-        if into is None:
-            value, before = p.buffer(exact.shape[1]), 0
-        else:
-            value, before = into.value, into.exponent - exponent
-        if glu is None:
-            taken, call = self._function(function)
-            exponents = np.full(rows, exponent if taken is None else taken)
-        matrix, offsets, unit = self._weights(weight, bias, x)
-        factors = self._factors(unit, exponents)
+    def _linear_glu(self, x: Signal, node: Linear, function: str, gate: str, into: Signal | None) -> Signal:
+        if function != "identity":
+            raise ExportError(f"layer {self.p.layer!r}: {function} behind a gate has no fixed-point C")
+        half = len(node.weight) // 2
+        # Each value beside its gate.
+        order = np.arange(2 * half).reshape(2, half).T.reshape(-1)
+        weight = np.asarray(node.weight, np.float64)
+        bias = None if node.bias is None else np.asarray(node.bias, np.float64)[order]
+        exact = x.seen @ weight.T + (0 if node.bias is None else node.bias)
+        values = exact[:, :half]
+        taken, call = self._function(gate)
+        assert taken is not None
+        exponent, seen, value, before = self._aim(values * _exact(gate, exact[:, half:]), into, 24)
+        own = min(exponent_of(values), exponent + 12)
+        exponent = min(exponent, own + 15)
+        pointers, _ = self.rows(weight[order], bias, x, np.resize([own, taken], 2 * half))
         old = "" if into is None else "down(*y, before) + "
-        add = "" if into is None else "_add"
-        tables = f"const {kind} *w, const int32_t *bias, const int16_t *k"
-        pointers = f"{matrix}, {offsets}, {factors}, {x.value.base}, {value.base}"
-        if glu is None:
-            what = f"linear{'' if function == 'identity' else '_' + function}{add}"
-            result = call.format(v="v", exponent="exponent")
-            body = f"""\
-        const int32_t v = scaled_by(dot(w, x, columns, *bias++), k);
-        *y = (int16_t)saturate({old}{result});
-        w += columns;
-        k += 2;
-"""
-            count, last = rows, "exponent"
-        else:
-            if function != "identity":
-                raise ExportError(f"layer {p.layer!r}: {function} behind a gate has no fixed-point C")
-            what = f"linear_glu{add}"
-            body = f"""\
-        const int32_t v = saturate(scaled_by(dot(w, x, columns, bias[0]), k));
-        const int32_t u = scaled_by(dot(w + columns, x, columns, bias[1]), k + 2);
-        const int32_t g = saturate({call.format(v="u", exponent="15")});
-        *y = (int16_t)saturate({old}down((v * g + 16384) >> 15, more));
-        w += 2 * columns;
+        what = f"linear_glu{'' if into is None else '_add'}"
+        text = f"""\
+static void {what}({self._parameters}, const int16_t *x, int16_t *y, int rows, int columns\
+{"" if into is None else ", int before"}, int by)
+{{
+    const int across = columns + columns % 2;
+    for (; rows > 0; rows--) {{
+        int32_t sums[2] = {{bias[0], bias[1]}};
+        dots(w, w + across, x, columns, sums);
+        const int32_t v = saturate(scaled_by(sums[0], k)), u = scaled_by(sums[1], k + 2);
+        *y = (int16_t)saturate({old}down(v * {call.format(v="u", by="0")}, by));
+        w += 2 * across;
         bias += 2;
         k += 4;
-"""
-            count, last = rows // 2, "more"
-        used = last if f"{last}" in body else ""
-        text = f"""\
-static void {what}({tables}, const int16_t *x, int16_t *y, int rows, int columns\
-{"" if into is None else ", int before"}{f", int {used}" if used else ""})
-{{
-    for (; rows > 0; rows--) {{
-{body}        y++;
+        y++;
     }}
 }}
 """
-        name = p.kernel(what, text)
         more = "" if into is None else f", {before}"
-        if used:
-            more += f", {exponent}" if glu is None else f", {own - exponent}"
-        p.call(f"{name}({pointers}, {count}, {columns}{more});")
-        p.costs.multiply_adds += rows * columns
-        p.costs.functions += rows
+        self.p.kernel(what, text)
+        pointers += f", {x.value.base}, {value.base}"
+        self.p.call(f"{what}({pointers}, {half}, {weight.shape[1]}{more}, {15 + own - exponent});")
+        self.p.costs.multiply_adds += weight.size
+        self.p.costs.functions += 2 * half
         return Signal(value, exponent, seen)
+
+    @property
+    def _parameters(self) -> str:
+        return f"const int{self.bits}_t *w, const int32_t *bias, const int16_t *k"
+
+    def _aim(self, exact: Array, into: Signal | None, most: int) -> tuple[int, Array, Value, int]:
+        """Where values (samples, width) go, added to ``into``: exponent, all there is, buffer, the old one's shift."""
+        seen = exact if into is None else into.seen + exact
+        exponent = min(exponent_of(seen), most)
+        if into is None:
+            return exponent, seen, self.p.buffer(exact.shape[1]), 0
+        exponent = min(exponent, into.exponent)
+        return exponent, seen, into.value, min(into.exponent - exponent, 16)
 
     def _residual(self, x: Signal, node: Residual) -> Signal:
         plain = node.alpha == 1.0 and not isinstance(node.beta, np.ndarray) and node.beta == 1.0
@@ -333,8 +351,8 @@ static void {what}({tables}, const int16_t *x, int16_t *y, int rows, int columns
             )
         exact = _convolved(p.systems.kernel(node, len(x.seen))[0], system.D[0], x.seen)
         seen = _exact(function, exact)
-        exponent = exponent_of(seen)
         taken, call = self._function(function)
+        exponent = min(exponent_of(seen), 24 if taken is None else 15)
         aim = exponent if taken is None else taken
         bound = 2.0 ** (_BITS - x.exponent)
         minus = minus_of = mirrored_modes(system.a1)
@@ -362,58 +380,59 @@ static void {what}({tables}, const int16_t *x, int16_t *y, int rows, int columns
         bound_of_states = np.minimum(
             bound_of_states, _HEADROOM_OF_STATES * np.maximum(peaks(system.a1, minus_of, x.seen), 1e-9)
         )
-        held = np.floor(np.log2(2.0**30 / bound_of_states)).astype(int)
+        gain_of_input = np.minimum(np.floor(2.0 ** (30 - x.exponent) / bound_of_states), 32767)
+        self.fits(int(gain_of_input.min()) - 1)
+        held = np.log2(gain_of_input) + x.exponent
         least = np.full(len(a), 1e-30)
         peak = np.maximum(np.abs([C1, C2]).max((0, 2)), least)
-        answer = held - 16 + np.floor(np.log2(32767.0 / peak)).astype(int)
+        answer = np.floor(held - 16 + np.log2(32767.0 / peak)).astype(int)
         answer = np.minimum(answer, np.floor(np.log2(2.0**30 / np.maximum(reach, least))).astype(int))
         D = system.D[0]
         fine = np.floor(np.log2(32767.0 / np.maximum(np.abs(D), 1e-9))).astype(int)
         fine = np.minimum(fine, answer - x.exponent)
-        norm = np.floor(np.log2(32767.0 / np.maximum(np.maximum(np.abs(c), np.abs(r)), 1e-9))).astype(int) - _BITS
-        norm = np.clip(norm, -2, 27)
-        moves = _packed(np.rint(c * 2.0 ** (_BITS + norm)), np.rint(r * 2.0 ** (_BITS + norm)))
+        self.fits(int((answer - aim).min()) - (4 if taken is not None and TABLED[function][0] == "even" else 0))
+        moves = _packed(np.rint(c * 2.0 ** (13 + k)), np.rint(-r * 2.0 ** (13 + k)))
         scale = 2.0 ** (answer - held + 16)[:, None]
         reads = _packed(np.rint(C1 * scale), np.rint(C2 * scale))
         groups, total = len(a), 2 * int(np.count_nonzero(used))
-        pairs = np.stack([np.count_nonzero(used & ~minus, 1), np.count_nonzero(used & minus, 1)], -1) // 2
+        pairs = [np.count_nonzero(used & ~minus, 1) // 2, np.count_nonzero(used & minus, 1) // 2]
         words = np.stack([moves, reads], -1)
-        bias = np.rint(truncated(c, r, k, C1 * scale, C2 * scale, minus).sum(1))
-        parts = [np.concatenate([[-bias[g]], words[g][used[g]].reshape(-1)]) for g in range(groups)]
+        shift = answer - aim
+        # With what the last shift rounds by.
+        bias = np.rint(-truncated(c, r, k, C1 * scale, C2 * scale, minus).sum(1)) + (1 << shift >> 1)
+        parts = [np.concatenate([[bias[g]], words[g][used[g]].reshape(-1)]) for g in range(groups)]
+        of_D = answer - fine - x.exponent
         tables = {
             "int32_t": np.concatenate(parts),
-            "uint8_t": np.stack([norm + 2, k], -1)[used],
-            "int16_t": np.stack(
-                [x.exponent - held, np.rint(D * 2.0**fine), fine + x.exponent - answer, answer - aim], -1
-            ),
-            "uint16_t": pairs,
+            "uint8_t": np.concatenate([np.r_[of_D[g], k[g][used[g]], shift[g]] for g in range(groups)]),
+            "int16_t": np.stack([gain_of_input, np.rint(D * 2.0**fine), *pairs], -1),
         }
         pointers = ", ".join(p.table(kind, numbers) for kind, numbers in tables.items())
         self.support("low", "held")
         for kind, source in KINDS.items():
             p.kernel(kind, source)
         what = f"modes{'' if function == 'identity' else '_' + function}"
-        result = call.format(v="v", exponent="exponent")
         text = f"""\
 /* Channels of modes, each a real section of second order, x1' = x1 + u + c x1 - r x2, x2' = x2 + 2^-e x1', then those
- * mirrored, in pairs; of states the upper halves are multiplied. c is the shift of u, D, its shift and that of y. */
-static void {what}(const int32_t *k, const uint8_t *e, const int16_t *c, const uint16_t *n, int32_t *s, \
-const int16_t *u, int16_t *out, int channels{", int exponent" if "exponent" in result else ""})
+ * mirrored, in pairs; of states the upper halves are multiplied. c has the gain of u, D, and how many pairs there are
+ * of both kinds, e the shifts of D, of the modes and of y. */
+static void {what}(const int32_t *k, const uint8_t *e, const int16_t *c, int32_t *s, \
+const int16_t *u, int16_t *out, int channels{"" if taken is None else ", int by"})
 {{
     for (; channels > 0; channels--) {{
-        const int32_t x = down(*u, c[0]);
-        uint32_t y = (uint32_t)down(*u++ * c[1], c[2]) + (uint32_t)*k++;
-{by_pairs("plain")}
-{by_pairs("mirrored")}
-        const int32_t v = down((int32_t)y, c[3]);
-        *out++ = (int16_t)saturate({result});
+        const int32_t x = *u * c[0];
+        uint32_t y = (uint32_t)*k++ + ((uint32_t)(*u++ * c[1]) << *e++);
+{by_pairs("plain", "c[2]")}
+{by_pairs("mirrored", "c[3]")}
+        const int32_t v = (int32_t)y >> *e++;
+        *out++ = (int16_t)saturate({call.format(v="v", by="by")});
         c += 4;
     }}
 }}
 """
         name = p.kernel(what, text)
         value = x.value if x.value.owned else p.buffer(groups)
-        more = f", {exponent}" if "exponent" in result else ""
+        more = "" if taken is None else f", {15 - exponent}"
         p.call(f"{name}({pointers}, {p.state(total)}, {x.value.base}, {value.base}, {groups}{more});")
         p.costs.multiply_adds += 2 * total + groups
         p.costs.functions += groups
@@ -430,12 +449,13 @@ const int16_t *u, int16_t *out, int channels{", int exponent" if "exponent" in r
         bias = np.zeros(width) if node.bias is None else np.asarray(node.bias, np.float64)
         normed = centred / np.sqrt((centred**2).mean(1, keepdims=True) + node.eps) * weight + bias
         seen = _exact(function, normed)
-        exponent = exponent_of(seen)
         taken, call = self._function(function)
+        exponent = min(exponent_of(seen), 24 if taken is None else 15)
         aim = exponent if taken is None else taken
         # c / sqrt(sum of squares) has 15 bits behind the point, and the weights sqrt(width) in them.
         gain = weight * math.sqrt(width)
-        fine = math.floor(math.log2(32767.0 / max(float(np.abs(gain).max()), 1e-9)))
+        fine = min(math.floor(math.log2(32767.0 / max(float(np.abs(gain).max()), 1e-9))), aim + 15)
+        self.fits(15 + fine - aim)
         table = p.table("int16_t", np.rint(gain * 2.0**fine))
         offsets = p.table("int32_t", np.rint(bias * 2.0**aim))
         eps = width * node.eps * 4.0**x.exponent
@@ -445,13 +465,12 @@ const int16_t *u, int16_t *out, int channels{", int exponent" if "exponent" in r
         mean += x[i];
     mean = (mean + (mean < 0 ? -width : width) / 2) / width;
 """
-        self.support("root")
-        result = call.format(v="v", exponent="exponent")
+        self.support("down", "root")
         what = f"{node.kind}_norm{'' if function == 'identity' else '_' + function}"
         text = f"""\
 /* c / sqrt(sum of c^2 + eps) k + bias, c = {"x - mean" if layer else "x"}. */
 static void {what}(const int16_t *k, const int32_t *bias, const int16_t *x, int16_t *y, int width, uint32_t eps, \
-int by{", int exponent" if "exponent" in result else ""})
+int down_to{"" if taken is None else ", int by"})
 {{
 {mean if layer else ""}    uint64_t power = eps;
     for (int i = 0; i < width; i++) {{
@@ -468,14 +487,14 @@ int by{", int exponent" if "exponent" in result else ""})
     const int32_t inverse = (int32_t)(((uint32_t)1 << 30) / root(m));
     for (int i = 0; i < width; i++) {{
         const int32_t c = saturate(x[i]{" - mean" if layer else ""});
-        const int32_t v = down(down(c * inverse, 15 + up) * *k++, by) + *bias++;
-        *y++ = (int16_t)saturate({result});
+        const int32_t v = down(down(c * inverse, 15 + up) * *k++, down_to) + *bias++;
+        *y++ = (int16_t)saturate({call.format(v="v", by="by")});
     }}
 }}
 """
         name = p.kernel(what, text)
         value = x.value if x.value.owned else p.buffer(width)
-        more = f", {exponent}" if "exponent" in result else ""
+        more = "" if taken is None else f", {15 - exponent}"
         numbers = f"{width}, {min(round(eps), 2**32 - 1)}u, {15 + fine - aim}"
         p.call(f"{name}({table}, {offsets}, {x.value.base}, {value.base}, {numbers}{more});")
         p.costs.other += 4 * width
@@ -485,7 +504,8 @@ int by{", int exponent" if "exponent" in result else ""})
         p, width = self.p, x.value.width
         seen = np.cumsum(x.seen, 0) / np.arange(1, len(x.seen) + 1)[:, None]
         # The first samples' means are as large as the samples; later ones need the digits.
-        exponent = exponent_of(seen)
+        exponent = min(exponent_of(seen), x.exponent + 15)
+        self.support("down")
         text = """\
 /* The running mean, with 15 more bits: s has the number of samples, then the means. */
 static void pool_mean(int32_t *s, const int16_t *x, int16_t *y, int channels, int by)
@@ -509,23 +529,28 @@ static void pool_mean(int32_t *s, const int16_t *x, int16_t *y, int channels, in
     def _last(self, x: Signal, node: Node) -> None:
         """The last product, in float: one multiplication a row."""
         assert isinstance(node, Linear)
-        p, kind = self.p, self._dot()
+        p = self.p
         rows, columns = node.weight.shape
         self.answers = x.seen @ np.asarray(node.weight, np.float64).T + (0 if node.bias is None else node.bias)
-        matrix, offsets, unit = self._weights(node.weight, node.bias, x)
+        pointers, unit = self.rows(node.weight, node.bias, x, None)
         text = f"""\
-static void answers(const {kind} *w, const int32_t *bias, const float *k, const int16_t *x, float *y, int rows, \
-int columns)
+static void answers(const int{self.bits}_t *w, const int32_t *bias, const float *k, const int16_t *x, float *y, \
+int rows, int columns)
 {{
-    for (; rows > 0; rows--) {{
-        *y++ = (float)dot(w, x, columns, *bias++) * *k++;
-        w += columns;
+    const int across = columns + columns % 2;
+    for (; rows > 0; rows -= 2) {{
+        const int count = rows > 1 ? 2 : 1;
+        int32_t sums[2] = {{bias[0], bias[count - 1]}};
+        dots(w, w + across * (count - 1), x, columns, sums);
+        for (int i = 0; i < count; i++)
+            *y++ = (float)sums[i] * *k++;
+        w += 2 * across;
+        bias += 2;
     }}
 }}
 """
         name = p.kernel("answers", text)
-        pointers = f"{matrix}, {offsets}, {p.constants(1.0 / unit)}, {x.value.base}, y"
-        p.call(f"{name}({pointers}, {rows}, {columns});")
+        p.call(f"{name}({pointers}, {p.constants(1.0 / unit)}, {x.value.base}, y, {rows}, {columns});")
         p.costs.multiply_adds += rows * (columns + 1)
         p.free(x.value)
 

@@ -25,10 +25,10 @@ static inline int32_t saturate(int32_t v)
 }
 """,
     "down": """\
-/* v 2^-by, rounded. */
+/* v 2^-by, rounded; by >= 0. */
 static inline int32_t down(int32_t v, int by)
 {
-    return by > 0 ? (v + ((int32_t)1 << (by - 1))) >> by : (int32_t)((uint32_t)v << -by);
+    return (v + ((int32_t)1 << by >> 1)) >> by;
 }
 """,
     "low": """\
@@ -51,7 +51,7 @@ static inline int32_t held(int32_t v)
 }
 """,
     "look": """\
-/* A table of 256 steps for v of 0 .. 32767, with what lies between two of them. */
+/* A table with steps of 128, and what lies between two of them. */
 static inline int32_t look(const int16_t *table, int32_t v)
 {
     const int32_t at = v >> 7, left = table[at];
@@ -78,7 +78,7 @@ static uint32_t root(uint32_t v)
 /* v times a row's factor: k[0] 2^-k[1], k[0] of 13 bits. */
 static inline int32_t scaled_by(int32_t v, const int16_t *k)
 {
-    return down(down(v, 13) * k[0], k[1]);
+    return down((v >> 13) * k[0], k[1]);
 }
 """,
 }
@@ -94,53 +94,102 @@ TABLED: dict[str, tuple[str, int, Callable[[Array], Array]]] = {
     "tanh": ("odd", 12, np.tanh),
 }
 COMBINED = {
-    "even": "down(v > 0 ? v : 0, {own} - exponent) + down(part, 15 - exponent)",
-    "odd": "down(v < 0 ? -part : part, 15 - exponent)",
-    "gate": "down(v < 0 ? part : 32768 - part, 15 - exponent)",
+    "even": "down(((v > 0 ? v : 0) << {finer}) + part, by)",
+    "odd": "down(v < 0 ? -part : part, by)",
+    "gate": "down(v < 0 ? part : 32768 - part, by)",
 }
 
 _MODE = """\
 /* A {kind} mode: its states s move by k[0] and e, and y gets what k[1] reads of them. */
-static inline uint32_t {kind}(const int32_t *k, const uint8_t *e, int32_t *s, int32_t x, uint32_t y)
+static inline uint32_t {kind}(const int32_t *k, int e, int32_t *s, int32_t x, uint32_t y)
 {{
-#ifdef DSP
-    const int32_t moved = __smusd(upper(s[0], s[1]), k[0]);
-#else
-    const int32_t moved = (s[0] >> 16) * low(k[0]) - (s[1] >> 16) * (k[0] >> 16);
-#endif
-    const int32_t t = held((int32_t)((uint32_t)x {sign} (uint32_t)s[0] + (uint32_t)(moved >> e[0]) * 8u));
+    const int32_t moved = (s[0] >> 16) * low(k[0]) + (s[1] >> 16) * (k[0] >> 16);
+    const int32_t t = held((int32_t)((uint32_t)x {sign} (uint32_t)s[0] + (uint32_t)(moved >> e) * 8u));
     const int32_t v = held({move});
     s[0] = t;
     s[1] = v;
-#ifdef DSP
-    return (uint32_t)__smlad(upper(t, v), k[1], (int32_t)y);
-#else
-    return y + (uint32_t)((t >> 16) * low(k[1]) + (v >> 16) * (k[1] >> 16));
-#endif
+    return y + (uint32_t)((t >> 16) * low(k[1])) + (uint32_t)((v >> 16) * (k[1] >> 16));
 }}
 """
 KINDS = {
-    "plain": _MODE.format(kind="plain", sign="+", move="s[1] + (t >> e[1])"),
-    "mirrored": _MODE.format(kind="mirrored", sign="-", move="(t >> e[1]) - s[1]"),
+    "plain": _MODE.format(kind="plain", sign="+", move="s[1] + (t >> e)"),
+    "mirrored": _MODE.format(kind="mirrored", sign="-", move="(t >> e) - s[1]"),
 }
 
 
-def by_pairs(kind: str) -> str:
+def by_pairs(kind: str, count: str) -> str:
     """C statements: the channel's modes of one kind, by two where there are registers for it."""
     return f"""\
 #ifdef __ARM_ARCH_6M__
-        for (int i = 2 * *n++; i > 0; i--) {{
-            y = {kind}(k, e, s, x, y);
+        for (int i = 2 * {count}; i > 0; i--) {{
+            y = {kind}(k, *e++, s, x, y);
             s += 2;
             k += 2;
-            e += 2;
         }}
 #else
-        for (int i = *n++; i > 0; i--) {{
-            y = {kind}(k, e, s, x, y);
-            y = {kind}(k + 2, e + 2, s + 2, x, y);
+        for (int i = {count}; i > 0; i--) {{
+            y = {kind}(k, e[0], s, x, y);
+            y = {kind}(k + 2, e[1], s + 2, x, y);
             s += 4;
             k += 4;
-            e += 4;
+            e += 2;
         }}
 #endif"""
+
+
+def dots(bits: int) -> str:
+    """The C function of two rows' products with a signal, of weights of so many bits.
+
+    Rows are filled up to an even number of columns. Four neighbours of 8 bits stand as 0, 2, 1, 3: taken apart, they
+    are two pairs.
+    """
+    loads = {
+        16: """\
+        int32_t v0, v1, w0, w1, x0, x1;
+        memcpy(&v0, BY_4(v), sizeof v0);
+        memcpy(&v1, BY_4(v + 2), sizeof v1);
+        memcpy(&w0, BY_4(w), sizeof w0);
+        memcpy(&w1, BY_4(w + 2), sizeof w1);
+        memcpy(&x0, x, sizeof x0);
+        memcpy(&x1, x + 2, sizeof x1);
+        a = __smlad(v1, x1, __smlad(v0, x0, a));
+        b = __smlad(w1, x1, __smlad(w0, x0, b));
+""",
+        8: """\
+        uint32_t v0, w0;
+        int32_t x0, x1;
+        memcpy(&v0, v, sizeof v0);
+        memcpy(&w0, w, sizeof w0);
+        memcpy(&x0, x, sizeof x0);
+        memcpy(&x1, x + 2, sizeof x1);
+        a = __smlad(__sxtb16((int32_t)(v0 >> 8 | v0 << 24)), x1, __smlad(__sxtb16((int32_t)v0), x0, a));
+        b = __smlad(__sxtb16((int32_t)(w0 >> 8 | w0 << 24)), x1, __smlad(__sxtb16((int32_t)w0), x0, b));
+""",
+    }
+    order = (0, 1, 2, 3) if bits == 16 else (0, 2, 1, 3)
+    fours = "\n".join(
+        f"        {total} += {' + '.join(f'{row}[{at}] * x[{i}]' for i, at in enumerate(order))};"
+        for total, row in (("a", "v"), ("b", "w"))
+    )
+    return f"""\
+/* sums += the products of rows v and w with x. */
+static inline void dots(const int{bits}_t *v, const int{bits}_t *w, const int16_t *x, int columns, int32_t sums[2])
+{{
+    int32_t a = sums[0], b = sums[1];
+    for (; columns >= 4; columns -= 4) {{
+#ifdef DSP
+{loads[bits]}#else
+{fours}
+#endif
+        v += 4;
+        w += 4;
+        x += 4;
+    }}
+    for (; columns > 0; columns--) {{
+        a += *v++ * *x;
+        b += *w++ * *x++;
+    }}
+    sums[0] = a;
+    sums[1] = b;
+}}
+"""

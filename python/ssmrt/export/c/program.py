@@ -123,11 +123,11 @@ class Program:
         return self.table("float", single)
 
     def table(self, kind: str, numbers: Array) -> str:
-        """The C expression that points to these numbers, of a type of `TABLES`; floats at an even place."""
+        """The C expression that points to these numbers, of a type of `TABLES`; those read by two at an even place."""
         tables = self.tables.setdefault(kind, [])
         at = sum(len(table) for _, table in tables)
         flat = np.asarray(numbers).reshape(-1)
-        tables.append((self.layer, np.pad(flat, (0, len(flat) % 2)) if kind == "float" else flat))
+        tables.append((self.layer, np.pad(flat, (0, len(flat) % 2)) if kind in ("float", "int16_t") else flat))
         short = TABLES[kind][0]
         return f"{short} + {at}" if at else short
 

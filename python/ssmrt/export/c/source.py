@@ -196,16 +196,17 @@ void {name}_step({name}_t *model, const {name}_input x[{guard}_INPUTS], float y[
 _DSP = """\
 /* Two products of 16 bits at once, and saturation, where the processor has them. Negative numbers are taken
  * to keep their sign when they are shifted. */
-#ifdef __ARM_FEATURE_DSP
+#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_BIG_ENDIAN)
 #include <arm_acle.h>
 #define DSP
-static inline int32_t upper(int32_t first, int32_t second)
-{
-    return (int32_t)(((uint32_t)second & 0xffff0000u) | ((uint32_t)first >> 16));
-}
 #endif
 #if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
 #define SATURATES
+#endif
+#ifdef __GNUC__
+#define BY_4(p) __builtin_assume_aligned(p, 4)
+#else
+#define BY_4(p) (p)
 #endif
 
 """
