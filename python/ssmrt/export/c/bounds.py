@@ -5,6 +5,7 @@ A section of pole p: x1' = x1 + u + c x1 - r x2, x2' = x2 + x1', with x2 in unit
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 _MOST_HALVINGS = 20
+
+# What a state may exceed the calibration data by before it saturates, where its bound is beyond that.
+HEADROOM_OF_STATES = 4.0
 
 # Samples over which responses are summed as they are; what comes after is taken to fade as the slowest mode does.
 SUMMED = 4096
@@ -81,3 +85,8 @@ def reach_of(kernel: Array, D: Array, radius: Array) -> Array:
     """Of each channel the sum over time of the modulus of its response (H, time), D included."""
     sizes = np.abs(kernel)
     return np.asarray(_total(sizes.sum(1), sizes[:, SUMMED // 2 :].sum(1), radius)) + np.abs(D)
+
+
+def bits_over(sums: Array) -> int:
+    """How many bits sums up to these have beyond the 18 that are multiplied."""
+    return max(math.ceil(math.log2(max(float(sums.max()), 1.0) / (2**18 - 2**8))), 0)

@@ -16,13 +16,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...document import Activation, Dense, Diagonal, Document, Dplr, Glu, Linear, Node, Norm, Pool, Residual
+from ...document import (
+    Activation,
+    Dense,
+    Diagonal,
+    DiagonalMimo,
+    Document,
+    Dplr,
+    Gate,
+    Glu,
+    Linear,
+    Node,
+    Norm,
+    Pool,
+    Residual,
+)
 from ...errors import ExportError
 from ..systems import Modes, Systems
-from .bounds import SUMMED, halvings, most, peaks, reach_of, truncated
+from . import pointwise
+from .bounds import HEADROOM_OF_STATES, SUMMED, bits_over, halvings, most, peaks, reach_of, truncated
 from .fixed_functions import COMBINED, KINDS, SUPPORT, TABLED, by_pairs, dots
-from .lower import flat, fused
-from .program import Program, Value
+from .fixed_mimo import mimo
+from .lower import RUNS, flat, fused
+from .program import Out, Program, Value
 from .recurrences import mirrored_modes, own_modes, section
 
 Array = NDArray[Any]
@@ -30,7 +46,6 @@ Array = NDArray[Any]
 _BITS = 15
 # What a signal may exceed the calibration data by before it saturates.
 _HEADROOM = 1.25
-_HEADROOM_OF_STATES = 4.0
 # Of the inputs' mean power, what is added to the power of each before a matrix is rounded for them.
 _DAMPING = 0.01
 
@@ -88,11 +103,11 @@ def lowered(document: Document, systems: Systems, rate: float, bits: int, sample
 
     ``bits``, 8 or 16, are those of the mixing layers' weights; ``samples`` (length, d_input) is typical input.
     """
-    lowering = _Lowering(document, systems, rate, bits, samples)
+    lowering = Lowering(document, systems, rate, bits, samples)
     return lowering.p, lowering.exponent
 
 
-class _Lowering:
+class Lowering:
     def __init__(self, document: Document, systems: Systems, rate: float, bits: int, samples: Array):
         self.p = Program(systems, rate, number="int16_t", held="int32_t")
         self.bits = bits
@@ -101,6 +116,7 @@ class _Lowering:
         x = Signal(Value("x", document.d_input), self.exponent, np.asarray(samples, np.float64))
         self.support("saturate")
         nodes = flat(document.root)
+        behind = nodes.pop() if nodes and isinstance(nodes[-1], Activation) and nodes[-1].function in RUNS else None
         if not nodes or not isinstance(nodes[-1], Linear):
             last = nodes[-1].name if nodes else "root"
             raise ExportError(f"layer {last!r}: fixed point ends with a linear layer, and this is none")
@@ -108,6 +124,9 @@ class _Lowering:
             x = self.run(x, group, None)
         with self.p.scope(nodes[-1]):
             self._last(x, nodes[-1])
+            if isinstance(behind, Activation):
+                y = Value("y", document.d_output)
+                pointwise.softmax(self.p, y, Out(y), behind.function, behind.size)
 
     def support(self, *names: str) -> None:
         """Include these functions of `SUPPORT`."""
@@ -141,6 +160,12 @@ class _Lowering:
                 y = self.linear(x, exact, weight, node.bias, function, into)
             elif isinstance(node, Diagonal) and into is None:
                 y = self._modes(x, node, function)
+            elif isinstance(node, DiagonalMimo) and into is None:
+                y = mimo(self, x, node, function)
+            elif isinstance(node, Gate) and not flat(node.left) and function == "identity":
+                y = self._gate(x, node, into)
+            elif isinstance(node, Norm) and node.kind == "affine" and into is None:
+                y = self._affine(x, node, function)
             elif isinstance(node, Norm) and node.kind in ("layer", "rms") and node.size is None and into is None:
                 y = self._norm(x, node, function)
             elif isinstance(node, Pool) and node.mode == "mean" and function == "identity" and into is None:
@@ -194,23 +219,38 @@ APART static int32_t {name}_of(int32_t v, int by)
             )
 
     def rows(
-        self, weight: Array, bias: Array | None, x: Signal, exponents: Array | None, least: int = 0
+        self,
+        weight: Array,
+        bias: Array | None,
+        x: Signal,
+        exponents: Array | None,
+        *,
+        least: int = 0,
+        coarse: int | None = None,
+        direct: tuple[Array, Signal] | None = None,
     ) -> tuple[str, Array]:
         """Arguments of `dots`: pointers to a matrix and to its biases, and what each row's sums are multiples of.
 
-        With ``exponents`` (rows,) also a pointer to the factors that take sums there, for `scaled_by`: they shift down
-        by ``least`` or more.
+        With ``exponents`` (rows,) also a pointer to the factors that take sums there, ``coarse`` bits of which are left
+        out: they shift down by ``least`` or more. With ``direct``, D (rows,) and u, also D, u and how much finer D is.
         """
         weight = np.asarray(weight, np.float64)
         b = np.zeros(len(weight)) if bias is None else np.asarray(bias, np.float64)
         most = 2.0 ** (self.bits - 1) - 1
-        scale = most / np.maximum(np.abs(weight).max(1), 1e-30)
-        # No sum of any inputs is beyond 31 bits.
-        total = np.abs(weight).sum(1) * 2.0**15 + np.abs(b) * 2.0**x.exponent
-        scale = np.minimum(scale, (2.0**31 - 2.0**21) / np.maximum(total, 1e-30))
-        scale = np.minimum(scale, 2.0**40)
+        scale = self.scales(weight, b, x)
+        if direct is not None:
+            D, u = direct
+            largest = np.maximum(np.abs(D), 1e-30)
+            # x has a bit less than a signal may have.
+            scale = np.minimum(scale, (2.0**15 - 2.0**7) * 2.0 ** (u.exponent - x.exponent) / largest)
+        if coarse is None:
+            # Sums of weights of 16 bits have all 31.
+            total = np.abs(weight).sum(1) * scale * 2.0**15 + np.abs(b) * scale * 2.0**x.exponent
+            if direct is not None:
+                total += np.abs(D) * scale * 2.0 ** (15 + x.exponent - u.exponent)
+            coarse = 13 if self.bits == 16 else bits_over(total)
         if exponents is not None:
-            scale = np.minimum(scale, 2.0 ** (exponents - x.exponent + 21.0))
+            scale = np.minimum(scale, 2.0 ** (exponents - x.exponent + 8.0 + coarse))
         whole = rounded(weight * scale[:, None], x.seen, most)
         # What rounding adds to the mean, the bias takes away.
         b = b - (whole / scale[:, None] - weight) @ x.seen.mean(0)
@@ -220,31 +260,67 @@ APART static int32_t {name}_of(int32_t v, int by)
             four = whole.shape[1] // 4 * 4
             whole[:, :four] = whole[:, :four].reshape(len(whole), -1, 4)[..., [0, 2, 1, 3]].reshape(len(whole), four)
         pointers = self.p.table(f"int{self.bits}_t", whole)
-        half = 0.0 if exponents is None else 4096.0
+        half = 0.0 if exponents is None else 2.0**coarse // 2
         pointers += f", {self.p.table('int32_t', np.rint(b * unit) + half)}"
         self.p.kernel("dots", dots(self.bits))
         if exponents is not None:
             self.support("down", "scaled_by")
             factor = 2.0**exponents / unit
             shift = np.floor(np.log2(8191 / factor)).astype(int)
-            self.fits(int(shift.min()) - 13 - least)
-            pointers += f", {self.p.table('int16_t', np.stack([np.rint(factor * 2.0**shift), shift - 13], -1))}"
+            self.fits(int(shift.min()) - coarse - least)
+            pointers += (
+                f", {self.p.table('int16_t', np.stack([np.rint(factor * 2.0**shift), shift - coarse], -1))}, {coarse}"
+            )
+        if direct is not None:
+            gain = np.abs(D) * unit * 2.0**-u.exponent
+            fine = int(np.clip(np.floor(np.log2(32767 / max(float(gain.max()), 1e-9))), 0, 15))
+            table = self.p.table("int16_t", np.rint(D * unit * 2.0 ** (fine - u.exponent)))
+            pointers += f", {table}, {u.value.base}, {fine}"
         return pointers, unit
 
+    def scales(self, weight: Array, bias: Array, x: Signal) -> Array:
+        """What rows are multiplied by: their weights have so many bits, and no sum with any inputs is beyond 31."""
+        most = 2.0 ** (self.bits - 1) - 1
+        total = np.abs(weight).sum(1) * 2.0**15 + np.abs(bias) * 2.0**x.exponent
+        scale = np.minimum(
+            most / np.maximum(np.abs(weight).max(1), 1e-30), (2.0**31 - 2.0**21) / np.maximum(total, 1e-30)
+        )
+        return np.minimum(scale, 2.0**40)
+
+    def signal(self, seen: Array) -> Signal:
+        """A new one of whole numbers, ``seen`` (samples, ...) over the calibration data."""
+        flattened = seen.reshape(len(seen), -1)
+        return Signal(self.p.buffer(flattened.shape[1]), 0, flattened)
+
     def linear(
-        self, x: Signal, exact: Array, weight: Array, bias: Array | None, function: str, into: Signal | None
+        self,
+        x: Signal,
+        exact: Array,
+        weight: Array,
+        bias: Array | None,
+        function: str,
+        into: Signal | None,
+        direct: tuple[Array, Signal] | None = None,
     ) -> Signal:
-        """``function`` of W x + b, whose values over the calibration data are ``exact``, added to ``into``."""
+        """``function`` of W x + b, or with ``direct`` of W x + b + D u, added to ``into``.
+
+        ``exact`` are values of what the function is of, over the calibration data.
+        """
         exact = _exact(function, exact)
         taken, call = self._function(function)
         exponent, seen, value, before = self._aim(exact, into, 24 if taken is None else 15)
         even = taken is not None and TABLED[function][0] == "even"
-        pointers, _ = self.rows(weight, bias, x, np.full(len(weight), exponent if taken is None else taken), 4 * even)
+        pointers, _ = self.rows(
+            weight, bias, x, np.full(len(weight), exponent if taken is None else taken), least=4 * even, direct=direct
+        )
         old = "" if into is None else "down(*y, before) + "
         by = "" if taken is None else ", int by"
-        what = f"linear{'' if function == 'identity' else '_' + function}{'' if into is None else '_add'}"
+        what = f"linear{'' if direct is None else '_direct'}{'' if function == 'identity' else '_' + function}"
+        what += "" if into is None else "_add"
+        given = "" if direct is None else "const int16_t *d, const int16_t *u, int finer, "
+        straight = "" if direct is None else "(*d++ * *u++ >> finer) + "
         text = f"""\
-static void {what}({self._parameters}, const int16_t *x, int16_t *y, int rows, int columns\
+static void {what}({self.parameters}, {given}const int16_t *x, int16_t *y, int rows, int columns\
 {"" if into is None else ", int before"}{by})
 {{
     const int across = columns + columns % 2;
@@ -253,7 +329,7 @@ static void {what}({self._parameters}, const int16_t *x, int16_t *y, int rows, i
         int32_t sums[2] = {{bias[0], bias[count - 1]}};
         dots(w, w + across * (count - 1), x, columns, sums);
         for (int i = 0; i < count; i++) {{
-            const int32_t v = scaled_by(sums[i], k);
+            const int32_t v = scaled_by({straight}sums[i], k, coarse);
             *y = (int16_t)saturate({old}{call.format(v="v", by="by")});
             k += 2;
             y++;
@@ -290,14 +366,14 @@ static void {what}({self._parameters}, const int16_t *x, int16_t *y, int rows, i
         old = "" if into is None else "down(*y, before) + "
         what = f"linear_glu{'' if into is None else '_add'}"
         text = f"""\
-static void {what}({self._parameters}, const int16_t *x, int16_t *y, int rows, int columns\
+static void {what}({self.parameters}, const int16_t *x, int16_t *y, int rows, int columns\
 {"" if into is None else ", int before"}, int by)
 {{
     const int across = columns + columns % 2;
     for (; rows > 0; rows--) {{
         int32_t sums[2] = {{bias[0], bias[1]}};
         dots(w, w + across, x, columns, sums);
-        const int32_t v = saturate(scaled_by(sums[0], k)), u = scaled_by(sums[1], k + 2);
+        const int32_t v = saturate(scaled_by(sums[0], k, coarse)), u = scaled_by(sums[1], k + 2, coarse);
         *y = (int16_t)saturate({old}down(v * {call.format(v="u", by="0")}, by));
         w += 2 * across;
         bias += 2;
@@ -315,8 +391,9 @@ static void {what}({self._parameters}, const int16_t *x, int16_t *y, int rows, i
         return Signal(value, exponent, seen)
 
     @property
-    def _parameters(self) -> str:
-        return f"const int{self.bits}_t *w, const int32_t *bias, const int16_t *k"
+    def parameters(self) -> str:
+        """Of a C function that takes what `rows` points to."""
+        return f"const int{self.bits}_t *w, const int32_t *bias, const int16_t *k, int coarse"
 
     def _aim(self, exact: Array, into: Signal | None, most: int) -> tuple[int, Array, Value, int]:
         """Where values (samples, width) go, added to ``into``: exponent, all there is, buffer, the old one's shift."""
@@ -378,7 +455,7 @@ static void {what}({self._parameters}, const int16_t *x, int16_t *y, int rows, i
             channel = int(np.argmin(np.isfinite(bound_of_states)))
             raise ExportError(f"layer {p.layer!r}: channel {channel} never forgets, which no fixed point can hold")
         bound_of_states = np.minimum(
-            bound_of_states, _HEADROOM_OF_STATES * np.maximum(peaks(system.a1, minus_of, x.seen), 1e-9)
+            bound_of_states, HEADROOM_OF_STATES * np.maximum(peaks(system.a1, minus_of, x.seen), 1e-9)
         )
         gain_of_input = np.minimum(np.floor(2.0 ** (30 - x.exponent) / bound_of_states), 32767)
         self.fits(int(gain_of_input.min()) - 1)
@@ -498,6 +575,65 @@ int down_to{"" if taken is None else ", int by"})
         numbers = f"{width}, {min(round(eps), 2**32 - 1)}u, {15 + fine - aim}"
         p.call(f"{name}({table}, {offsets}, {x.value.base}, {value.base}, {numbers}{more});")
         p.costs.other += 4 * width
+        return Signal(value, exponent, seen)
+
+    def _affine(self, x: Signal, node: Norm, function: str) -> Signal:
+        p, width = self.p, x.value.width
+        weight = np.ones(width) if node.weight is None else np.asarray(node.weight, np.float64)
+        bias = np.zeros(width) if node.bias is None else np.asarray(node.bias, np.float64)
+        seen = _exact(function, x.seen * weight + bias)
+        taken, call = self._function(function)
+        exponent = min(exponent_of(seen), 24 if taken is None else 15)
+        aim = exponent if taken is None else taken
+        fine = math.floor(math.log2(32767.0 / max(float(np.abs(weight).max()), 1e-9)))
+        fine = min(fine, aim - x.exponent + 24)
+        self.fits(fine + x.exponent - aim)
+        pointers = f"{p.table('int16_t', np.rint(weight * 2.0**fine))}, {p.table('int32_t', np.rint(bias * 2.0**aim))}"
+        self.support("down")
+        what = f"affine{'' if function == 'identity' else '_' + function}"
+        text = f"""\
+static void {what}(const int16_t *k, const int32_t *bias, const int16_t *x, int16_t *y, int width, int down_to\
+{"" if taken is None else ", int by"})
+{{
+    for (; width > 0; width--) {{
+        const int32_t v = down(*x++ * *k++, down_to) + *bias++;
+        *y++ = (int16_t)saturate({call.format(v="v", by="by")});
+    }}
+}}
+"""
+        name = p.kernel(what, text)
+        value = x.value if x.value.owned else p.buffer(width)
+        more = "" if taken is None else f", {15 - exponent}"
+        p.call(f"{name}({pointers}, {x.value.base}, {value.base}, {width}, {fine + x.exponent - aim}{more});")
+        p.costs.multiply_adds += width
+        return Signal(value, exponent, seen)
+
+    def _gate(self, x: Signal, node: Gate, into: Signal | None) -> Signal:
+        """What comes in, times what its right side makes of it."""
+        p = self.p
+        gate = Signal(Value(x.value.base, x.value.width), x.exponent, x.seen)
+        for group in fused(flat(node.right)):
+            gate = self.run(gate, group, None)
+        exponent, seen, value, before = self._aim(x.seen * gate.seen, into, x.exponent + gate.exponent)
+        old = "" if into is None else "down(*y, before) + "
+        what = f"gate{'' if into is None else '_add'}"
+        text = f"""\
+static void {what}(const int16_t *x, const int16_t *g, int16_t *y, int width\
+{"" if into is None else ", int before"}, int by)
+{{
+    for (; width > 0; width--) {{
+        *y = (int16_t)saturate({old}down(*x++ * *g++, by));
+        y++;
+    }}
+}}
+"""
+        self.support("down")
+        name = p.kernel(what, text)
+        by = min(x.exponent + gate.exponent - exponent, 30)
+        more = "" if into is None else f", {before}"
+        p.call(f"{name}({x.value.base}, {gate.value.base}, {value.base}, {x.value.width}{more}, {by});")
+        p.costs.multiply_adds += x.value.width
+        p.free(gate.value)
         return Signal(value, exponent, seen)
 
     def _pool(self, x: Signal) -> Signal:

@@ -75,10 +75,10 @@ static uint32_t root(uint32_t v)
 }
 """,
     "scaled_by": """\
-/* v times a row's factor: k[0] 2^-k[1], k[0] of 13 bits. */
-static inline int32_t scaled_by(int32_t v, const int16_t *k)
+/* v without its coarse bits, times a row's factor: k[0] 2^-k[1], k[0] of 13 bits. */
+static inline int32_t scaled_by(int32_t v, const int16_t *k, int coarse)
 {
-    return down((v >> 13) * k[0], k[1]);
+    return down((v >> coarse) * k[0], k[1]);
 }
 """,
 }

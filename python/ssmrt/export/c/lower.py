@@ -34,7 +34,7 @@ from .program import Out, Program, Value
 
 Array = NDArray[Any]
 
-_RUNS = ("softmax", "log_softmax")
+RUNS = ("softmax", "log_softmax")
 
 
 def run(p: Program, x: Value, node: Node, target: Value | None = None) -> Value:
@@ -84,7 +84,7 @@ def fused(nodes: Sequence[Node]) -> list[list[Node]]:
 def _joins(last: Sequence[Node], node: Node) -> bool:
     if isinstance(node, Glu):
         return len(last) == 1 and isinstance(last[0], Linear)
-    joined = isinstance(node, Activation) and node.function not in _RUNS
+    joined = isinstance(node, Activation) and node.function not in RUNS
     return joined and not isinstance(last[-1], Activation | Residual | Gate | Embedding)
 
 
@@ -179,7 +179,7 @@ def _emit(p: Program, x: Value, out: Out, group: Sequence[Node]) -> None:
     elif isinstance(node, Norm):
         (pointwise.affine if node.kind == "affine" else pointwise.norm)(p, x, out, node)
     elif isinstance(node, Activation):
-        if node.function in _RUNS:
+        if node.function in RUNS:
             pointwise.softmax(p, x, out, node.function, node.size)
         else:
             pointwise.apply(p, x, out, node.function)
