@@ -19,6 +19,7 @@ from export_documents import (
     dplr,
     inputs,
     linear,
+    linoss,
     mimo,
     norm,
     others,
@@ -28,7 +29,7 @@ from export_documents import (
     steps,
 )
 from oracle import run
-from ssmrt.document import Activation, Document, Function, Glu, Node, Pool, Residual, Sequential
+from ssmrt.document import Activation, Document, Function, Gate, Glu, Node, Pool, Residual, Sequential
 from ssmrt.errors import ExportError
 from ssmrt.export.c import TARGETS, bounds, export_c, fixed, measure
 from ssmrt.export.c import source as c_source
@@ -42,6 +43,12 @@ def block(*inner: Node, mix: Node | None = None) -> Document:
     """An encoder, a residual of ``inner`` and a mixing layer, a norm and a decoder."""
     mixed: tuple[Node, ...] = (linear(H, 2 * H, 3), Glu()) if mix is None else (mix,)
     nodes = (linear(2, H, 1), Residual(Sequential((*inner, *mixed))), norm(H), linear(H, 3, 4))
+    return Document(Sequential(nodes), 2, 3)
+
+
+def document_of_scores() -> Document:
+    """Logarithms of probabilities."""
+    nodes = (linear(2, H, 1), mimo(H, 6, H), linear(H, 3, 4), Activation("log_softmax"))
     return Document(Sequential(nodes), 2, 3)
 
 
@@ -59,6 +66,11 @@ def kinds() -> dict[str, Document]:
         "gelu_of_linear": block(linear(H, H, 5), Activation("gelu")),
         "rms": block(norm(H, kind="rms"), diagonal(H, 6)),
         "classifier": classifier(2),
+        "lru": block(norm(H, kind="affine"), mimo(H, 6, H, discrete=True), Activation("gelu_tanh")),
+        "s5": block(mimo(H, 5, H), mix=Gate(Sequential(()), Sequential((linear(H, H, 3), Activation("sigmoid"))))),
+        "s5_without_D": block(replace(mimo(H, 6, H), D=None)),
+        "s5_wider": Document(Sequential((linear(2, 5), mimo(5, 6, 3), norm(3), linear(3, 2))), 2, 2),
+        "scores": document_of_scores(),
         "sum_of_both": Document(Sequential((linear(2, H), diagonal(H, 6), Pool("mean"), linear(H, 3, 4))), 2, 3),
     }
 
@@ -200,7 +212,9 @@ GOOD = inputs(classifier(2), 100)[0]
             {},
             "layer 's4': Dplr has no fixed-point C; make it diagonal by ssmrt.reduce, or export",
         ),
-        (block(replace(mimo(H, 6, H), name="s5")), {}, "layer 's5': DiagonalMimo has no fixed-point C; export with"),
+        (block(replace(linoss(H, 6, H), name="osc")), {}, "layer 'osc': Linoss has no fixed-point C; export with"),
+        (block(replace(mimo(H, 6, H), x0=np.ones(6, complex))), {}, "an initial state has no fixed-point C"),
+        (block(replace(mimo(H, 6, H), A=np.zeros(6, complex))), {}, "mode 0 never forgets"),
         (block(replace(diagonal(H, 6), kernel_length=9)), {}, "only uncut, causal modes"),
         (block(diagonal(H, 6, A=0j * spectrum(rng(), H, 6))), {}, "channel 0 never forgets"),
         (block(diagonal(H, 6), Activation("elu", name="act")), {}, "elu has no fixed-point C"),

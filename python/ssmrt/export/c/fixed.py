@@ -255,10 +255,10 @@ APART static int32_t {name}_of(int32_t v, int by)
         # What rounding adds to the mean, the bias takes away.
         b = b - (whole / scale[:, None] - weight) @ x.seen.mean(0)
         unit = scale * 2.0**x.exponent
-        whole = np.pad(whole, ((0, 0), (0, whole.shape[1] % 2)))
         if self.bits == 8:
             four = whole.shape[1] // 4 * 4
             whole[:, :four] = whole[:, :four].reshape(len(whole), -1, 4)[..., [0, 2, 1, 3]].reshape(len(whole), four)
+        whole = np.pad(whole, ((0, 0), (0, whole.shape[1] % 2)))
         pointers = self.p.table(f"int{self.bits}_t", whole)
         half = 0.0 if exponents is None else 2.0**coarse // 2
         pointers += f", {self.p.table('int32_t', np.rint(b * unit) + half)}"
