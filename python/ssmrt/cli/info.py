@@ -1,4 +1,8 @@
-"""Say what a checkpoint is, layer by layer, and what its file does not say."""
+"""Say what a checkpoint is, layer by layer, and what its file does not say.
+
+ssmrt info model.pth
+ssmrt info model.pth --config '{"prenorm": false}' --tensors
+"""
 
 from __future__ import annotations
 
