@@ -29,7 +29,7 @@ def discretize(
     dt
         The step size.
     method
-        "zoh" (matrix exponential), or the generalised bilinear transform (Gu et al. 2021, LSSL, eq. 3) with
+        "zoh" (matrix exponential), or the generalised bilinear transform (Gu et al. 2021, LSSL) with
         ``alpha``: "bilinear" is 1/2, "euler" 0, "backward_euler" 1.
 
     Returns
