@@ -50,7 +50,7 @@ def halvings(turn: Array) -> Array:
 
     With x2 in units of 2^e both states are alike, x1 the greater, and so are c 2^e and r 4^e, to what 16 bits hold.
     """
-    return np.clip(np.floor(-np.log2(np.maximum(turn, 1e-9))) + 1, 0, _MOST_HALVINGS).astype(int)
+    return np.asarray(np.clip(np.floor(-np.log2(np.maximum(turn, 1e-9))) + 1, 0, _MOST_HALVINGS).astype(int))
 
 
 def peaks(a1: Array, minus: Array, u: Array) -> Array:

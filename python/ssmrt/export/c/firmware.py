@@ -155,8 +155,8 @@ def export_c(
     quantize, calibration
         None: float32. "int16", "int8": fixed point, signals in 16 bits, states in 32, weights of the mixing layers in
         as many bits, for processors without floating point; of models of `Diagonal`, `DiagonalMimo`, `Linear`, norms,
-        GLUs, gates, residuals and a mean. Needs ``calibration``, typical input (length, d_input), the last quarter of which is held back to
-        measure what is lost.
+        GLUs, gates, residuals and a mean. Needs ``calibration``, typical input (length, d_input), the last quarter of
+        which is held back to measure what is lost.
     method, block
         "step": one sample a call. "block": ``{name}_step_block`` beside it, which takes ``block`` samples a call (None:
         16) and reads the matrices once for two samples, the modes once for all of them. The report is of single steps.

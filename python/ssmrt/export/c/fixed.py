@@ -285,7 +285,7 @@ APART static int32_t {name}_of(int32_t v, int by)
         scale = np.minimum(
             most / np.maximum(np.abs(weight).max(1), 1e-30), (2.0**31 - 2.0**21) / np.maximum(total, 1e-30)
         )
-        return np.minimum(scale, 2.0**40)
+        return np.asarray(np.minimum(scale, 2.0**40))
 
     def signal(self, seen: Array) -> Signal:
         """A new one of whole numbers, ``seen`` (samples, ...) over the calibration data."""
