@@ -42,6 +42,15 @@ fuzz: ## damaged files, and the engine's two fuzz targets: an hour; finds stay i
 soak: ## 50 million samples through each of five models: memory and errors
 	$(BIN)/python tests/soak.py
 
+.PHONY: kills
+kills: ## 100 processes killed between the snapshots of their streams, and restored: three minutes
+	$(BIN)/python tests/kills.py
+
+.PHONY: coverage
+coverage: ## lines of Python and Rust that the tests reach: 15 minutes
+	$(BIN)/pip install --quiet 'coverage>=7.10'
+	$(BIN)/python tools/measure_coverage.py
+
 .PHONY: docs
 docs: ## the documentation, served while it is written
 	$(BIN)/pip install --quiet '.[docs]' && $(BIN)/mkdocs serve --strict
