@@ -69,7 +69,7 @@ def test_several_prompts_are_each_as_alone(model: ssmrt.Model, monkeypatch: pyte
     said: dict[str, Any]
     for said in ({}, SAMPLED):
         expected = [plainly(model, p, 8, Sampling(**said), 3, i) for i, p in enumerate(prompts)]
-        # As one, and in blocks as short as may be.
+        # At once, and one after the other.
         for numbers in (1 << 24, 1):
             monkeypatch.setattr(import_module("ssmrt.generate"), "_NUMBERS", numbers)
             found = list(ssmrt.generate(model, prompts, tokens=8, seed=3, **said))

@@ -56,6 +56,23 @@ def test_a_restored_snapshot_goes_on_exactly(dtype: Any, case: Case) -> None:
 
 
 @DTYPES
+@given(cases(CAUSAL), cases(models(stepped=True, cut=False)), st.data())
+def test_a_prefill_is_a_push_without_answers(dtype: Any, case: Case, stepped: Case, data: st.DataObject) -> None:
+    for u, document, steps in ((case.u, case.document, None), (stepped.u, stepped.document, (0.5, 1.5))):
+        model = Model(document, dtype)
+        pushed, filled = model.stream(len(u)), model.stream(len(u))
+        streams = list(range(len(u)))
+        active = data.draw(st.none() | st.lists(st.sampled_from(streams), unique=True, min_size=1).map(sorted))
+        cut = data.draw(st.integers(0, u.shape[1]))
+        for part in (slice(0, cut), slice(cut, None)):
+            block = u[streams if active is None else active, part]
+            dt = None if steps is None else np.linspace(*steps, int(np.prod(block.shape[:2]))).reshape(block.shape[:2])
+            pushed.push(block, dt=dt, active=active)
+            filled.prefill(block, dt=dt, active=active)
+            assert filled.snapshot() == pushed.snapshot()
+
+
+@DTYPES
 @given(cases(CAUSAL), st.data())
 def test_a_push_of_some_streams_leaves_the_others(dtype: Any, case: Case, data: st.DataObject) -> None:
     model, batch = Model(case.document, dtype), 3

@@ -154,6 +154,18 @@ class Stream:
         (64, 10)
         """
 
+    def prefill(self, u: ArrayLike, *, dt: ArrayLike | None = None, active: ArrayLike | None = None) -> None:
+        """As :meth:`push`, without answers: the streams go on from behind ``u``.
+
+        What only answers need is left out, of a language model the head: a third of the 130 million weights of a Mamba
+        with 50 280 tokens.
+
+        >>> stream = model.stream()
+        >>> stream.prefill(np.zeros((64, 1)))
+        >>> stream.position
+        array([64])
+        """
+
     def reset(self, mask: ArrayLike | None = None) -> None:
         """Starts anew: every stream, or those for which ``mask`` (batch,) is true.
 

@@ -20,7 +20,7 @@ Tokens: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 
 # Logits of prompts that are in memory at once.
 _NUMBERS = 1 << 24
-# Prompts go in blocks of a multiple, which the engine cuts them into anyway: the answers are those of the whole.
+# Prompts are cut at a multiple, where the engine cuts them anyway: the answers are those of the whole.
 _ROWS = 64
 
 
@@ -134,13 +134,17 @@ def _generate(
     everyone = list(range(len(prompts)))
     chances = [np.random.default_rng([seed, i]) for i in everyone]
     logits = np.empty((len(prompts), model.d_output), model.dtype)
+    most = max(1, _NUMBERS // (_ROWS * model.d_output))
     for length in sorted({len(prompt) for prompt in prompts}):
-        these = [i for i in everyone if len(prompts[i]) == length]
-        together = np.stack([prompts[i] for i in these])
-        active = None if these == everyone else these
-        block = max(1, _NUMBERS // (len(these) * model.d_output * _ROWS)) * _ROWS
-        for at in range(0, length, block):
-            logits[these] = stream.push(together[:, at : at + block], active=active)[:, -1]
+        alike = [i for i in everyone if len(prompts[i]) == length]
+        for at in range(0, len(alike), most):
+            these = alike[at : at + most]
+            together = np.stack([prompts[i] for i in these])
+            active = None if these == everyone else these
+            # Only after the last token logits are wanted.
+            before = (length - 1) // _ROWS * _ROWS
+            stream.prefill(together[:, :before], active=active)
+            logits[these] = stream.push(together[:, before:], active=active)[:, -1]
     running = everyone
     for number in itertools.count(1) if limit is None else range(1, limit + 1):
         chosen: list[int | None] = [None] * len(prompts)

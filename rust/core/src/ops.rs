@@ -230,7 +230,7 @@ impl<E: Elem> Stage<E> {
     pub fn parts(&self, streams: usize, rows: usize, tile: usize) -> usize {
         match self {
             Stage::Sequence { op, .. } => op.parts() * streams,
-            Stage::Rows { .. } => (streams * rows).div_ceil(tile.clamp(1, TILE_ROWS)),
+            Stage::Rows { cost, .. } => (streams * rows).div_ceil(tile.clamp(1, tile_rows::<E>(*cost))),
         }
     }
 
@@ -248,7 +248,9 @@ impl<E: Elem> Stage<E> {
             // SAFETY: the caller answers for these parts.
             Stage::Sequence { op, .. } => unsafe { op.run_parts(c, 0, part(op.parts() * c.streams)) },
             // SAFETY: the caller answers for these rows.
-            Stage::Rows { ops, .. } => unsafe { run_tiles(c, ops, part(c.streams * c.rows), TILE_ROWS) },
+            Stage::Rows { ops, cost, .. } => unsafe {
+                run_tiles(c, ops, part(c.streams * c.rows), tile_rows::<E>(*cost));
+            },
         }
     }
 
@@ -281,7 +283,7 @@ impl<E: Elem> Stage<E> {
             Stage::Rows { ops, cost, .. } => match c.by_columns {
                 Some(threads) => ops.iter().for_each(|op| op.run_by_columns(c, threads)),
                 None => {
-                    let tile = if cost * size_of::<E>() > NEAR { FAR_ROWS } else { TILE_ROWS };
+                    let tile = tile_rows::<E>(*cost);
                     by_rows(c, *cost, tile, |rows| {
                         // SAFETY: these rows are no one else's.
                         unsafe { run_tiles(c, ops, rows, tile) };
@@ -290,6 +292,11 @@ impl<E: Elem> Stage<E> {
             },
         }
     }
+}
+
+/// Rows of a tile for operations of so many multiply-adds a row, roughly: elements of their matrices.
+fn tile_rows<E>(cost: usize) -> usize {
+    if cost * size_of::<E>() > NEAR { FAR_ROWS } else { TILE_ROWS }
 }
 
 /// Runs operations over some rows of all streams' rows, by tiles of `tile` rows.
@@ -455,8 +462,13 @@ impl<E: Elem> SequenceOp<E> {
             // SAFETY: the block is this operation's alone.
             unsafe { self.run_parts(c, 0, 0..parts) };
         } else {
-            // SAFETY: each part is one worker's.
-            c.team.each(parts, |worker, part| unsafe { self.run_parts(c, worker, part..part + 1) });
+            // Neighbours read the same rows, of an `Ssd` the same products.
+            let together = (parts / (4 * c.team.size())).max(1);
+            c.team.each(parts.div_ceil(together), |worker, piece| {
+                let first = piece * together;
+                // SAFETY: each part is one worker's.
+                unsafe { self.run_parts(c, worker, first..parts.min(first + together)) };
+            });
         }
         if let SequenceOp::Lti { state, .. } = self {
             // SAFETY: all parts are done.
@@ -558,8 +570,9 @@ fn by_rows<E: Elem>(c: &Context<'_, E>, cost: usize, tile: usize, f: impl Fn(Ran
         f(0..rows);
         return;
     }
-    let tile = rows.div_ceil(c.team.size()).min(tile);
-    c.team.each(rows.div_ceil(tile), |_, i| f(i * tile..rows.min((i + 1) * tile)));
+    // As many for each thread.
+    let tiles = rows.div_ceil(tile).next_multiple_of(c.team.size()).min(rows);
+    c.team.each(tiles, |_, i| f(i * rows / tiles..(i + 1) * rows / tiles));
 }
 
 /// Runs panels of a layer's groups over the rows of streams: panel `i / streams` of stream `i % streams`.

@@ -223,7 +223,7 @@ impl<E: Elem> Plan<E> {
                 }
                 self.begin(&pass, work, block);
                 let context = self.context(&pass, work, block);
-                (0..self.trunk.len()).for_each(|stage| self.trunk[stage].run(&context));
+                self.trunk[..self.stages(call.answers)].iter().for_each(|stage| stage.run(&context));
                 self.answer(&pass, &context);
             }
             self.count(states, rows);
@@ -256,6 +256,16 @@ impl<E: Elem> Plan<E> {
         let each = rows.div_ceil(block);
         team.flow(&Blocks { plan: self, first, each, slots, threads: team.size(), works, scratch });
         self.count(states, rows);
+    }
+
+    /// Stages of the trunk that such answers need: for the states alone none after the last that has one.
+    fn stages(&self, answers: Answers) -> usize {
+        match answers {
+            Answers::Nothing if self.pool.is_none() => {
+                self.trunk.iter().rposition(Stage::needs_rows_before).map_or(0, |last| last + 1)
+            }
+            _ => self.trunk.len(),
+        }
     }
 
     /// Counts so many samples more of some streams.

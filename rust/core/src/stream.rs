@@ -193,10 +193,18 @@ impl<E: Precision> Stream<E> {
     /// # Errors
     /// As [`Stream::step`].
     pub fn push(&mut self, input: Input<'_, E>, rows: usize, dt: Option<&[f64]>, output: &mut [E]) -> Result<()> {
-        self.run(input, rows, dt, output, &NEVER)
+        self.run(input, rows, dt, Some(output), &NEVER)
     }
 
-    /// As [`Stream::push`], until another thread sets `stop`.
+    /// As [`Stream::push`], without answers: the states alone move on, and what only answers need is left out.
+    ///
+    /// # Errors
+    /// As [`Stream::step`].
+    pub fn prefill(&mut self, input: Input<'_, E>, rows: usize, dt: Option<&[f64]>) -> Result<()> {
+        self.run(input, rows, dt, None, &NEVER)
+    }
+
+    /// As [`Stream::push`], until another thread sets `stop`; without `output` the states alone move on.
     ///
     /// # Errors
     /// As [`Stream::step`], and [`Error::Stopped`]; then the states are as they were.
@@ -206,7 +214,7 @@ impl<E: Precision> Stream<E> {
         input: Input<'_, E>,
         rows: usize,
         dt: Option<&[f64]>,
-        output: &mut [E],
+        output: Option<&mut [E]>,
     ) -> Result<()> {
         if self.before.len() < self.states.len() {
             self.before = Aligned::try_zeros("batch", self.streams, self.plan.state_len())?;
@@ -237,7 +245,7 @@ impl<E: Precision> Stream<E> {
         input: Input<'_, E>,
         rows: usize,
         dt: Option<&[f64]>,
-        output: &mut [E],
+        output: Option<&mut [E]>,
     ) -> Result<()> {
         self.check_active(active)?;
         let len = self.plan.state_len();
@@ -275,15 +283,18 @@ impl<E: Precision> Stream<E> {
         input: Input<'_, E>,
         rows: usize,
         dt: Option<&[f64]>,
-        output: &mut [E],
+        output: Option<&mut [E]>,
         stop: &AtomicBool,
     ) -> Result<()> {
         self.plan.check_input(input)?;
         let samples = self.streams.saturating_mul(rows);
-        self.plan.check_sizes(input, samples, dt, output, samples)?;
+        let (output, answers, given) = match output {
+            Some(output) => (output, Answers::Each, samples),
+            None => (&mut [][..], Answers::Nothing, 0),
+        };
+        self.plan.check_sizes(input, samples, dt, output, given)?;
         let (d_in, d_out) = (self.plan.d_input(), self.plan.d_output());
         let method = if rows < RUN { Method::Step } else { Method::Auto };
-        let answers = Answers::Each;
         let mut call = Call { streams: self.streams, rows, method, dt: 1.0, answers, unpadded: None, stop };
         let Some(dt) = dt else {
             let threads = self.plan.sharing_threads(samples);
@@ -322,7 +333,7 @@ impl<E: Precision> Stream<E> {
                 let run = dt[at..(s + 1) * rows].iter().take_while(|&&r| r == dt[at]).count();
                 (call.streams, call.rows, call.dt) = (1, run, dt[at]);
                 let state = &mut self.states[s * state_len..][..state_len];
-                let output = &mut output[at * d_out..(at + run) * d_out];
+                let output = if given > 0 { &mut output[at * d_out..(at + run) * d_out] } else { &mut *output };
                 let (plan, work, input) = (&self.plan, &mut self.works[0], input.part(at, at + run, d_in));
                 plan.sharing_samples(run, |team| E::advance(plan, work, team, &call, state, input, output));
                 t += run;

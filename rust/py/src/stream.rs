@@ -4,7 +4,7 @@ use crate::arrays::{Number, Samples, contiguous, flags, new_array, output, per_s
 use crate::errors::raise;
 use crate::interrupt::{interruptible, is_long_with_states, sample};
 use crate::precision::Any;
-use numpy::{PyArrayDyn, PyArrayMethods};
+use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -84,6 +84,19 @@ impl Stream {
         active: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         on!(&mut self.inner, s => push(py, s, u, dt, out, active))
+    }
+
+    /// As :meth:`push`, without answers: the streams go on from behind ``u``. What only answers need, the head of a language
+    /// model, is left out.
+    #[pyo3(signature = (u, *, dt=None, active=None))]
+    fn prefill<'py>(
+        &mut self,
+        py: Python<'py>,
+        u: &Bound<'py, PyAny>,
+        dt: Option<&Bound<'py, PyAny>>,
+        active: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        on!(&mut self.inner, s => Block::of(s, u, dt, active)?.run(py, s, None))
     }
 
     /// Starts anew: every stream, or those for which ``mask`` (batch,) is true.
@@ -197,27 +210,59 @@ fn push<'py, E: Number>(
     out: Option<&Bound<'py, PyAny>>,
     active: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
-    let active = active.filter(|a| !a.is_none()).map(stream_numbers).transpose()?;
-    let alone = s.streams() == 1 && active.is_none() && u.is_alone(s.plan().d_input(), true);
-    let (batch, length) = if alone { (1, u.shape()[0]) } else { sizes(s.plan(), &u, "batch, length")? };
-    expect_batch(batch, active.as_ref().map_or(s.streams(), Vec::len))?;
-    let axes = usize::from(alone)..;
-    let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[batch, length][axes.clone()])?;
-    let mut y = output::<E>(py, out, &[batch, length, s.plan().d_output()][axes])?;
-    {
-        let (answers, input) = (writable(&mut y, &u, dt.as_ref())?, u.input()?);
+    let block = Block::of(s, u, dt, active)?;
+    let shape = [block.batch, block.length, s.plan().d_output()];
+    let mut y = output::<E>(py, out, &shape[usize::from(block.alone)..])?;
+    block.run(py, s, Some(&mut y))?;
+    Ok(y.into_any())
+}
+
+/// Several samples of streams.
+struct Block<'py, E: Number> {
+    u: Samples<'py, E>,
+    dt: Option<PyReadonlyArrayDyn<'py, f64>>,
+    active: Option<Vec<usize>>,
+    /// Without the axis of streams in, without it out.
+    alone: bool,
+    batch: usize,
+    length: usize,
+}
+
+impl<'py, E: Number> Block<'py, E> {
+    fn of(
+        s: &Core<E>,
+        u: &Bound<'py, PyAny>,
+        dt: Option<&Bound<'py, PyAny>>,
+        active: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let u = Samples::<E>::of(u, s.plan().vocabulary().is_some())?;
+        let active = active.filter(|a| !a.is_none()).map(stream_numbers).transpose()?;
+        let alone = s.streams() == 1 && active.is_none() && u.is_alone(s.plan().d_input(), true);
+        let (batch, length) = if alone { (1, u.shape()[0]) } else { sizes(s.plan(), &u, "batch, length")? };
+        expect_batch(batch, active.as_ref().map_or(s.streams(), Vec::len))?;
+        let shape = [batch, length];
+        let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &shape[usize::from(alone)..])?;
+        Ok(Self { u, dt, active, alone, batch, length })
+    }
+
+    /// Moves the streams on; `y` takes the answers.
+    fn run(self, py: Python<'py>, s: &mut Core<E>, y: Option<&mut Bound<'py, PyArrayDyn<E>>>) -> PyResult<()> {
+        let Self { u, dt, active, batch, length, .. } = self;
+        let (answers, input) = (y.map(|y| writable(y, &u, dt.as_ref())).transpose()?, u.input()?);
         let dt = dt.as_ref().map(|a| a.as_slice()).transpose()?;
         let long = is_long_with_states(batch * length, s.plan().cost());
         if let Some(active) = active {
-            interruptible(py, long, |stop| s.push_active(stop, &active, input, length, dt, answers))?.map_err(raise)?;
+            interruptible(py, long, |stop| s.push_active(stop, &active, input, length, dt, answers))?
         } else if long {
-            interruptible(py, long, |stop| s.push_until(stop, input, length, dt, answers))?.map_err(raise)?;
+            interruptible(py, long, |stop| s.push_until(stop, input, length, dt, answers))?
         } else {
-            py.detach(|| s.push(input, length, dt, answers)).map_err(raise)?;
+            py.detach(|| match answers {
+                Some(answers) => s.push(input, length, dt, answers),
+                None => s.prefill(input, length, dt),
+            })
         }
+        .map_err(raise)
     }
-    Ok(y.into_any())
 }
 
 /// bytes, and what else Python has for them.

@@ -4,7 +4,7 @@ use super::delay;
 use crate::discretize::{DplrBar, ModeBar};
 use crate::document::{Dense, Diagonal, Dplr, StateSpace};
 use crate::error::Result;
-use crate::kernels::chunk::{ChunkMatrices, Shape, Transition};
+use crate::kernels::chunk::{ChunkMatrices, Errors, Shape, State, Transition};
 use crate::kernels::dense::Triangular;
 use crate::kernels::diagonal::{self, DiagonalModes};
 use crate::kernels::dplr::{self, LowRank};
@@ -61,11 +61,23 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
-    /// The state proper, for who sets it from outside: what rounding left over of the old one is gone.
-    pub fn core<'a>(&self, state: &'a mut [E]) -> &'a mut [E] {
-        let (core, left) = state.split_at_mut(self.core_len());
-        left.fill(E::ZERO);
-        core
+    /// The state proper and what rounding left over of it, for chunks. No inputs are pending, and what single samples keep is
+    /// gone.
+    pub fn chunk_state<'a>(&self, state: &'a mut [E]) -> State<'a, E> {
+        let (x, rest) = state.split_at_mut(self.core_len());
+        if !E::COMPENSATED {
+            rest.fill(E::ZERO);
+            return State { x, errors: Errors::None };
+        }
+        match self {
+            Recurrence::Diagonal(_) | Recurrence::LowRank(_) => {
+                let (errors, single) = rest.split_at_mut(x.len() / 2);
+                single.fill(E::ZERO);
+                State { x, errors: Errors::Halves(errors) }
+            }
+            Recurrence::Triangular(_) => State { x, errors: Errors::Rows(rest) },
+            Recurrence::Window(_) => unreachable!("it has no chunks"),
+        }
     }
 
     /// Runs over `rows` rows of `u`, writing `y`. `phase` counts the samples, for what is done now and then.

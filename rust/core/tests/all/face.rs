@@ -99,7 +99,7 @@ fn a_call_that_is_stopped_says_so_and_leaves_the_stream() {
     stream.push(Input::Real(&u[..7 * d_in]), 7, None, &mut y[..7 * d_out]).unwrap();
     let before = stream.snapshot();
     let stop = AtomicBool::new(true);
-    let stopped = stream.push_until(&stop, Input::Real(&u), 5000, None, &mut y);
+    let stopped = stream.push_until(&stop, Input::Real(&u), 5000, None, Some(&mut y));
     assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
     assert_eq!(stream.snapshot(), before);
     let (timing, method) = (Timing::default(), Method::Auto);

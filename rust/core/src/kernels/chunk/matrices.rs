@@ -27,13 +27,33 @@ pub type In<E> = (*const E, isize);
 /// Rows of GROUP elements to write, in the same way.
 pub type Out<E> = (*mut E, isize);
 
+/// A state, which is moved on in place.
+#[derive(Debug)]
+pub struct State<'a, E> {
+    /// N rows of [`GROUP`].
+    pub x: &'a mut [E],
+    /// What rounding left over of it.
+    pub errors: Errors<'a, E>,
+}
+
+/// What rounding left over of N rows of state, where that is kept.
+#[derive(Debug)]
+pub enum Errors<'a, E> {
+    /// Nowhere.
+    None,
+    /// Of two rows in the [`Lanes::halves`](crate::kernels::Lanes::halves) of one, N / 2 rows.
+    Halves(&'a mut [E]),
+    /// N rows.
+    Rows(&'a mut [E]),
+}
+
 /// A run over some chunks: without `u` the input is zero, without `y` only the state is wanted. `scratch` has
 /// [`Chunk::scratch_len`](super::Chunk::scratch_len) elements.
 pub struct Call<'a, E> {
     pub chunks: usize,
     pub u: Option<In<E>>,
     pub y: Option<Out<E>>,
-    pub state: &'a mut [E],
+    pub state: State<'a, E>,
     pub scratch: &'a mut [E],
 }
 

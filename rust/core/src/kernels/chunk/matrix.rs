@@ -5,7 +5,7 @@
 //! matrices of its own, which stay in L1 for all chunks of the lane, and vectors run along the lane's samples and
 //! states, which are transposed.
 
-use super::matrices::{Call, ChunkMatrices, In, Out, Shape};
+use super::matrices::{Call, ChunkMatrices, Errors, In, Out, Shape, State};
 use crate::kernels::layout::holds;
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded, transpose};
 use std::ops::Range;
@@ -64,10 +64,10 @@ impl<E: Elem> Matrix<E> {
         2 * self.t + (self.t + self.n) * padded(self.n) + self.n * self.t
     }
 
-    /// Elements of scratch: the samples of a tile, lane after lane, and one lane's states before each chunk and after
-    /// the last.
+    /// Elements of scratch: N rows of errors, the samples of a tile, lane after lane, and one lane's states before each chunk
+    /// and after the last, and its errors.
     pub fn scratch_len(shape: Shape, n: usize) -> usize {
-        lane_step(shape.rows()) * GROUP + (shape.tile + 1) * padded(n)
+        n * GROUP + lane_step(shape.rows()) * GROUP + (shape.tile + 2) * padded(n)
     }
 
     /// As [`Chunk::run`](super::Chunk::run), with or without inputs and outputs.
@@ -75,9 +75,26 @@ impl<E: Elem> Matrix<E> {
     /// # Safety
     /// T times `chunks` rows of GROUP elements are valid to read at `u`, and to write at `y` without other accesses.
     pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, scratch }: Call<'_, E>) {
+        let State { x: state, errors } = state;
+        let (rows, scratch) = scratch.split_at_mut(self.n * GROUP);
         let (samples, x) = scratch.split_at_mut(lane_step(chunks * self.t) * GROUP);
-        assert!(state.len() == self.n * GROUP && holds(x.len(), chunks + 1, padded(self.n)));
-        isa.run(Run { matrix: self, chunks, u, y, state, samples, x });
+        assert!(state.len() == self.n * GROUP && holds(x.len(), chunks + 2, padded(self.n)));
+        match errors {
+            Errors::None => {
+                assert!(!E::COMPENSATED);
+                isa.run(Run { matrix: self, chunks, u, y, state, errors: rows, samples, x });
+            }
+            Errors::Rows(errors) => {
+                assert!(errors.len() == self.n * GROUP);
+                isa.run(Run { matrix: self, chunks, u, y, state, errors, samples, x });
+            }
+            Errors::Halves(halves) => {
+                assert!(halves.len() == self.n / 2 * GROUP);
+                isa.run(Apart { halves, rows });
+                isa.run(Run { matrix: self, chunks, u, y, state, errors: rows, samples, x });
+                isa.run(Together { halves, rows });
+            }
+        }
     }
 
     /// As [`Chunk::impulse_response`](super::Chunk::impulse_response).
@@ -96,12 +113,60 @@ impl<E: Elem> Matrix<E> {
     }
 }
 
+/// Rows of the halves of others.
+struct Apart<'a, E> {
+    halves: &'a [E],
+    rows: &'a mut [E],
+}
+
+impl<E: Elem> Kernel<E> for Apart<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        for (halves, rows) in self.halves.chunks_exact(GROUP).zip(self.rows.chunks_exact_mut(2 * GROUP)) {
+            for lane in (0..GROUP).step_by(L::LANES) {
+                // SAFETY: lane + LANES <= GROUP.
+                unsafe {
+                    let both = lanes.load(halves.as_ptr().add(lane));
+                    lanes.store(rows.as_mut_ptr().add(lane), lanes.first(both));
+                    lanes.store(rows.as_mut_ptr().add(GROUP + lane), lanes.second(both));
+                }
+            }
+        }
+    }
+}
+
+/// The halves of rows.
+struct Together<'a, E> {
+    halves: &'a mut [E],
+    rows: &'a [E],
+}
+
+impl<E: Elem> Kernel<E> for Together<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<E = E>>(self, lanes: L) {
+        for (halves, rows) in self.halves.chunks_exact_mut(GROUP).zip(self.rows.chunks_exact(2 * GROUP)) {
+            for lane in (0..GROUP).step_by(L::LANES) {
+                // SAFETY: lane + LANES <= GROUP.
+                unsafe {
+                    let row = |i: usize| lanes.load(rows.as_ptr().add(i * GROUP + lane));
+                    lanes.store(halves.as_mut_ptr().add(lane), lanes.halves(row(0), row(1)));
+                }
+            }
+        }
+    }
+}
+
 struct Run<'a, E> {
     matrix: &'a Matrix<E>,
     chunks: usize,
     u: Option<In<E>>,
     y: Option<Out<E>>,
     state: &'a mut [E],
+    errors: &'a mut [E],
     samples: &'a mut [E],
     x: &'a mut [E],
 }
@@ -111,7 +176,8 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let Self { matrix: m, chunks, u, y, state, samples, x } = self;
+        let Self { matrix: m, chunks, u, y, state, errors, samples, x } = self;
+        let (x, left) = x.split_at_mut((chunks + 1) * padded(m.n));
         let (rows, step) = (chunks * m.t, lane_step(chunks * m.t));
         if let Some(u) = u {
             // SAFETY: the caller of `Matrix::run` guarantees `rows` rows at `u`, a multiple of GROUP since T is one;
@@ -122,6 +188,8 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
             let column = || (0..m.n).map(|i| i * GROUP + lane);
             column().zip(&mut *x).for_each(|(i, x)| *x = state[i]);
             x[m.n..padded(m.n)].fill(E::ZERO);
+            column().zip(&mut *left).for_each(|(i, left)| *left = errors[i]);
+            left[m.n..padded(m.n)].fill(E::ZERO);
             // SAFETY: lane < used has `lane_len` entries and a run of `step` >= `rows` samples; `Matrix::run` checked
             // that x has `chunks` + 1 states of padded(n).
             unsafe {
@@ -132,6 +200,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
                     entries: m.entries.as_ptr().add(lane * m.lane_len()),
                     z: samples.as_mut_ptr().add(lane * step),
                     x: x.as_mut_ptr(),
+                    left: left.as_mut_ptr(),
                 };
                 lane.states(chunks, u.is_none());
                 if y.is_some() {
@@ -140,6 +209,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
             }
             let last = &x[chunks * padded(m.n)..];
             column().zip(last).for_each(|(i, x)| state[i] = *x);
+            column().zip(&*left).for_each(|(i, left)| errors[i] = *left);
         }
         if let Some(y) = y {
             samples[m.used * step..].fill(E::ZERO);
@@ -150,8 +220,8 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
     }
 }
 
-/// One lane's matrices, its samples (inputs, then outputs in place) and its states before each chunk and after the
-/// last.
+/// One lane's matrices, its samples (inputs, then outputs in place), its states before each chunk and after the last, and
+/// what rounding left over of the newest.
 struct Lane<L: Lanes> {
     lanes: L,
     t: usize,
@@ -159,6 +229,7 @@ struct Lane<L: Lanes> {
     entries: *const L::E,
     z: *mut L::E,
     x: *mut L::E,
+    left: *mut L::E,
 }
 
 /// Runs a body for all `rows`, $v vectors of them at once, from the last to the first: outputs are written over the
@@ -183,7 +254,7 @@ impl<L: Lanes> Lane<L> {
     ///
     /// # Safety
     /// `entries` addresses a lane's matrices for T samples and N states, `z` T times `chunks` samples, `x` `chunks` +
-    /// 1 states of padded(N).
+    /// 1 states of padded(N), and `left` padded(N) errors.
     #[inline(always)]
     unsafe fn states(&self, chunks: usize, silent: bool) {
         let rows = padded(self.n);
@@ -227,7 +298,7 @@ impl<L: Lanes> Lane<L> {
         let (lanes, rows) = (self.lanes, padded(self.n));
         // Two independent sums hide the latency of each.
         let mut sums = [[lanes.splat(L::E::ZERO); V]; 2];
-        // SAFETY: A^T - I has N columns of padded(N) rows, N is even, and chunks up to `chunk` + 1 have a state.
+        // SAFETY: A^T - I has N columns of padded(N) rows, N is even, chunks up to `chunk` + 1 have a state, and the errors padded(N) rows.
         unsafe {
             let a = self.entries.add(2 * self.t + self.t * rows + row);
             let (from, to) = (self.x.add(chunk * rows), self.x.add((chunk + 1) * rows + row));
@@ -243,8 +314,17 @@ impl<L: Lanes> Lane<L> {
                 }
             }
             for v in 0..V {
-                let x = lanes.load(from.add(row + v * L::LANES));
-                let x = lanes.add(x, lanes.add(sums[0][v], sums[1][v]));
+                let at = row + v * L::LANES;
+                let (x, change) = (lanes.load(from.add(at)), lanes.add(sums[0][v], sums[1][v]));
+                let x = if L::E::COMPENSATED {
+                    let left = self.left.add(at);
+                    let (x, over) = lanes.fast_two_sum(x, lanes.add(change, lanes.load(left)));
+                    // As it is kept, so that it does not matter where a call ends.
+                    lanes.store(left, lanes.flush(lanes.first(lanes.halves(over, over))));
+                    x
+                } else {
+                    lanes.add(x, change)
+                };
                 lanes.store(to.add(v * L::LANES), lanes.flush(x));
             }
         }

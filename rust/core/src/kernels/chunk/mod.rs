@@ -2,7 +2,8 @@
 //! Y = K U + G X with K lower triangular Toeplitz, and X' = A^T X + W U.
 //!
 //! The state is rounded once a chunk instead of once a sample, and each coefficient that is read serves all chunks of
-//! a tile.
+//! a tile. What that rounding leaves over is carried to the next chunk: a constant input moves a state that is close to its
+//! limit by less than half its last digit a chunk, and always the same way.
 
 /// Runs a body for all `chunks`, $c of them at once.
 macro_rules! by_chunks {
@@ -21,7 +22,7 @@ mod matrix;
 mod poles;
 pub mod vandermonde;
 
-pub use matrices::{ChunkMatrices, In, Out, Shape, Transition};
+pub use matrices::{ChunkMatrices, Errors, In, Out, Shape, State, Transition};
 
 use super::layout::holds;
 use super::{Elem, GROUP, Isa};
@@ -63,7 +64,7 @@ impl<E: Elem> Chunk<E> {
         Poles::<E>::scratch_len(shape, n).max(Matrix::<E>::scratch_len(shape, n))
     }
 
-    /// Runs over `chunks` chunks, at most a tile, from rows `u` to rows `y`, moving the N rows of `state` on.
+    /// Runs over `chunks` chunks, at most a tile, from rows `u` to rows `y`, moving `state` on.
     ///
     /// # Safety
     /// T times `chunks` rows of GROUP elements are valid to read at `u` and to write at `y`, and nothing else accesses
@@ -71,7 +72,7 @@ impl<E: Elem> Chunk<E> {
     ///
     /// # Panics
     /// Where the state or the scratch has another length.
-    pub unsafe fn run(&self, isa: Isa, chunks: usize, u: In<E>, y: Out<E>, state: &mut [E], scratch: &mut [E]) {
+    pub unsafe fn run(&self, isa: Isa, chunks: usize, u: In<E>, y: Out<E>, state: State<'_, E>, scratch: &mut [E]) {
         // SAFETY: the caller guarantees the rows of `u` and `y`.
         unsafe { self.go(isa, Call { chunks, u: Some(u), y: Some(y), state, scratch }) };
     }
@@ -80,7 +81,7 @@ impl<E: Elem> Chunk<E> {
     ///
     /// # Panics
     /// Where `y` has fewer rows, or the state or the scratch another length.
-    pub fn free_response(&self, isa: Isa, chunks: usize, y: &mut [E], state: &mut [E], scratch: &mut [E]) {
+    pub fn free_response(&self, isa: Isa, chunks: usize, y: &mut [E], state: State<'_, E>, scratch: &mut [E]) {
         assert!(holds(y.len(), chunks, self.t * GROUP), "expected {chunks} chunks of outputs");
         let y = (y.as_mut_ptr(), GROUP as isize);
         // SAFETY: `y` has T times `chunks` rows, as just checked.
@@ -91,7 +92,7 @@ impl<E: Elem> Chunk<E> {
     ///
     /// # Panics
     /// Where `u` has fewer rows, or the state or the scratch another length.
-    pub fn advance(&self, isa: Isa, chunks: usize, u: &[E], state: &mut [E], scratch: &mut [E]) {
+    pub fn advance(&self, isa: Isa, chunks: usize, u: &[E], state: State<'_, E>, scratch: &mut [E]) {
         assert!(holds(u.len(), chunks, self.t * GROUP), "expected {chunks} chunks of inputs");
         let u = (u.as_ptr(), GROUP as isize);
         // SAFETY: `u` has T times `chunks` rows, as just checked.

@@ -1,9 +1,10 @@
 //! Chunk matrices of systems whose state transition is complex poles. Lanes are channels: every entry is a row of
 //! [`GROUP`] channels.
 
-use super::matrices::{Call, ChunkMatrices, Out, Shape};
+use super::matrices::{Call, ChunkMatrices, Errors, Out, Shape, State};
 use crate::kernels::layout::holds;
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, columns};
+use std::ops::Range;
 
 /// The four matrices of one group of channels.
 #[derive(Debug)]
@@ -19,7 +20,12 @@ pub struct Poles<E> {
     /// (re, im) a mode: its pole over a chunk, less one. Of a slow mode's pole itself, which is close to 1, few digits would be
     /// left.
     less_one: Aligned<E>,
+    /// Runs of modes, and whether what rounding leaves over of them is kept.
+    runs: Vec<(Range<usize>, bool)>,
 }
+
+/// What rounding leaves over is kept where a chunk takes away less than this of a mode: of others it is soon gone.
+const SLOW: f64 = 1.0 / 32.0;
 
 /// Rows of a register tile, where the machine has registers for them. A matrix is stored in strips of so many rows,
 /// column after column, so that a tile reads one run of memory.
@@ -51,8 +57,31 @@ impl<E: Elem> Poles<E> {
         };
         assert!(t.is_multiple_of(TALL), "expected chunks of whole strips");
         let one = |row: usize| if row.is_multiple_of(2) { 1.0 } else { 0.0 };
-        let less_one = poles.iter().enumerate().map(|(i, x)| E::of(x - one(i / GROUP))).collect();
-        Self { t, n, kernel: of(&m.kernel), g: strips(&m.g, t, n), w: strips(&m.w, n, t), less_one }
+        let less_one: Vec<f64> = poles.iter().enumerate().map(|(i, x)| x - one(i / GROUP)).collect();
+        let slow = |mode: usize| {
+            (0..GROUP).any(|lane| {
+                let heard = |row: usize| (0..t).any(|i| m.g[(i * n + row) * GROUP + lane] != 0.0);
+                let [re, im] = [2 * mode, 2 * mode + 1].map(|row| less_one[row * GROUP + lane]);
+                re.hypot(im) < SLOW && (heard(2 * mode) || heard(2 * mode + 1))
+            })
+        };
+        let mut runs: Vec<(Range<usize>, bool)> = Vec::new();
+        for mode in 0..n / 2 {
+            let slow = E::COMPENSATED && slow(mode);
+            match runs.last_mut() {
+                Some((run, kept)) if *kept == slow => run.end = mode + 1,
+                _ => runs.push((mode..mode + 1, slow)),
+            }
+        }
+        Self {
+            t,
+            n,
+            kernel: of(&m.kernel),
+            g: strips(&m.g, t, n),
+            w: strips(&m.w, n, t),
+            less_one: of(&less_one),
+            runs,
+        }
     }
 
     /// Elements of scratch: the samples of a tile, and the states before each chunk and after the last.
@@ -67,7 +96,10 @@ impl<E: Elem> Poles<E> {
     pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, scratch }: Call<'_, E>) {
         let rows = chunks * self.t;
         let (packed, x) = scratch.split_at_mut(rows * GROUP);
+        let State { x: state, errors } = state;
+        let errors = if let Errors::Halves(errors) = errors { errors } else { &mut [] };
         assert!(state.len() == self.n * GROUP && holds(x.len(), chunks + 1, whole(self.n) * GROUP));
+        assert!(!E::COMPENSATED || errors.len() == self.n / 2 * GROUP);
         let u = u.map(|(u, step)| {
             if step == GROUP as isize {
                 return u;
@@ -77,7 +109,7 @@ impl<E: Elem> Poles<E> {
             unsafe { columns::pack::<E, 1>(isa, rows, (u, step), packed, rows * GROUP) };
             packed.as_ptr()
         });
-        isa.run(Run { poles: self, chunks, u, y, state, x });
+        isa.run(Run { poles: self, chunks, u, y, state, errors, x });
     }
 
     /// As [`Chunk::impulse_response`](super::Chunk::impulse_response).
@@ -95,6 +127,7 @@ struct Run<'a, E> {
     u: Option<*const E>,
     y: Option<Out<E>>,
     state: &'a mut [E],
+    errors: &'a mut [E],
     x: &'a mut [E],
 }
 
@@ -103,7 +136,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let Self { poles: m, chunks, u, y, state, x } = self;
+        let Self { poles: m, chunks, u, y, state, errors, x } = self;
         x[..state.len()].copy_from_slice(state);
         for lane in (0..GROUP).step_by(L::LANES) {
             // SAFETY: lane + LANES <= GROUP. The matrices are those of T samples and N states, x has `chunks` + 1
@@ -118,6 +151,8 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
                     g: m.g.as_ptr().add(lane),
                     w: m.w.as_ptr().add(lane),
                     less_one: m.less_one.as_ptr().add(lane),
+                    runs: &m.runs,
+                    errors: errors.as_mut_ptr().wrapping_add(lane),
                     u: u.map(|u| u.add(lane)),
                     x: x.as_mut_ptr().add(lane),
                 };
@@ -130,7 +165,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 }
 
 /// One vector of channels: its matrices, its inputs, and its states before each chunk and after the last.
-struct Vector<L: Lanes> {
+struct Vector<'a, L: Lanes> {
     lanes: L,
     t: usize,
     n: usize,
@@ -138,11 +173,13 @@ struct Vector<L: Lanes> {
     g: *const L::E,
     w: *const L::E,
     less_one: *const L::E,
+    runs: &'a [(Range<usize>, bool)],
+    errors: *mut L::E,
     u: Option<*const L::E>,
     x: *mut L::E,
 }
 
-impl<L: Lanes> Vector<L> {
+impl<L: Lanes> Vector<'_, L> {
     /// All chunks, in tiles of R rows.
     ///
     /// # Safety
@@ -165,12 +202,28 @@ impl<L: Lanes> Vector<L> {
                 }
             }
             for chunk in 0..chunks {
-                self.transition(chunk);
+                for (modes, kept) in self.runs {
+                    if *kept {
+                        self.transition::<true>(chunk, modes.clone());
+                    } else {
+                        self.transition::<false>(chunk, modes.clone());
+                    }
+                }
             }
             // Tiny numbers are flushed after the last chunk: denormals before it cannot be many.
             for i in 0..self.n {
                 let last = self.x.add((chunks * n + i) * GROUP);
                 lanes.store(last, lanes.flush(lanes.load(last)));
+            }
+            if L::E::COMPENSATED {
+                for (modes, kept) in self.runs {
+                    for mode in modes.clone() {
+                        let errors = self.errors.add(mode * GROUP);
+                        let left = if *kept { lanes.load(errors) } else { lanes.splat(L::E::ZERO) };
+                        let (re, im) = (lanes.flush(lanes.first(left)), lanes.flush(lanes.second(left)));
+                        lanes.store(errors, lanes.halves(re, im));
+                    }
+                }
             }
             if let Some(y) = y {
                 by_chunks!(chunks, |chunk, C| for i in (0..self.t).step_by(R) {
@@ -201,21 +254,32 @@ impl<L: Lanes> Vector<L> {
         }
     }
 
-    /// Adds A^T X, for the state X before a chunk, to the one after it.
+    /// Adds A^T X, for the state X before a chunk, to the one after it, and with K what rounding left over.
     ///
     /// # Safety
-    /// As for [`Vector::run`], for a chunk below `chunks`.
+    /// As for [`Vector::run`], for a chunk below `chunks` and modes below N / 2; with K they have errors.
     #[inline(always)]
-    unsafe fn transition(&self, chunk: usize) {
+    unsafe fn transition<const K: bool>(&self, chunk: usize, modes: Range<usize>) {
         let (lanes, n) = (self.lanes, whole(self.n));
         // SAFETY: i + 1 < N, which is even, and there are states before and after the chunk.
         unsafe {
             let (from, to) = (self.x.add(chunk * n * GROUP), self.x.add((chunk + 1) * n * GROUP));
-            for i in (0..self.n).step_by(2) {
+            for mode in modes {
+                let i = 2 * mode;
                 let at = |p: *const L::E, k: usize| lanes.load(p.add((i + k) * GROUP));
                 let (dr, di, xr, xi) = (at(self.less_one, 0), at(self.less_one, 1), at(from, 0), at(from, 1));
-                let re = lanes.add(xr, lanes.fma(dr, xr, lanes.nfma(di, xi, at(to, 0))));
-                let im = lanes.add(xi, lanes.fma(dr, xi, lanes.fma(di, xr, at(to, 1))));
+                let change_re = lanes.fma(dr, xr, lanes.nfma(di, xi, at(to, 0)));
+                let change_im = lanes.fma(dr, xi, lanes.fma(di, xr, at(to, 1)));
+                let (re, im) = if K {
+                    let errors = self.errors.add(mode * GROUP);
+                    let left = lanes.load(errors);
+                    let (re, left_re) = lanes.fast_two_sum(xr, lanes.add(change_re, lanes.first(left)));
+                    let (im, left_im) = lanes.fast_two_sum(xi, lanes.add(change_im, lanes.second(left)));
+                    lanes.store(errors, lanes.halves(left_re, left_im));
+                    (re, im)
+                } else {
+                    (lanes.add(xr, change_re), lanes.add(xi, change_im))
+                };
                 lanes.store(to.add(i * GROUP), re);
                 lanes.store(to.add((i + 1) * GROUP), im);
             }

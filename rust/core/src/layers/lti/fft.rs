@@ -56,7 +56,7 @@ impl<E: Elem> Lti<E> {
             let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
             if !silent {
                 if chunks > 0 {
-                    chunk.free_response(isa, chunks, z, self.groups[group].core(&mut echo), rest);
+                    chunk.free_response(isa, chunks, z, self.groups[group].chunk_state(&mut echo), rest);
                 } else {
                     u[..n * GROUP].fill(E::ZERO);
                     self.groups[group].scan(isa, 0, n, u, z, &mut echo);
@@ -67,7 +67,7 @@ impl<E: Elem> Lti<E> {
             }
             self.pack(isa, group, t, n, rows, x, x_stride, u);
             if chunks > 0 {
-                chunk.advance(isa, chunks, u, self.groups[group].core(state), rest);
+                chunk.advance(isa, chunks, u, self.groups[group].chunk_state(state), rest);
             } else {
                 self.groups[group].scan(isa, 0, n, u, z, state);
             }

@@ -4,7 +4,7 @@ use super::super::system::{Lane, System};
 use super::{Direction, Lti};
 use crate::error::Result;
 use crate::kernels::chunk::vandermonde::Vandermonde;
-use crate::kernels::chunk::{Chunk, Shape};
+use crate::kernels::chunk::{Chunk, Errors, Shape, State};
 use crate::kernels::pointwise::Function;
 use crate::kernels::{Aligned, GROUP, Isa};
 use crate::shared::Shared;
@@ -57,7 +57,13 @@ impl Lti<f64> {
                 chunk.impulse_response(&mut y, &mut state);
                 1
             } else {
-                chunk.free_response(isa, shape.tile, &mut y, &mut state, &mut scratch);
+                chunk.free_response(
+                    isa,
+                    shape.tile,
+                    &mut y,
+                    State { x: &mut state, errors: Errors::None },
+                    &mut scratch,
+                );
                 shape.tile
             };
             let n = (chunks * shape.samples).min(length - t);

@@ -97,7 +97,9 @@ impl<E: Elem> Lti<E> {
                 let from = (u[i * tile..].as_ptr(), GROUP as isize);
                 let to = (z[i * tile..].as_mut_ptr(), GROUP as isize);
                 // SAFETY: a tile has place for these rows.
-                unsafe { self.chunk(isa, group).run(isa, chunks, from, to, self.groups[group].core(state), rest) };
+                unsafe {
+                    self.chunk(isa, group).run(isa, chunks, from, to, self.groups[group].chunk_state(state), rest)
+                };
             }
             // SAFETY: rows t to t + n of `y` are within `rows`; the caller answers for the panel's columns.
             unsafe {
@@ -148,7 +150,7 @@ impl<E: Elem> Lti<E> {
                 let column = unsafe { y.add(t * y_stride + group * GROUP) };
                 let to = if self.straight() { (column, y_stride as isize) } else { (z.as_mut_ptr(), GROUP as isize) };
                 // SAFETY: both have n rows from there on, the caller's or a tile's.
-                unsafe { chunk.run(isa, chunks, from, to, self.groups[group].core(state), rest) };
+                unsafe { chunk.run(isa, chunks, from, to, self.groups[group].chunk_state(state), rest) };
                 if !self.straight() {
                     // SAFETY: the caller answers for the rows of `y` and this group's columns.
                     unsafe { self.finish(isa, group, t, n, rows, z, y, y_stride) };
