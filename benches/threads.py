@@ -176,6 +176,7 @@ def draw(found: Found, path: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     mpl.rcParams["svg.hashsalt"] = "ssmrt"
     figure, both = plt.subplots(1, 2, figsize=(10, 4.2))
@@ -187,7 +188,9 @@ def draw(found: Found, path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set(yscale="log", xlabel="threads", ylabel=label)
         axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3, linewidth=0.5)
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
     figure.tight_layout()

@@ -24,6 +24,7 @@ import ssmrt
 from ssmrt import audio
 
 Batch = dict[str, Any]
+WRITTEN = {"label", "score", "seconds", "error"}
 
 
 class Labeller:
@@ -45,12 +46,12 @@ class Labeller:
         kept = {name: value for name, value in row.items() if name not in ("samples", "rate")}
         try:
             if "samples" in row:
-                samples, rate = np.asarray(row["samples"], np.float32), float(row["rate"])
+                samples, rate = heard(row)
             else:
                 sound = audio.read(row["path"])
                 samples, rate = sound.mono(), float(sound.rate)
             label, score = self.label(samples, rate)
-        except (ssmrt.SsmrtError, OSError, ValueError, TypeError) as error:
+        except (ssmrt.SsmrtError, OSError, ValueError) as error:
             return {**kept, "label": "", "score": np.nan, "seconds": np.nan, "error": str(error)}
         return {**kept, "label": label, "score": score, "seconds": len(samples) / rate, "error": ""}
 
@@ -62,6 +63,19 @@ class Labeller:
         return model.labels[y.argmax()], float(y.max())
 
 
+def heard(row: dict[str, Any]) -> tuple[np.ndarray, float]:
+    """The samples (length,) of a row, and how many of them are a second."""
+    try:
+        samples, rate = np.asarray(row["samples"], np.float32), float(row["rate"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"samples, rate: expected a list of numbers and a number: {error}") from None
+    if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
+        raise ValueError(f"samples: expected a list of finite numbers, found {str(row['samples'])[:40]}")
+    if not 0 < rate < np.inf:
+        raise ValueError(f"rate: expected samples a second, found {rate:g}")
+    return samples, rate
+
+
 def recordings(source: Path) -> ray.data.Dataset:
     """A row a recording."""
     if source.is_dir():
@@ -70,22 +84,26 @@ def recordings(source: Path) -> ray.data.Dataset:
             raise FileNotFoundError(f"{source}: expected sounds (.wav, .flac, .ogg), found none")
         return ray.data.from_items([{"path": path} for path in paths])
     table = ray.data.read_parquet(str(source))
-    missing = {"samples", "rate"} - set(table.schema().names)
-    if missing:
-        found = ", ".join(table.schema().names)
-        raise ValueError(f"{source}: expected columns samples and rate, found {found}")
+    columns = table.schema().names
+    if not {"samples", "rate"} <= set(columns):
+        raise ValueError(f"{source}: expected columns samples and rate, found {', '.join(columns)}")
+    if taken := WRITTEN & set(columns):
+        raise ValueError(f"{source}: expected other names than those of the result, found {', '.join(sorted(taken))}")
     return table
 
 
 def label(model: Path, source: Path, out: Path, actors: int, batch: int = 16) -> None:
     """Label recordings with so many actors, each on one core."""
+    data = model.read_bytes()
+    # Where the model will not do, that is said before a cluster starts.
+    Labeller(data)
     if "RAY_ADDRESS" not in os.environ:
         # Actors keep their cores: one more, and be it in name only, reads and writes, which would wait for ever.
         ray.init(num_cpus=actors + 1)
     # The model travels to the actors as bytes: their machines need no file of it.
     found = recordings(source).map_batches(
         Labeller,
-        fn_constructor_kwargs={"data": model.read_bytes()},
+        fn_constructor_kwargs={"data": data},
         batch_size=batch,
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=1,
@@ -102,7 +120,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the folder of the labels, as Parquet files")
     parser.add_argument("--actors", type=int, default=2, help="models at once (default: 2)")
     given = parser.parse_args()
-    label(given.model, given.source, given.out, given.actors)
+    try:
+        label(given.model, given.source, given.out, given.actors)
+    except (ssmrt.SsmrtError, OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ from websockets.frames import CloseCode
 # A message, and so what a client can make the service hold: 4 blocks of it.
 MOST_BYTES = 1 << 20
 QUEUED_BLOCKS = 4
+# A close frame has room for so many bytes.
+MOST_OF_REASON = 123
 
 
 class Refused(Exception):
@@ -61,7 +63,7 @@ class Service:
         try:
             await self.listen(client)
         except Refused as error:
-            await client.close(CloseCode.INVALID_DATA, str(error))
+            await client.close(CloseCode.INVALID_DATA, str(error).encode()[:MOST_OF_REASON].decode(errors="ignore"))
         except ConnectionClosed:
             # Whether it said goodbye or not: its state goes with it.
             pass
@@ -77,6 +79,8 @@ class Service:
         async for message in client:
             block = self.block(message)
             y = await loop.run_in_executor(self.threads, stream.push, block)
+            if not np.isfinite(y[-1]).all():
+                raise Refused("expected finite samples with full scale at 1, found what has no finite answer")
             await client.send(json.dumps({"position": int(stream.position[0]), "answer": y[-1].tolist()}))
 
     def stream(self, path: str) -> ssmrt.Stream:
@@ -90,6 +94,8 @@ class Service:
             return self.model.stream(rate=self.model.sample_rate / float(asked[0]))
         except (ValueError, ZeroDivisionError):
             raise Refused(f"rate: expected samples a second, found {asked[0][:40]!r}") from None
+        except ssmrt.UnsupportedError as error:
+            raise Refused(str(error)) from None
 
     def block(self, message: str | bytes) -> np.ndarray:
         """The samples (length, d_input) of a message."""
@@ -103,7 +109,10 @@ class Service:
 
 async def run(arguments: argparse.Namespace) -> None:
     """Serve until stopped."""
-    service = Service(ssmrt.load(arguments.model), arguments.slots)
+    model = ssmrt.load(arguments.model)
+    # Where it cannot stream, that is said now and not to each client.
+    model.stream()
+    service = Service(model, arguments.slots)
     async with await service.start(arguments.host, arguments.port) as server:
         print(f"{service.model!r} for {arguments.slots} clients on port {arguments.port}", flush=True)
         await server.serve_forever()
@@ -116,8 +125,12 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=64, help="clients at once (default: 64)")
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=8765)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(run(parser.parse_args()))
+    given = parser.parse_args()
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(run(given))
+    except (ssmrt.SsmrtError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -56,9 +56,12 @@ def test_demo_hears_every_word(run: Run) -> None:
     assert facts["sample_us"]["p50"] <= facts["sample_us"]["p99"] <= facts["sample_us"]["max"]
 
 
-def test_demo_tells_people_what_it_heard(run: Run) -> None:
-    code, out, _ = run("demo")
+def test_demo_tells_people_what_it_heard(run: Run, tmp_path: Path, spotter: ssmrt.Model) -> None:
+    saved = tmp_path / "spotter.ssm.safetensors"
+    code, out, _ = run("demo", "--save", saved)
     assert code == 0
+    assert f"written: {saved}" in out
+    assert ssmrt.load(saved).labels == spotter.labels
     assert "12 of 12 words right" in out
     assert all(f" {word} " in out for word in demo.WORDS)
     assert "p50" in out
@@ -273,6 +276,12 @@ def test_bench_draws_latencies(run: Run, file: Path, tmp_path: Path) -> None:
     code, _, _ = run("bench", file, "--seconds", "0.01", "--length", "100", "--plot", out)
     assert code == 0
     assert out.read_bytes()[:4] == b"\x89PNG"
+    # What was measured is not lost with the picture.
+    code, printed, err = run("bench", file, "--seconds", "0.01", "--length", "100", "--plot", tmp_path / "m.nonsense")
+    assert code == 2
+    assert "nonsense" in err
+    assert "step 1" in printed
+    assert {path.name for path in tmp_path.glob("m.*")} == {"m.png"}
 
 
 def test_poles_are_those_of_the_recurrence() -> None:

@@ -128,6 +128,21 @@ def for_the_command_line() -> None:
     shutil.copytree(GOLDEN / "torch/hf_mamba2", "mamba-130m-hf")
 
 
+def for_the_help() -> None:
+    for_the_command_line()
+    for i, clip in enumerate(demo.clips()[:3]):
+        Path(f"clips/{i}.wav").parent.mkdir(exist_ok=True)
+        Path(f"clips/{i}.wav").write_bytes(wav(clip.samples))
+    np.save("tokens.npy", [12, 7, 30])
+    shutil.copy("layer.ssm.safetensors", "model.ssm.safetensors")
+    if importlib.util.find_spec("onnx") is not None:
+        ssmrt.export_onnx(demo.spotter(), "spotter.onnx")
+    if importlib.util.find_spec("tokenizers") is not None:
+        import letters
+
+        letters.write(Path("mamba-130m-hf/tokenizer.json"))
+
+
 FILES = {
     "command-line.md": for_the_command_line,
     **dict.fromkeys(("format.md", "microphone.md", "performance.md", "stability.md", "streams.md"), of_the_demo),
@@ -262,6 +277,37 @@ def test_the_picture_of_the_architecture_is_seen_on_light_and_dark_pages() -> No
 def test_every_page_is_in_the_sites_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     assert set(re.findall(r"[\w-]+\.md", navigation)) == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+# Extras that the examples of a command's help need.
+HELP_NEEDS = {
+    "ssmrt": ("matplotlib", "onnx"),
+    "ssmrt run": ("tokenizers",),
+    "ssmrt verify": ("onnxruntime",),
+    "ssmrt export": ("onnx", "onnxruntime"),
+    **dict.fromkeys(("ssmrt bench", "ssmrt plot", "ssmrt reduce"), ("matplotlib",)),
+}
+
+
+@pytest.mark.parametrize("command", [parser.prog for parser in _all_parsers(_parser())])
+def test_the_examples_of_help_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Callable[[str], None]
+) -> None:
+    for module in HELP_NEEDS.get(command, ()):
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    for_the_help()
+    shown = subprocess.run(
+        [sys.executable, "-m", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=True,
+    )
+    examples = re.findall(r"^    ((?:arecord .*\| )?ssmrt \S.*)$", shown.stdout, re.MULTILINE)
+    assert examples
+    for example in examples:
+        shell(example)
 
 
 def test_every_option_is_in_an_example_that_runs() -> None:

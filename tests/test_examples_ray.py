@@ -71,6 +71,27 @@ def test_a_table_of_another_kind_is_named(tmp_path: Path) -> None:
     assert "expected columns samples and rate, found sound, rate" in said
 
 
+def test_columns_of_the_result_are_not_written_over(tmp_path: Path) -> None:
+    source = tmp_path / "recordings.parquet"
+    parquet.write_table(pa.table({"samples": [[0.0]], "rate": [16000], "label": ["yes"]}), source)
+    rows, said = labelled(source, tmp_path)
+    assert rows == []
+    assert "error:" in said
+    assert "expected other names than those of the result, found label" in said
+
+
+def test_rows_that_are_no_recording_are_named_and_the_others_go_on(tmp_path: Path) -> None:
+    source = tmp_path / "recordings.parquet"
+    clip = CLIPS[0].samples.tolist()
+    columns = {"id": range(5), "samples": [clip, [], None, [1.0, None], clip], "rate": [16000, 16000, 16000, 16000, 0]}
+    parquet.write_table(pa.table({name: list(values) for name, values in columns.items()}), source)
+    rows, said = labelled(source, tmp_path)
+    assert [row["label"] for row in rows] == [CLIPS[0].word, "", "", "", ""], said
+    assert rows[0]["error"] == ""
+    assert all("expected a list of finite numbers" in row["error"] for row in rows[1:4])
+    assert rows[4]["error"] == "rate: expected samples a second, found 0"
+
+
 def test_a_column_of_another_type_is_named_row_by_row(tmp_path: Path) -> None:
     source = tmp_path / "recordings.parquet"
     parquet.write_table(pa.table({"id": [0, 1], "samples": ["text", "more"], "rate": [16000, 16000]}), source)

@@ -106,7 +106,14 @@ def test_who_finds_no_slot_is_told_and_may_come_again() -> None:
         (b"12345", "", "expected a multiple of 4 bytes, found 5"),
         (b"", "", "expected a multiple of 4 bytes, found 0"),
         (bytes(4), "?rate=fast", "rate: expected samples a second, found 'fast'"),
+        (
+            np.full(3, np.nan, np.float32).tobytes(),
+            "",
+            "expected finite samples with full scale at 1, found what has no finite answer",
+        ),
         (bytes(4), "?rate=0", "rate: expected samples a second, found '0'"),
+        # Cut where a close frame is full, and not within a letter.
+        (bytes(4), "?rate=" + "%C3%A4%F0%9F%98%80" * 20, "rate: expected samples a second, found '" + "ä😀" * 13 + "ä"),
     ],
 )
 def test_who_sends_what_is_no_block_goes_and_the_others_stay(said: Any, query: str, reason: str) -> None:

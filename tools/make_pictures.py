@@ -37,7 +37,8 @@ def heard() -> Figure:
         spoken = word == clip.word
         words.plot(time, line, color="#0072B2" if spoken else "#E69F00", linewidth=2 if spoken else 0.8)
         if line.max() > 0.3:
-            words.annotate(word, (time[line.argmax()], line.max()), ha="center", va="bottom")
+            at = time[line.argmax()]
+            words.annotate(word, (at, line.max()), ha="center" if at > 0.02 else "left", va="bottom")
     words.set(xlabel="time (s)", ylabel="probability", ylim=(0, 1.1), xlim=(0, time[-1]))
     return made
 

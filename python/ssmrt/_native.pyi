@@ -115,11 +115,11 @@ class Plan:
 class Stream:
     """Streams of one model, each with its own state. Belongs to one thread at a time.
 
-    Pickles and copies go on from where it is.
+    Made by `Model.stream`. Pickles and copies go on from where it is.
 
-    >>> stream = model.stream()
-    >>> stream.position
-    array([0])
+    >>> stream = model.stream(batch=2)
+    >>> stream.batch, stream.rate, stream.position
+    (2, 1.0, array([0, 0]))
     """
 
     def step(
@@ -132,7 +132,30 @@ class Stream:
     ) -> NDArray[Any]:
         """One sample of each stream, or of those ``active``: u (batch, d_input) -> y (batch, d_output).
 
-        A single stream takes u (d_input,), too, and then y is (d_output,), and dt a number.
+        A pooled model answers as if the sequence ended here.
+
+        Parameters
+        ----------
+        u
+            (batch, d_input), any float dtype, or integer tokens (batch,). A single stream takes (d_input,), too, and
+            then y is (d_output,) and ``dt`` a number.
+        dt
+            (batch,): multiplies the step size for this sample.
+        out
+            Takes the answer: of y's shape and the model's dtype, contiguous. With it nothing is allocated.
+        active
+            The numbers of the streams that move on, rising; None: all. The first axes of u, dt and y are as long.
+
+        Returns
+        -------
+        y (batch, d_output), in the model's dtype.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A shape, a dtype or a number that does not fit; the states are as they were.
+        UnsupportedError
+            ``dt`` for a layer that has no step size.
 
         >>> model.stream().step([0.5]).shape
         (10,)
@@ -148,7 +171,26 @@ class Stream:
     ) -> NDArray[Any]:
         """A chunk of each stream, or of those ``active``: u (batch, length, d_input) -> y (batch, length, d_output).
 
-        A single stream takes u (length, d_input), too, and then y is (length, d_output), and dt (length,).
+        A pooled model answers as if the sequence ended with each sample.
+
+        Parameters
+        ----------
+        u
+            (batch, length, d_input), any float dtype and any length, or integer tokens (batch, length). A single stream
+            takes (length, d_input), too, and then y is (length, d_output) and ``dt`` (length,).
+        dt
+            (batch, length): multiplies the step size sample by sample.
+        out, active
+            As in `step`.
+
+        Returns
+        -------
+        y (batch, length, d_output), in the model's dtype.
+
+        Raises
+        ------
+        ValueError, TypeError, UnsupportedError
+            As `step`.
 
         >>> model.stream().push(np.zeros((64, 1))).shape
         (64, 10)
@@ -167,7 +209,9 @@ class Stream:
         """
 
     def reset(self, mask: ArrayLike | None = None) -> None:
-        """Starts anew: every stream, or those for which ``mask`` (batch,) is true.
+        """Starts anew: every stream, or those for which ``mask``, bool (batch,), is true.
+
+        Raises ValueError or TypeError where it is no such mask.
 
         >>> stream = model.stream(2)
         >>> y = stream.step(np.zeros((2, 1)))
@@ -196,7 +240,8 @@ class Stream:
     def snapshot(self) -> bytes:
         """The states as bytes.
 
-        >>> saved = stream.snapshot()
+        >>> isinstance(stream.snapshot(), bytes)
+        True
         """
 
     def restore(self, blob: bytes | bytearray | memoryview) -> None:

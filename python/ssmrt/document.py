@@ -327,6 +327,10 @@ class Document:
 
     ``sample_rate`` is the number of samples a second of its training, ``labels`` names its outputs, each once.
     Raises ValueError where they cannot be that.
+
+    >>> document = ssmrt.Document(ssmrt.nn.linear(np.ones((2, 3))), d_input=3, d_output=2, labels=("left", "right"))
+    >>> ssmrt.Model(document)
+    <ssmrt.Model model: 3 -> 2, 6 parameters, float32>
     """
 
     root: Node

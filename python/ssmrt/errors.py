@@ -2,11 +2,23 @@
 
 
 class SsmrtError(Exception):
-    """Above every exception that is ssmrt's own."""
+    """Above every exception that is ssmrt's own.
+
+    >>> try:
+    ...     ssmrt.load("missing.pth")
+    ... except ssmrt.SsmrtError as error:
+    ...     print(error)
+    missing.pth: cannot be read: No such file or directory
+    """
 
 
 class CheckpointError(SsmrtError):
-    """A file that is no checkpoint, is damaged or hostile, or whose tensors do not fit together."""
+    """A file that is no checkpoint, is damaged or hostile, or whose tensors do not fit together.
+
+    >>> ssmrt.Model.parse(b"anything")
+    Traceback (most recent call last):
+    ssmrt.errors.CheckpointError: expected a safetensors buffer, found: header too large
+    """
 
 
 _NONE = object()
@@ -19,6 +31,13 @@ class ConfigRequired(SsmrtError):
     ``default`` what upstream's constructor takes when nothing is said; left out where
     it has none, and the fact must be told. ``why`` says what the fact changes, ``path`` are the names of the
     mappings in ``config`` around it.
+
+    >>> try:
+    ...     ssmrt.load("model.pth")
+    ... except ssmrt.ConfigRequired as fact:
+    ...     print(fact.name, fact.choices, fact.default)
+    prenorm (False, True) False
+    >>> model = ssmrt.load("model.pth", config={"prenorm": False})
     """
 
     def __init__(
@@ -47,16 +66,43 @@ class ConfigRequired(SsmrtError):
 
 
 class UnsupportedError(SsmrtError):
-    """The model is understood, but holds something that ssmrt does not run."""
+    """The model is understood, but holds something that ssmrt does not run.
+
+    >>> discrete = ssmrt.diagonal([[0.5]], [[1]], [[1]], None, None, disc="discrete")
+    >>> discrete.stream(rate=2.0)
+    Traceback (most recent call last):
+    ssmrt.errors.UnsupportedError: rate=2: layer diagonal "diagonal" has no step size that a rate could multiply; its
+    recurrence was trained in discrete time
+    """
 
 
 class NotStreamable(SsmrtError):
-    """The model is not causal: some layer needs the whole sequence."""
+    """The model is not causal: some layer needs the whole sequence.
+
+    >>> from dataclasses import replace
+    >>> layer = ssmrt.nn.diagonal([[-0.5]], [[1]], [[1]], None, 0.1)
+    >>> ssmrt.nn.model(replace(layer, C_reverse=layer.C)).stream()
+    Traceback (most recent call last):
+    ssmrt.errors.NotStreamable: layer diagonal is bidirectional: the model answers whole sequences only; call it on one
+    """
 
 
 class ExportError(SsmrtError):
-    """The model cannot be exported as asked; nothing was written."""
+    """The model cannot be exported as asked; nothing was written.
+
+    >>> ssmrt.export_onnx(model, "model.onnx", opset=12)
+    Traceback (most recent call last):
+    ssmrt.errors.ExportError: opset: expected 13 to 20, found 12
+    """
 
 
 class AudioError(SsmrtError):
-    """A sound file that is damaged, or holds no PCM samples."""
+    """A sound file that is damaged, or holds no PCM samples.
+
+    >>> from pathlib import Path
+    >>> from ssmrt import audio
+    >>> bytes_written = Path("cut.wav").write_bytes(b"RIFF....WAVE")
+    >>> audio.read("cut.wav")
+    Traceback (most recent call last):
+    ssmrt.errors.AudioError: cut.wav: truncated: expected a chunk b'data' with samples, found none
+    """

@@ -20,7 +20,8 @@ def callback(model: Model, *, rate: float = 1.0) -> Callable[[Any], Any]:
     derivative: `jax.grad` says so. Raises TypeError and ValueError where an argument is of another kind.
 
     >>> import jax, jax.numpy as jnp
-    >>> heard = jax.jit(ssmrt.jax.callback(model))(jnp.zeros((2, 100, model.d_input)))
+    >>> jax.jit(ssmrt.jax.callback(model))(jnp.zeros((2, 100, model.d_input))).shape
+    (2, 10)
     """
     checks.instance("model", model, Model, "a model")
     rate = checks.positive("rate", rate)

@@ -45,11 +45,31 @@ class Modes:
 class Model:
     """A trained model, ready to run. Immutable; threads may share it.
 
-    Made by `ssmrt.load`, by `ssmrt.nn.model`, and by `ssmrt.diagonal`, `ssmrt.dplr`, `ssmrt.dense`, `ssmrt.selective`.
+    Made by `ssmrt.load`, by `ssmrt.nn.model`, and by `ssmrt.diagonal`, `ssmrt.dplr`, `ssmrt.dense`, `ssmrt.linoss` and
+    `ssmrt.selective`; here of a Document.
 
-    >>> model = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
-    >>> model.d_input, model.d_output, model.streamable
-    (1, 1, True)
+    Parameters
+    ----------
+    document
+        The parameters.
+    dtype
+        The engine's precision, "float32" or "float64".
+    weights
+        How the matrices of mixing layers are held, as in `ssmrt.load`.
+
+    Raises
+    ------
+    CheckpointError
+        Layers that do not fit one another, or numbers that are not finite.
+    UnsupportedError
+        Something that ssmrt does not run.
+    ValueError, TypeError
+        An argument of another kind.
+
+    >>> model.d_input, model.d_output, model.dtype, model.num_parameters
+    (1, 10, dtype('float32'), 84234)
+    >>> model.streamable, model.pooled, model.sample_rate, model.labels[:3]
+    (True, True, 16000.0, ('yes', 'no', 'up'))
     """
 
     def __init__(self, document: Document, dtype: Dtype = "float32", weights: Weights | None = None):
@@ -290,7 +310,8 @@ class Model:
         state
             Where to go on from; shape ``default_state(batch)``. None: `default_state`.
         rate
-            Multiplies every step size: 2 for samples that are twice as far apart as in training.
+            Multiplies every step size: 2 for samples that are twice as far apart as in training. Where modes alias at
+            that rate, or a layer is unstable, a UserWarning says so, once.
         dt
             (batch, length) or (length,): multiplies the step size sample by sample, for irregular sampling.
         lengths
@@ -363,6 +384,8 @@ class Model:
     def default_state(self, *batch_shape: int) -> State:
         """The state before the first sample, (*batch_shape, state_size): zeros, but for a layer with an ``x0``.
 
+        In the engine's dtype. Raises ValueError or TypeError where an axis is no number of streams.
+
         >>> model.default_state(32).shape == (32, model.state_size)
         True
         """
@@ -388,12 +411,14 @@ class Model:
 
         Returns
         -------
-        y (*batch_shape, d_output) and the next state.
+        y (*batch_shape, d_output) and the next state, in the engine's dtype.
 
         Raises
         ------
         NotStreamable
             The model is not causal.
+        UnsupportedError
+            ``rate`` or ``dt`` for a layer that has no step size.
         ValueError, TypeError
             A shape or a dtype does not fit.
 
@@ -414,12 +439,27 @@ class Model:
     def stream(self, batch: int = 1, *, rate: float = 1.0) -> Stream:
         """Streams that keep their states: the path of the lowest latency.
 
+        Parameters
+        ----------
+        batch
+            How many streams side by side.
+        rate
+            Multiplies every step size: 2 for samples that are twice as far apart as in training. Where modes alias at
+            that rate, or a layer is unstable, a UserWarning says so, once.
+
+        Returns
+        -------
+        Stream
+            At its start.
+
         Raises
         ------
         NotStreamable
             The model is not causal.
         ValueError, TypeError
             ``batch`` is no number of streams, or ``rate`` no positive number.
+        UnsupportedError
+            ``rate`` for a layer that has no step size.
 
         >>> stream = model.stream(batch=3)
         >>> stream.step(np.ones((3, 1))).shape

@@ -29,7 +29,7 @@ def discretize(
     dt
         The step size.
     method
-        "zoh" (matrix exponential), or the generalised bilinear transform (Gu et al. 2021, LSSL, eq. 3) with
+        "zoh" (matrix exponential), or the generalised bilinear transform (Gu et al. 2021, LSSL) with
         ``alpha``: "bilinear" is 1/2, "euler" 0, "backward_euler" 1.
 
     Returns
@@ -52,7 +52,24 @@ def discretize(
 
 
 def hippo(measure: Literal["legs", "legt", "lagt", "fourier"], N: int) -> tuple[Float, Float]:
-    """The HiPPO system (A (N, N), B (N,)) of a measure (Gu et al. 2020), as upstream's S4 has it.
+    """The HiPPO system of a measure (Gu et al. 2020), as upstream's S4 has it.
+
+    Parameters
+    ----------
+    measure
+        What of the past is remembered: "legs" all of it alike, scaled to its length, "legt" a window, "lagt" the recent
+        past by an exponential weight, "fourier" a window by sines and cosines.
+    N
+        How many states, at most 8192; an even number for "fourier".
+
+    Returns
+    -------
+    A (N, N) and B (N,) float64, in continuous time.
+
+    Raises
+    ------
+    ValueError, TypeError
+        There is no such measure, or ``N`` is no number of states.
 
     >>> A, B = ssmrt.hippo("legs", 2)
     >>> A.round(4)
@@ -66,7 +83,7 @@ def causal_conv(u: ArrayLike, k: ArrayLike) -> Float:
     """y[t] = sum over j <= t of k[j] u[t-j], along the last axis, in float64 by FFT.
 
     ``u`` (..., L) and ``k`` (..., K) broadcast; a kernel longer than the input is cut, a shorter one padded.
-    Returns (..., L).
+    Returns (..., L). Raises ValueError or TypeError where axes do not broadcast or numbers are not real.
 
     >>> ssmrt.ops.causal_conv([1.0, 0.0, 0.0, 2.0], [4.0, 2.0, 1.0])
     array([4., 2., 1., 8.])
@@ -88,7 +105,8 @@ def causal_conv(u: ArrayLike, k: ArrayLike) -> Float:
 def krylov(A: ArrayLike, b: ArrayLike, length: int) -> Float:
     """(b, A b, A^2 b, ...) as (..., N, length) in float64, by doubling.
 
-    ``A`` is real (..., N, N) and ``b`` (..., N); leading axes broadcast.
+    ``A`` is real (..., N, N) and ``b`` (..., N); leading axes broadcast. Raises ValueError or TypeError where
+    shapes do not fit or numbers are not real.
 
     >>> ssmrt.ops.krylov([[0.5]], [8.0], 4)
     array([[8., 4., 2., 1.]])

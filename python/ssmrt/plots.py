@@ -167,6 +167,9 @@ def _draw(panels: Any, layer: _Layer, *, brief: bool) -> None:
     _spread(spread, layer)
     heat.set_title(layer.title, loc="left", fontsize="medium")
     if not brief:
+        # Where it is mostly dark, for the kernels that last least are below; else its own ground is.
+        heat.legend(loc="lower right", labelcolor="white", facecolor="#00224e", edgecolor="none")
+        response.legend(loc="lower left")
         for axes, title in zip(panels[1:], ("poles", "frequency response", "time constants")):
             axes.set_title(title, loc="left", fontsize="medium")
 
@@ -182,7 +185,7 @@ def _kernels(axes: Axes, layer: _Layer, brief: bool) -> None:
     drawn = axes.pcolormesh(
         edges * layer.sample, np.arange(rows + 1), level, cmap="cividis", vmin=_FLOOR_DB, vmax=0, rasterized=True
     )
-    axes.plot(layer.mean_times * layer.sample, np.arange(rows) + 0.5, color="white", linewidth=1)
+    axes.plot(layer.mean_times * layer.sample, np.arange(rows) + 0.5, color="white", linewidth=1, label="mean time")
     axes.set(xscale="log", xlabel=f"time ({layer.unit})", ylabel="kernel", ylim=(0, rows))
     axes.figure.colorbar(drawn, ax=axes, label="dB" if brief else "envelope, dB of each kernel's largest")
 
@@ -208,8 +211,8 @@ def _response(axes: Axes, layer: _Layer) -> None:
     magnitude = np.abs(np.fft.rfft(layer.kernels, axis=1))[:, 1:]
     frequency = np.fft.rfftfreq(length, layer.sample)[1:]
     low, middle, high = 20 * np.log10(np.maximum(np.percentile(magnitude, (10, 50, 90), axis=0), 1e-12))
-    axes.fill_between(frequency, low, high, color=_BLUE, alpha=0.25, linewidth=0)
-    axes.plot(frequency, middle, color=_BLUE)
+    axes.fill_between(frequency, low, high, color=_BLUE, alpha=0.25, linewidth=0, label="8 of 10 kernels")
+    axes.plot(frequency, middle, color=_BLUE, label="their median")
     per = "Hz" if layer.known else "turns a sample"
     axes.set(xscale="log", xlabel=f"frequency ({per})", ylabel="dB", xlim=(frequency[0], frequency[-1]))
     axes.grid(alpha=0.3)
@@ -233,6 +236,11 @@ def reduction(report: Report) -> Figure:
     """Draw what `ssmrt.reduce` did: error against states, and each layer's states and error.
 
     Raises ImportError where matplotlib is missing, TypeError where ``report`` is none.
+
+    >>> from ssmrt import plots
+    >>> layer = ssmrt.diagonal([[-0.5 + 3j, -1 + 9j]], [[1, 1]], [[1, 0.1]], None, 0.1)
+    >>> small, report = ssmrt.reduce(layer, np.sin(np.arange(1000.0) / 30), modes=1)
+    >>> plots.reduction(report).savefig("reduction.png")
     """
     checks.instance("report", report, Report, "the report of ssmrt.reduce")
     made: Figure = _matplotlib()(figsize=(10, 4), layout="constrained")

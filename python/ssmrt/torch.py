@@ -12,10 +12,12 @@ class Module(torch.nn.Module):
     """`model` where PyTorch wants a module: tensors in and out, run on the CPU without gradients.
 
     Takes u (batch, length, d_input) or (length, d_input), or tokens (batch, length), on any device, and answers there,
-    in the model's dtype. It pickles with `torch.save` as a whole; it has no parameters that could be trained.
+    in the model's dtype. It pickles with `torch.save` as a whole; it has no parameters that could be trained. Raises
+    TypeError and ValueError where an argument is of another kind, or where a tensor needs gradients.
 
     >>> import torch
-    >>> heard = ssmrt.torch.Module(model)(torch.zeros(2, 100, model.d_input))
+    >>> ssmrt.torch.Module(model)(torch.zeros(2, 100, model.d_input)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, model: Model, *, rate: float = 1.0):

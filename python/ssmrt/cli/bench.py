@@ -2,6 +2,8 @@
 
 One sample by `stream.step` (median, tail, worst), blocks by `stream.push`, a whole sequence by `forward`. Input is
 noise. All from Python, on one stream.
+
+    ssmrt bench spotter.ssm.safetensors --seconds 0.1 --plot latencies.png
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..document import Embedding, first
 from ..model import Model
+from ..writing import replacing
 from .arguments import add_json, add_model, model_of, positive
 from .timing import measure, percentiles
 
@@ -29,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=positive, default=16000, help="samples of the whole sequence (default: 16000)")
     parser.add_argument("--seconds", type=float, default=1.0, help="spent on each measurement (default: 1)")
     parser.add_argument("--rate", type=float, default=1.0, help="multiplies every step size (default: 1)")
-    parser.add_argument("--plot", metavar="FILE", help="draw how often a call took how long: .png, .svg or .pdf")
+    parser.add_argument(
+        "--plot", metavar="FILE", type=Path, help="draw how often a call took how long: .png, .svg or .pdf"
+    )
     add_json(parser)
 
 
@@ -52,11 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
     sequence = _noise(model, arguments.length)
     times[f"forward_{arguments.length}"] = measure(lambda: model(sequence, rate=arguments.rate), seconds, _MOST)
     result |= {f"{name}_us": percentiles(taken) for name, taken in times.items()}
+    print(json.dumps(result) if arguments.json else _table(result))
     if arguments.plot is not None:
         from .. import plots
 
-        plots.latencies(times).savefig(arguments.plot)
-    print(json.dumps(result) if arguments.json else _table(result))
+        with replacing(arguments.plot) as file:
+            plots.latencies(times).savefig(file, format=arguments.plot.suffix[1:] or "png")
     return 0
 
 

@@ -1,6 +1,8 @@
 """Convert a checkpoint to ssmrt's own format.
 
 One safetensors file that holds everything needed to run: ssmrt and its Rust crate read it, no configuration beside it.
+
+    ssmrt convert model.pth model.ssm.safetensors --config '{"prenorm": false}' --sample-rate 16000
 """
 
 from __future__ import annotations

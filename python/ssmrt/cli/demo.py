@@ -3,6 +3,9 @@
 An S4D keyword spotter that ships with ssmrt listens to raw 16 kHz audio, sample by sample as from a microphone. Of
 each clip: the word spoken, the word heard, and when it became sure, that is, from when on the running answer was
 that word with 90 % or more until the end of the clip.
+
+    ssmrt demo --wav recording.wav
+    ssmrt demo --save spotter.ssm.safetensors
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hear your own recording instead: a sound file of any sampling rate, which needs no resampling, for an S4D"
         " runs at another rate by its step size; one word (up to 1.5 s), or many; the mean of its channels",
     )
+    parser.add_argument("--save", metavar="FILE", type=Path, help="write the spotter too, for other commands to try on")
     add_json(parser)
 
 
@@ -44,12 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console()
     model = spotting.spotter()
     quiet: bool = arguments.json
+    if arguments.save is not None:
+        model.save(arguments.save)
     if arguments.wav is not None:
         result = _wav(model, arguments.wav, console, quiet)
     else:
         result = _clips(model, console, quiet)
     if quiet:
         print(json.dumps(result))
+    elif arguments.save is not None:
+        console.line(f"\nwritten: {arguments.save}")
     return 0
 
 

@@ -3,6 +3,10 @@
 OUT is an .onnx file that takes one sample, or with --chunk so many, a call and hands its state back; with --target it
 is a directory, into which a firmware package is written: C without a heap, a self-test, and a report of flash, RAM,
 instructions and the highest sampling rate.
+
+    ssmrt export spotter.ssm.safetensors spotter.onnx
+    ssmrt export spotter.ssm.safetensors small.onnx --quantize int8 --calibration typical.npy
+    ssmrt export spotter.ssm.safetensors firmware --target cortex-m4 --block 16
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""Say what a checkpoint is, layer by layer, and what its file does not say."""
+"""Say what a checkpoint is, layer by layer, and what its file does not say.
+
+What is missing is named with its choices and upstream's default, and --config says it.
+
+    ssmrt info model.pth
+    ssmrt info model.pth --config '{"prenorm": false}' --tensors
+"""
 
 from __future__ import annotations
 

@@ -36,6 +36,15 @@ COMMANDS: dict[str, Command] = {
     "reduce": reduce,
 }
 FAILED = 2
+_ABOUT = """Trained state-space models on plain CPUs, one sample at a time.
+
+Four of the commands below on the demo's model, as they take your own checkpoint too:
+
+    ssmrt demo --save spotter.ssm.safetensors
+    ssmrt verify spotter.ssm.safetensors
+    ssmrt plot spotter.ssm.safetensors --output layers.png
+    ssmrt export spotter.ssm.safetensors spotter.onnx
+"""
 SHELLS = ("bash", "zsh", "tcsh")
 # The words in usages that stand for files and folders.
 _PATHS = ("MODEL", "INPUT", "OUT", "FILE", "JSON", "NPY")
@@ -103,7 +112,7 @@ def _all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ssmrt", description="Trained state-space models on plain CPUs, one sample at a time.")
+    parser = _Parser(prog="ssmrt", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"ssmrt {__version__}")
     parser.add_argument(
         "--print-completion",

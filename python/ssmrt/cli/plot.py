@@ -2,6 +2,9 @@
 
 An overview with a row a layer, or with --layer the page of one; --pages writes those of all layers beside it. A .pdf
 has all of them in one file.
+
+    ssmrt plot spotter.ssm.safetensors --output layers.png
+    ssmrt plot spotter.ssm.safetensors --layer 1 --output page.svg
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The data are a few seconds of what the model is to hear, in any form that `ssmrt run` takes. A fifth of them is held
 back to judge the result: files or sequences, or of a single one its end.
 
-    ssmrt reduce spotter.pth --config '{}' small.ssm.safetensors --data clips/*.wav --modes 4
+    ssmrt reduce model.ssm.safetensors small.ssm.safetensors --data clips/*.wav --modes 4 --picture small.png
+    ssmrt reduce model.ssm.safetensors small.ssm.safetensors --data typical.npy --tolerance 1e-2
 """
 
 from __future__ import annotations

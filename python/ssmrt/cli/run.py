@@ -5,10 +5,11 @@ An INPUT is a sound, whose sampling rate may be another than that of the trainin
 sample; or - for a sound from stdin. They are read block by block. 8, 16 and 32 bit integers are PCM with full scale
 at 1, wherever they stand. The answers are printed as a table, whole where --output is -, or written to a file.
 
-    arecord -f S16_LE -r 16000 | ssmrt run model.ssm.safetensors - --stream --output -
+    ssmrt run spotter.ssm.safetensors recording.wav
+    arecord -f S16_LE -r 16000 | ssmrt run spotter.ssm.safetensors - --stream --output -
     ssmrt run mamba-130m-hf --generate "The state of a" --tokens 50
     ssmrt run mamba-130m-hf --generate "Once" "Twice" --temperature 0.8 --top-p 0.95 --seed 7
-    ssmrt run mamba-130m-hf --generate tokens.npy --stop 0,187 --json
+    ssmrt run mamba-130m-hf --generate tokens.npy --stop 0,2 --json
 """
 
 from __future__ import annotations

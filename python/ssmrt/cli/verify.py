@@ -1,6 +1,9 @@
 """Compare all ways to run a model: step = push = forward = float64 = ONNX.
 
 The exit code is 0 where every error is within its tolerance, else 1.
+
+    ssmrt verify spotter.ssm.safetensors
+    ssmrt verify spotter.ssm.safetensors --onnx spotter.onnx
 """
 
 from __future__ import annotations

@@ -57,7 +57,14 @@ class OnnxStream:
         return self._position.copy()
 
     def reset(self, mask: ArrayLike | None = None) -> None:
-        """Start anew: all streams, or those where ``mask``, bool (batch,), is True."""
+        """Start anew: all streams, or those where ``mask``, bool (batch,), is True.
+
+        >>> stream = ssmrt.OnnxStream("model.onnx")
+        >>> y = stream.step([0.5])
+        >>> stream.reset()
+        >>> stream.position
+        array([0])
+        """
         if mask is None:
             self._session.reset()
             self._position[:] = 0
@@ -73,7 +80,11 @@ class OnnxStream:
         self._position[chosen] = 0
 
     def snapshot(self) -> bytes:
-        """The states as bytes."""
+        """The states as bytes.
+
+        >>> isinstance(ssmrt.OnnxStream("model.onnx").snapshot(), bytes)
+        True
+        """
         states = [np.ascontiguousarray(state, "<f4").tobytes() for state in self._session.states]
         body = b"".join([self._fingerprint, self._position.astype("<i8").tobytes(), *states])
         return b"".join([_MAGIC, _hash(body), body])
@@ -83,6 +94,9 @@ class OnnxStream:
 
         Raises ValueError where the bytes are no such snapshot, were damaged or hold a NaN; then the states are as they
         were.
+
+        >>> stream = ssmrt.OnnxStream("model.onnx")
+        >>> stream.restore(stream.snapshot())
         """
         if not isinstance(blob, bytes | bytearray | memoryview):
             raise TypeError(f"snapshot: expected bytes, found {checks.found(blob)}")
@@ -113,7 +127,11 @@ class OnnxStream:
         """One sample: u (batch, d_input), or integer tokens (batch,), to y (batch, d_output) float32.
 
         A single stream takes u (d_input,), too, and then y is (d_output,). A pooled model answers as if the
-        sequence ended with this sample.
+        sequence ended with this sample. ``out`` takes the answer. Raises ValueError or TypeError where a shape or a
+        dtype does not fit, or the graph takes chunks.
+
+        >>> ssmrt.OnnxStream("model.onnx").step([0.5]).shape
+        (10,)
         """
         facts = self._session.contract
         if facts.chunk is not None and facts.chunk != 1:
@@ -129,7 +147,11 @@ class OnnxStream:
         """Many samples: (batch, length, d_input), or tokens (batch, length), to y (batch, length, d_output).
 
         A single stream takes (length, d_input), too, and then y is (length, d_output). A chunk graph takes lengths
-        that are multiples of its chunk.
+        that are multiples of its chunk. ``out`` takes the answer. Raises ValueError or TypeError where a shape or a
+        dtype does not fit; the states are as they were.
+
+        >>> ssmrt.OnnxStream("model.onnx").push(np.zeros((64, 1))).shape
+        (64, 10)
         """
         facts = self._session.contract
         given, alone = self._batched(checks.array("chunk", chunk), 1)

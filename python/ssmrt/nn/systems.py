@@ -269,8 +269,6 @@ def linoss(
     ValueError, TypeError
         As `diagonal`; by `model` also a negative A or G, and a G with "im".
 
-    Examples
-    --------
     >>> layer = ssmrt.nn.linoss([4.0, 9.0], np.ones((2, 1)), np.ones((1, 2)), None, 0.1, G=[0.0, 0.5])
     >>> ssmrt.nn.model(layer).modes(0).frequencies.round(2)
     array([0.03, 0.03, 0.05, 0.05])
@@ -400,8 +398,6 @@ def ssd(
     ValueError, TypeError
         As `diagonal`; by `model` also a positive A, and layers of other widths.
 
-    Examples
-    --------
     >>> xBC, dt = ssmrt.nn.linear(np.ones((4 + 2 * 3, 2))), ssmrt.nn.linear(np.ones((2, 2)))
     >>> ssmrt.nn.model(ssmrt.nn.ssd(xBC, dt, [-1, -2], [0, 0], np.ones(4), d_state=3))
     <ssmrt.Model ssd: 2 -> 4, 32 parameters, float32>

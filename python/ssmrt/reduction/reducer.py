@@ -79,8 +79,6 @@ def reduce(
     UnsupportedError
         The model has no layer that can be reduced; the message says why for each.
 
-    Examples
-    --------
     >>> model = ssmrt.diagonal([[-0.5 + 3j, -1 + 9j]], [[1, 1]], [[1, 0.1]], None, 0.1)
     >>> small, report = ssmrt.reduce(model, np.sin(np.arange(1000.0) / 30), modes=1)
     >>> report.states_before, report.states

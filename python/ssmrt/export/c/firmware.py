@@ -177,10 +177,10 @@ def export_c(
     TypeError
         ``model`` or ``folder`` is none.
 
-    Examples
-    --------
-    >>> report = ssmrt.export_c(model, "firmware/", target="cortex-m4")     # doctest: +SKIP
-    >>> report.highest_rate                                                # doctest: +SKIP
+    >>> layer = ssmrt.diagonal([[-0.5 + 3j]], [[1]], [[1]], [0.0], [0.05])
+    >>> report = ssmrt.export_c(layer, "firmware/")
+    >>> report.state, report.files[0].name
+    (32, 'ssm.h')
     """
     document = document_of(model)
     path = checks.path("folder", folder)
