@@ -42,6 +42,19 @@ fuzz: ## damaged files, and the engine's two fuzz targets: an hour; finds stay i
 soak: ## 50 million samples through each of five models: memory and errors
 	$(BIN)/python tests/soak.py
 
+.PHONY: realtime
+realtime: ## a million steps of the keyword spotter, their times beside those of a loop in registers as long
+	SSMRT_NUM_THREADS=1 cargo run --release --example latency -- python/ssmrt/data/spotter.ssm.safetensors --steps 1000000
+
+.PHONY: kills
+kills: ## 100 processes killed between the snapshots of their streams, and restored: three minutes
+	$(BIN)/python tests/kills.py
+
+.PHONY: coverage
+coverage: ## lines of Python and Rust that the tests reach: 15 minutes
+	$(BIN)/pip install --quiet 'coverage>=7.10'
+	$(BIN)/python tools/measure_coverage.py
+
 .PHONY: docs
 docs: ## the documentation, served while it is written
 	$(BIN)/pip install --quiet '.[docs]' && $(BIN)/mkdocs serve --strict

@@ -55,7 +55,8 @@ fn diagonal(c: &mut Criterion) {
 fn linear(c: &mut Criterion) {
     let mut group = c.benchmark_group("linear and glu");
     let (weight, bias) = (numbers(2 * D * D), numbers(2 * D));
-    let linear = Linear::<f32>::new(D, D, |row, k| weight[row * D + k], Some(&bias), Epilogue::Glu(Function::Sigmoid));
+    let linear =
+        Linear::<f32>::new(D, D, |row, k| weight[row * D + k], Some(&bias), Epilogue::Glu(Function::Sigmoid)).unwrap();
     for rows in ROWS {
         let (x, mut y) = (aligned(rows * padded(D)), Aligned::zeros(rows * padded(D)));
         group.throughput(Throughput::Elements((rows * 2 * D * D) as u64));

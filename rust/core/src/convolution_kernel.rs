@@ -116,7 +116,7 @@ fn mimo(
             c.iter().map(|c| factor * c.re).chain(c.iter().map(|c| -factor * c.im)).collect::<Vec<_>>()
         })
         .collect();
-    let read = Linear::<f64>::new(2 * n, d_out, |o, i| weight[o * 2 * n + i], None, Epilogue::None);
+    let read = Linear::<f64>::new(2 * n, d_out, |o, i| weight[o * 2 * n + i], None, Epilogue::None)?;
     let (mut rows, mut y) = (Aligned::zeros(d_in * padded(2 * n)), Aligned::zeros(d_in * padded(d_out)));
     let mut kernel = vec![0.0; d_out * d_in * length];
     for (l, k) in responses.take(length).enumerate() {

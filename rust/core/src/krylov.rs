@@ -29,13 +29,13 @@ pub fn krylov(
     }
     let out = Shared::new(answer.as_mut_ptr());
     let stride = padded(n);
-    team.each(systems, |_, s| {
+    let made = team.map(systems, |s| {
         let mut rows = Aligned::<f64>::zeros(length * stride);
         rows[..n].copy_from_slice(&b[s * n..][..n]);
         let mut power = a[s * n * n..][..n * n].to_vec();
         let mut have = 1;
         while have < length {
-            let times = Linear::<f64>::new(n, n, |i, j| power[i * n + j], None, Epilogue::None);
+            let times = Linear::<f64>::new(n, n, |i, j| power[i * n + j], None, Epilogue::None)?;
             let more = have.min(length - have);
             let (from, to) = rows.split_at_mut(have * stride);
             times.run(isa, more, from, &mut to[..more * stride]);
@@ -51,7 +51,9 @@ pub fn krylov(
                 *x = rows[l * stride + i];
             }
         }
+        Ok(())
     });
+    made.into_iter().collect::<Result<()>>()?;
     Ok(answer)
 }
 

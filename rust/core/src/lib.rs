@@ -45,7 +45,7 @@
 //! #     tensor("D", &[1, 1], &[0.0]),
 //! #     tensor("dt", &[1], &[0.1]),
 //! # ])?
-//! # .to_bytes();
+//! # .to_bytes()?;
 //! // let file = std::fs::read("model.ssm.safetensors")?;
 //! let team = Team::all()?;
 //! let model = Model::<f32>::new(Document::parse(file)?, Isa::choose()?, &team)?;

@@ -57,7 +57,7 @@ impl<E: Precision> Model<E> {
         };
         let fingerprint = document.fingerprint() ^ rounded;
         let regular = Arc::new(E::plan(&document, &packed, fingerprint, 1.0, isa, team)?);
-        packed.replace_raw();
+        packed.replace_raw()?;
         Ok(Self { document, packed, fingerprint, isa, regular, others: Mutex::new(Vec::new()) })
     }
 

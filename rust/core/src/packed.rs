@@ -1,8 +1,10 @@
 //! The matrices of a model's mixing layers as their kernels read them: packed once, shared by the plans of all rates.
 
 use crate::document::{Matrix, Rows, Stored};
+use crate::error::Result;
 use crate::kernels::linear::{Epilogue, Form, Linear};
 use crate::kernels::{Aligned, Elem, padded};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,21 +73,27 @@ impl<E> Packed<E> {
 
 impl<E: Elem> Packed<E> {
     /// The linear map of some rows of a matrix. The same rows always have the same bias and epilogue.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
     pub fn linear(
         &self,
         matrix: &Matrix,
         rows: Range<usize>,
         bias: Option<&[f64]>,
         epilogue: Epilogue,
-    ) -> Arc<Linear<E>> {
+    ) -> Result<Arc<Linear<E>>> {
         let mut packed = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, parts) = packed.entry(matrix.id()).or_insert_with(|| (matrix.clone(), BTreeMap::new()));
-        let part = parts.entry(rows.start).or_insert_with(|| {
-            let form = self.form(matrix, &rows);
-            Part::Linear(Arc::new(packed_as(form, matrix, rows, bias, epilogue)))
-        });
+        let part = match parts.entry(rows.start) {
+            Entry::Occupied(part) => part.into_mut(),
+            Entry::Vacant(place) => {
+                let form = self.form(matrix, &rows);
+                place.insert(Part::Linear(Arc::new(packed_as(form, matrix, rows, bias, epilogue)?)))
+            }
+        };
         let Part::Linear(linear) = part else { unreachable!("a matrix belongs to one node, but for a tied one") };
-        Arc::clone(linear)
+        Ok(Arc::clone(linear))
     }
 
     /// How some rows of a matrix are held.
@@ -100,32 +108,43 @@ impl<E: Elem> Packed<E> {
 
     /// The table that a matrix is: it is asked for when all linear maps have been, so that the one that is tied to it is
     /// there.
-    pub fn table(&self, matrix: &Matrix) -> Arc<Table<E>> {
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    pub fn table(&self, matrix: &Matrix) -> Result<Arc<Table<E>>> {
         let mut packed = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, parts) = packed.entry(matrix.id()).or_insert_with(|| (matrix.clone(), BTreeMap::new()));
-        let part = parts.entry(0).or_insert_with(|| {
-            let [count, columns] = matrix.shape;
-            // Nobody asked for a rounded table.
-            if self.weights == Weights::AsGiven && self.form(matrix, &(0..count)) == Form::Halved {
-                let linear = packed_as(Form::Halved, matrix, 0..count, None, Epilogue::None);
-                return Part::Linear(Arc::new(linear));
-            }
-            let mut rows = Aligned::zeros(count * padded(columns));
-            matrix.for_each_row(|i, row| {
-                rows[i * padded(columns)..].iter_mut().zip(row).for_each(|(y, x)| *y = E::of(*x));
-            });
-            Part::Table(Arc::new(Table::Rows(columns, rows)))
-        });
-        match part {
+        let part = match parts.entry(0) {
+            Entry::Occupied(part) => part.into_mut(),
+            Entry::Vacant(place) => place.insert(self.table_of(matrix)?),
+        };
+        Ok(match part {
             Part::Linear(linear) => Arc::new(Table::Matrix(Arc::clone(linear))),
             Part::Table(table) => Arc::clone(table),
+        })
+    }
+
+    fn table_of(&self, matrix: &Matrix) -> Result<Part<E>> {
+        let [count, columns] = matrix.shape;
+        // Nobody asked for a rounded table.
+        if self.weights == Weights::AsGiven && self.form(matrix, &(0..count)) == Form::Halved {
+            let linear = packed_as(Form::Halved, matrix, 0..count, None, Epilogue::None)?;
+            return Ok(Part::Linear(Arc::new(linear)));
         }
+        let mut rows = Aligned::try_zeros("weights", count, padded(columns))?;
+        matrix.for_each_row(|i, row| {
+            rows[i * padded(columns)..].iter_mut().zip(row).for_each(|(y, x)| *y = E::of(*x));
+        });
+        Ok(Part::Table(Arc::new(Table::Rows(columns, rows))))
     }
 
     /// Lets the matrices that are packed as a whole, exactly or as was asked for, hold their numbers packed, so that
     /// nothing is kept twice; and all others a copy of their own, so that nothing of the file or of the caller's arrays is
     /// kept.
-    pub fn replace_raw(&self) {
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    pub fn replace_raw(&self) -> Result<()> {
         let packed = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         for (matrix, parts) in packed.values() {
             let rounded = parts.values().all(|part| matches!(part, Part::Linear(_)))
@@ -139,9 +158,10 @@ impl<E: Elem> Packed<E> {
             if whole && (size_of::<E>() >= matrix.stored.size() || rounded) {
                 matrix.hold(parts);
             } else {
-                matrix.hold_copy();
+                matrix.hold_copy()?;
             }
         }
+        Ok(())
     }
 }
 
@@ -152,7 +172,7 @@ fn packed_as<E: Elem>(
     rows: Range<usize>,
     bias: Option<&[f64]>,
     epilogue: Epilogue,
-) -> Linear<E> {
+) -> Result<Linear<E>> {
     let (d_in, d_out) = (matrix.shape[1], rows.len() / epilogue.rows());
     let at = |i: usize, j: usize| (rows.start + i) * d_in + j;
     let linear = match matrix.bytes() {
@@ -165,11 +185,11 @@ fn packed_as<E: Elem>(
             Linear::new(d_in, d_out, |i, j| f64::from_le_bytes(numbers[at(i, j)]), bias, epilogue)
         }
         None => {
-            let numbers = matrix.to_vec();
+            let numbers = matrix.to_vec()?;
             Linear::new(d_in, d_out, |i, j| numbers[at(i, j)], bias, epilogue)
         }
     };
-    linear.rounded(form)
+    linear?.rounded(form)
 }
 
 /// Whether all numbers of some rows of a matrix are such.
@@ -178,7 +198,11 @@ fn all(matrix: &Matrix, rows: &Range<usize>, such: impl Fn(f64) -> bool) -> bool
     match matrix.bytes() {
         Some((Stored::F32, bytes)) => bytes.as_chunks().0[numbers].iter().all(|b| such(f32::from_le_bytes(*b).into())),
         Some((Stored::F64, bytes)) => bytes.as_chunks().0[numbers].iter().all(|b| such(f64::from_le_bytes(*b))),
-        None => matrix.to_vec()[numbers].iter().all(|&x| such(x)),
+        None => {
+            let mut all = true;
+            matrix.for_each_row(|i, row| all &= !rows.contains(&i) || row.iter().all(|&x| such(x)));
+            all
+        }
     }
 }
 

@@ -251,7 +251,10 @@ impl<E: Precision> Stream<E> {
         let len = self.plan.state_len();
         let of = |s: usize| s * len..(s + 1) * len;
         // Streams of their own meanwhile, so that their states are neighbours.
-        let states = active.iter().flat_map(|&s| &self.states[of(s)]).copied().collect();
+        let mut states = Aligned::try_zeros("active", active.len(), len)?;
+        for (state, &s) in states.chunks_exact_mut(len).zip(active) {
+            state.copy_from_slice(&self.states[of(s)]);
+        }
         let works = std::mem::take(&mut self.works);
         let (plan, before) = (self.plan.clone(), Aligned::default());
         let mut some = Stream { plan, states, streams: active.len(), before, works };

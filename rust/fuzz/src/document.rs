@@ -47,7 +47,7 @@ fn run(document: Document) -> Result<(), Error> {
 /// Whatever bytes.
 pub fn target(data: &[u8]) {
     let Ok(document) = Document::parse(data.to_vec()) else { return };
-    let again = Document::parse(document.to_bytes()).expect("what was read can be read again");
+    let again = Document::parse(document.to_bytes().expect("memory")).expect("what was read can be read again");
     assert_eq!(document.outline(), again.outline());
     if let Err(error) = run(document) {
         assert!(

@@ -43,6 +43,7 @@ pub fn interruptible<T: Send>(py: Python<'_>, long: bool, work: impl FnOnce(&Ato
     if !long || !on_main_thread(py)? {
         return Ok(py.detach(|| work(&stop)));
     }
+    room_for_a_thread()?;
     py.detach(|| {
         thread::scope(|scope| {
             let (running, over) = channel::<()>();
@@ -67,11 +68,10 @@ pub fn interruptible<T: Send>(py: Python<'_>, long: bool, work: impl FnOnce(&Ato
 /// On Python's main thread it goes to a thread of its own while this one looks for signals; where a handler raises, its exception
 /// is the error at once, and the work ends unheard. Elsewhere it runs on the calling thread.
 pub fn abandonable<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> PyResult<T> {
-    /// As much as a main thread usually has, for trees that are nested deep.
-    const STACK: usize = 8 << 20;
     if !on_main_thread(py)? {
         return Ok(py.detach(work));
     }
+    room_for_a_thread()?;
     py.detach(|| {
         let (made, result) = channel();
         let work = move || drop(made.send(work()));
@@ -89,6 +89,16 @@ pub fn abandonable<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T +
             }
         }
     })
+}
+
+/// Bytes of the stack of a thread that plans: as many as a main thread usually has, for trees that are nested deep.
+const STACK: usize = 8 << 20;
+
+/// Fails where there is no memory to start a thread in: what the standard library then keeps of it is not ours to ask for, and
+/// ends the process.
+fn room_for_a_thread() -> PyResult<()> {
+    let room = Vec::<u8>::new().try_reserve_exact(2 * STACK);
+    room.map_err(|_| PyMemoryError::new_err("could not start a thread: there is no memory for its stack"))
 }
 
 fn on_main_thread(py: Python<'_>) -> PyResult<bool> {

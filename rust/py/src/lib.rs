@@ -7,6 +7,7 @@ mod model;
 mod ops;
 mod plan;
 mod precision;
+mod reserve;
 mod stream;
 
 use pyo3::prelude::*;

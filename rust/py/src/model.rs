@@ -5,11 +5,11 @@ use crate::errors::raise;
 use crate::interrupt::abandonable;
 use crate::plan::Plan;
 use bytes::Bytes;
-use numpy::{Complex64, Element, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{Complex64, Element, PyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use ssmrt_core::{Array, Buffer, Discrete, Document as Core, Isa, Layer, Model as CoreModel, Stored, Team, Weights};
 use std::sync::Arc;
 
@@ -109,16 +109,18 @@ impl Document {
     }
 
     /// The tree as JSON, and of every tensor that it refers to its name, shape and dtype.
-    fn outline(&self) -> (String, Vec<TensorOutline>) {
+    fn outline<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyString>, Vec<TensorOutline>)> {
         let (tree, tensors) = self.core.outline();
         let dtype = |stored| if stored == Stored::F32 { "float32" } else { "float64" };
-        (tree, tensors.into_iter().map(|(name, shape, stored)| (name, shape, dtype(stored))).collect())
+        // Long enough that there may be no memory for it.
+        let tree = PyString::from_encoded_object(bytes(py, tree.as_bytes())?.as_any(), Some(c"utf-8"), None)?;
+        Ok((tree, tensors.into_iter().map(|(name, shape, stored)| (name, shape, dtype(stored))).collect()))
     }
 
     /// ssmrt's own format: every number exactly as it was.
-    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let bytes = py.detach(|| self.core.to_bytes());
-        PyBytes::new(py, &bytes)
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let written = py.detach(|| self.core.to_bytes()).map_err(raise)?;
+        bytes(py, &written)
     }
 
     /// The state-space layers at a rate, a dict each.
@@ -189,7 +191,7 @@ impl Document {
         let core = self.core.clone();
         let kernel = move || core.convolution_kernel(layer, length, rate, isa, &Team::all()?);
         let (shape, data) = abandonable(py, kernel)?.map_err(raise)?;
-        PyArray1::from_vec(py, data).reshape(shape.to_vec())
+        array_of(py, &shape, &data)
     }
 
     /// The widths of the signal after each node of the outermost sequence.
@@ -202,6 +204,14 @@ impl Document {
 #[pyfunction]
 pub fn schema() -> String {
     Core::schema()
+}
+
+/// A copy as Python's, or the error that there is no memory for one.
+fn bytes<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, data.len(), |bytes| {
+        bytes.copy_from_slice(data);
+        Ok(())
+    })
 }
 
 /// An array's memory, not copied: the engine makes its own copy of what it keeps.

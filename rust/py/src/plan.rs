@@ -7,7 +7,7 @@ use crate::errors::raise;
 use crate::interrupt::{interruptible, is_long, sample};
 use crate::precision::{Any, on};
 use crate::stream::Stream;
-use numpy::{PyArray1, PyArrayDyn, PyUntypedArrayMethods};
+use numpy::{PyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use ssmrt_core::{Method, Plan as Core, Sequences, Team, Timing};
@@ -99,8 +99,12 @@ impl Plan {
 
     /// A stream's state (state_size,) before its first sample.
     #[getter]
-    fn start<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        on!(self.any, p => PyArray1::from_slice(py, &p.default_state(1)).into_any())
+    fn start<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        on!(self.any, p => {
+            let mut start = new_array(py, &[p.state_len()])?;
+            p.start(own(&mut start)?);
+            Ok(start.into_any())
+        })
     }
 
     /// Streams at their start, of the Python model that this is the plan of at a rate.

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use num_complex::Complex64;
 
+use crate::error::{Error, Result};
+
 /// How a real tensor is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
@@ -30,7 +32,7 @@ pub struct Array<T = f64> {
     /// The size of every axis, each at least 1.
     pub shape: Vec<usize>,
     /// The numbers, last axis fastest.
-    pub data: Arc<[T]>,
+    pub data: Arc<Vec<T>>,
     /// How a real one is stored, which holds its numbers exactly. Complex ones are stored as float64.
     pub stored: Stored,
 }
@@ -139,10 +141,13 @@ impl Matrix {
     }
 
     /// All numbers in float64, row-major.
-    pub fn to_vec(&self) -> Vec<f64> {
-        let mut out = Vec::with_capacity(self.shape[0] * self.shape[1]);
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    pub fn to_vec(&self) -> Result<Vec<f64>> {
+        let mut out = room(self.shape[0] * self.shape[1])?;
         self.for_each_row(|_, row| out.extend_from_slice(row));
-        out
+        Ok(out)
     }
 
     /// The bytes that it was read from, while it holds them.
@@ -161,11 +166,13 @@ impl Matrix {
     }
 
     /// Holds a copy of its bytes from now on.
-    pub(crate) fn hold_copy(&self) {
+    pub(crate) fn hold_copy(&self) -> Result<()> {
         if let Some((stored, bytes)) = self.bytes() {
-            let bytes = Bytes::copy_from_slice(&bytes);
-            self.hold(vec![Arc::new(Raw { columns: self.shape[1], stored, bytes })]);
+            let mut copy = room(bytes.len())?;
+            copy.extend_from_slice(&bytes);
+            self.hold(vec![Arc::new(Raw { columns: self.shape[1], stored, bytes: copy.into() })]);
         }
+        Ok(())
     }
 
     /// Holds the numbers in `parts` from now on, whose rows follow one another: exactly these numbers, and all of them.
@@ -173,6 +180,14 @@ impl Matrix {
         assert_eq!(parts.iter().map(|part| part.count()).sum::<usize>(), self.shape[0], "every row is held");
         *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = parts;
     }
+}
+
+/// An empty vector with room for so many numbers of a tensor.
+pub(crate) fn room<T>(len: usize) -> Result<Vec<T>> {
+    let mut out = Vec::new();
+    let full = |_| Error::Memory(format!("a tensor: expected what fits into memory, found {len} numbers"));
+    out.try_reserve_exact(len).map_err(full)?;
+    Ok(out)
 }
 
 fn widen(stored: Stored, bytes: &[u8], out: &mut [f64]) {
@@ -200,10 +215,12 @@ pub(crate) struct Tensor {
 
 impl Tensor {
     /// The numbers in float64.
-    pub fn widened(&self) -> Vec<f64> {
-        let mut out = vec![0.0; self.bytes.len() / self.stored.size()];
+    pub fn widened(&self) -> Result<Vec<f64>> {
+        let len = self.bytes.len() / self.stored.size();
+        let mut out = room(len)?;
+        out.resize(len, 0.0);
         widen(self.stored, &self.bytes, &mut out);
-        out
+        Ok(out)
     }
 
     /// The flat index of the first number that is not finite, and the number.
@@ -216,8 +233,8 @@ impl Tensor {
     }
 
     /// It in float64.
-    pub fn array(self) -> Array {
-        Array { data: self.widened().into(), stored: self.stored, shape: self.shape }
+    pub fn array(self) -> Result<Array> {
+        Ok(Array { data: self.widened()?.into(), stored: self.stored, shape: self.shape })
     }
 
     /// It as it is stored.

@@ -7,7 +7,7 @@ use num_complex::Complex64;
 use serde_json::{Map, Value, json};
 
 use super::Node;
-use super::array::{Array, ComplexArray, Matrix, Stored, Tensor, narrow};
+use super::array::{Array, ComplexArray, Matrix, Stored, Tensor, narrow, room};
 use crate::error::{Error, Result};
 use crate::names::Named;
 
@@ -201,7 +201,7 @@ impl Field<Array> for Real {
     fn read(&self, fields: &mut Fields<'_>, key: &'static str) -> Result<Array> {
         let tensor = fields.tensor(key, "real")?;
         fields.bind(key, self.0, &tensor.shape)?;
-        Ok(tensor.array())
+        tensor.array()
     }
 
     fn write(&self, writer: &mut Writer<'_>, key: &'static str, value: &Array) {
@@ -220,7 +220,7 @@ impl Field<Array> for Positive {
         let tensor = fields.tensor(key, "real")?;
         let fits = |axes: &&&str| axes.split(' ').count() == tensor.shape.len();
         fields.bind(key, self.0.iter().find(fits).unwrap_or(&self.0[0]), &tensor.shape)?;
-        let array = tensor.array();
+        let array = tensor.array()?;
         match array.data.iter().position(|&x| x <= 0.0) {
             Some(i) => {
                 let found = array.data[i];
@@ -246,9 +246,10 @@ impl Field<ComplexArray> for Complex {
             return Err(fields.fail(key, "expected a last axis of 2, real and imaginary, found another"));
         }
         fields.bind(key, self.0, &tensor.shape)?;
-        let numbers = tensor.widened();
-        let data = numbers.as_chunks().0.iter().map(|&[re, im]| Complex64::new(re, im)).collect();
-        Ok(Array { shape: tensor.shape, data, stored: Stored::F64 })
+        let numbers = tensor.widened()?;
+        let mut data = room(numbers.len() / 2)?;
+        data.extend(numbers.as_chunks().0.iter().map(|&[re, im]| Complex64::new(re, im)));
+        Ok(Array { shape: tensor.shape, data: data.into(), stored: Stored::F64 })
     }
 
     fn write(&self, writer: &mut Writer<'_>, key: &'static str, value: &ComplexArray) {

@@ -7,7 +7,7 @@ use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::array::{Stored, Tensor};
+use super::array::{Stored, Tensor, room};
 use super::fields::{Contents, Tensors, Written};
 use super::{Document, Facts, Node};
 use crate::checksum::{START, hash, mix};
@@ -131,14 +131,20 @@ impl Document {
     }
 
     /// It as one safetensors buffer, which [`Document::parse`] reads: every number exactly as it was.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// [`Error::Memory`]
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let (tree, written) = self.written();
+        let sizes = written.tensors.iter().map(|(_, shape, stored, _)| shape.iter().product::<usize>() * stored.size());
+        // The buffer, and beside it one tensor at a time.
+        room::<u8>(sizes.clone().sum::<usize>() + sizes.max().unwrap_or(0))?;
         let metadata = HashMap::from([(METADATA_KEY.to_string(), tree)]);
         let tensors = written.tensors.iter().map(|(name, shape, stored, contents)| {
             let tensor = WrittenTensor { shape, stored: *stored, contents };
             (name, tensor)
         });
-        safetensors::serialize(tensors, Some(metadata)).expect("shapes and bytes fit")
+        Ok(safetensors::serialize(tensors, Some(metadata)).expect("shapes and bytes fit"))
     }
 
     /// Its tree as JSON, and the name, the shape and the dtype of every tensor that the tree refers to.

@@ -6,6 +6,7 @@ mod shares;
 use super::layout::holds;
 use super::pointwise::{self, Function};
 use super::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded};
+use crate::error::Result;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -63,6 +64,9 @@ impl<E: Elem> Linear<E> {
     /// From `weight(row, column)`, (rows, d_in), and `bias`, (rows,). The rows are the `d_out` outputs; under a GLU
     /// these are followed by as many gates. Each weight is read once.
     ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    ///
     /// # Panics
     /// Where there are no inputs, or not as many biases as rows.
     pub fn new(
@@ -71,12 +75,12 @@ impl<E: Elem> Linear<E> {
         weight: impl Fn(usize, usize) -> f64,
         bias: Option<&[f64]>,
         epilogue: Epilogue,
-    ) -> Self {
+    ) -> Result<Self> {
         let halves = epilogue.rows();
         assert!(d_in > 0, "expected inputs");
         assert!(bias.is_none_or(|b| b.len() == halves * d_out), "expected {} biases", halves * d_out);
         let panels = (padded(d_out) / GROUP * halves).div_ceil(PANEL);
-        let mut aligned = Aligned::zeros(panels * (d_in + 1) * PANEL * GROUP);
+        let mut aligned = Aligned::try_zeros("weights", panels * PANEL * GROUP, d_in + 1)?;
         let packed: &mut [E] = &mut aligned;
         let entry = |half, column| start(d_in + 1, halves, half, column / GROUP) + column % GROUP;
         for (row, &bias) in bias.iter().copied().flatten().enumerate() {
@@ -98,22 +102,24 @@ impl<E: Elem> Linear<E> {
         }
         let block_rows = (BLOCK_BYTES / size_of::<E>() / d_in / TILE_ROWS).max(1) * TILE_ROWS;
         let (form, rounding) = (Form::Whole, Rounding::default());
-        Self { d_in, d_out, epilogue, block_rows, form, rounding, packed: aligned }
+        Ok(Self { d_in, d_out, epilogue, block_rows, form, rounding, packed: aligned })
     }
 
     /// The same in a form that is not as wide.
     ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    ///
     /// # Panics
     /// Where it is in such a form already.
-    #[must_use]
-    pub fn rounded(self, form: Form) -> Self {
+    pub fn rounded(self, form: Form) -> Result<Self> {
         assert!(self.form == Form::Whole, "expected whole weights");
         if form == Form::Whole {
-            return self;
+            return Ok(self);
         }
         let row = PANEL * GROUP;
         let rows = form.rows(self.d_in);
-        let mut packed = Aligned::zeros(self.panels() * rows * row);
+        let mut packed = Aligned::try_zeros("weights", self.panels() * row, rows)?;
         let mut rounding = Rounding::default();
         let panels = self.packed.chunks_exact((self.d_in + 1) * row);
         for (to, from) in packed.chunks_exact_mut(rows * row).zip(panels) {
@@ -121,7 +127,7 @@ impl<E: Elem> Linear<E> {
             to[..row].copy_from_slice(biases);
             rounding += form.pack(from, &mut to[row..]);
         }
-        Self { form, rounding, packed, ..self }
+        Ok(Self { form, rounding, packed, ..self })
     }
 
     /// How far its weights are from those that were given.
@@ -571,7 +577,7 @@ mod tests {
         let number = |i: usize| E::of((i as f64 * 12.9898).sin()).f64();
         let weight: Vec<f64> = (0..outputs * d_in).map(number).collect();
         let bias: Vec<f64> = (0..outputs).map(|i| number(i + 7)).collect();
-        let linear = Linear::new(d_in, d_out, |row, k| weight[row * d_in + k], Some(&bias), epilogue);
+        let linear = Linear::new(d_in, d_out, |row, k| weight[row * d_in + k], Some(&bias), epilogue).unwrap();
         Case { linear, weight, bias }
     }
 
@@ -669,7 +675,7 @@ mod tests {
             for epilogue in EPILOGUES {
                 for (d_in, d_out) in [(1, 1), (2, 17), (3, 16), (24, 100), (65, 33), (257, 40), (530, 24)] {
                     let Case { linear, weight, bias } = case::<f32>(d_in, d_out, epilogue);
-                    let halved = linear.rounded(Form::Halved);
+                    let halved = linear.rounded(Form::Halved).unwrap();
                     let mut row = vec![0.0; d_in];
                     let mut rounded = Vec::new();
                     for (i, exact) in weight.chunks_exact(d_in).enumerate() {
@@ -681,7 +687,8 @@ mod tests {
                         }
                         rounded.extend(row.iter().map(|&w| f64::from(w)));
                     }
-                    let whole = Linear::<f32>::new(d_in, d_out, |i, k| rounded[i * d_in + k], Some(&bias), epilogue);
+                    let whole =
+                        Linear::<f32>::new(d_in, d_out, |i, k| rounded[i * d_in + k], Some(&bias), epilogue).unwrap();
                     let x = inputs::<f32>(13, d_in);
                     for rows in [1, 2, 7, 13] {
                         let (mut y, mut expected) = (vec![0.0; rows * padded(d_out)], vec![0.0; rows * padded(d_out)]);
@@ -705,7 +712,7 @@ mod tests {
         };
         let (d_out, rows) = (48, 7);
         let weight = |row: usize, k: usize| number(row * d_in + k).f64();
-        let linear = Linear::<E>::new(d_in, d_out, weight, None, Epilogue::None);
+        let linear = Linear::<E>::new(d_in, d_out, weight, None, Epilogue::None).unwrap();
         let x: Vec<E> = (0..rows * padded(d_in)).map(|i| number(i + (1 << 30))).collect();
         let mut y = vec![E::ZERO; rows * d_out];
         linear.run(isa, rows, &x, &mut y);
@@ -874,7 +881,7 @@ mod tests {
         for epilogue in EPILOGUES {
             let d_out = d / epilogue.rows();
             let begin = std::time::Instant::now();
-            let linear = Linear::<f32>::new(d, d_out, |row, k| f64::from(weight[row * d + k]), None, epilogue);
+            let linear = Linear::<f32>::new(d, d_out, |row, k| f64::from(weight[row * d + k]), None, epilogue).unwrap();
             let packed = begin.elapsed();
             let begin = std::time::Instant::now();
             let mut row = vec![0.0; d];

@@ -7,6 +7,7 @@ use crate::document::{
     Activation, ActivationFunction, Array, Document, Factor, Matrix, Node, Norm as NormNode, Systems,
 };
 use crate::error::{Error, Result};
+use crate::kernels::aligned::fits;
 use crate::kernels::linear::Epilogue;
 use crate::kernels::norm::{Norm, Residual};
 use crate::kernels::pointwise::Function;
@@ -59,7 +60,7 @@ impl<E: Elem> Plan<E> {
             output = lowering.chain(head, target, false)?;
         }
         if let Some((matrix, x, y)) = lowering.table.take() {
-            Stage::begin_with(&mut trunk, RowOp::Embed { table: packed.table(&matrix), x, y });
+            Stage::begin_with(&mut trunk, RowOp::Embed { table: packed.table(&matrix)?, x, y });
         }
         if lowering.state_len > isize::MAX as usize / size_of::<E>() {
             return Err(Error::Memory("the model: expected a state that fits into memory, found a larger one".into()));
@@ -151,6 +152,13 @@ fn row<E: Elem>(values: impl IntoIterator<Item = f64>) -> Aligned<E> {
     let mut row: Vec<E> = values.into_iter().map(E::of).collect();
     row.resize(padded(row.len()), E::ZERO);
     row.into_iter().collect()
+}
+
+/// Fails where there is little memory: planning is hundreds of small pieces, and what cannot end well does not begin.
+fn enough_to_plan() -> Result<()> {
+    const BYTES: usize = 1 << 24;
+    // What a page's memory has grown by stays.
+    if cfg!(target_family = "wasm") { Ok(()) } else { fits::<u8>("bytes to plan in", BYTES, 1).map(drop) }
 }
 
 impl<'a, E: Elem> Lowering<'a, E> {
@@ -245,6 +253,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
     /// answer, and how many nodes were taken.
     fn lower(&mut self, nodes: &[&Node], x: Buffer, keep: bool) -> Result<(Buffer, usize)> {
         let node = nodes[0];
+        enough_to_plan()?;
         if let Some(systems) = node.systems() {
             self.check(node, systems)?;
         }
@@ -258,7 +267,7 @@ impl<'a, E: Elem> Lowering<'a, E> {
                 };
                 let y = self.buffer(width);
                 let bias = l.bias.as_ref().map(|bias| &bias.data[..]);
-                let layer = self.packed.linear(&l.weight, 0..d_out, bias, epilogue);
+                let layer = self.packed.linear(&l.weight, 0..d_out, bias, epilogue)?;
                 self.rows(RowOp::Linear { layer, x, y });
                 Ok((y, taken))
             }
@@ -309,8 +318,8 @@ impl<'a, E: Elem> Lowering<'a, E> {
             Node::Dplr(d) => self.siso(node, &d.ssm, System::dplr(d, self.rate), nodes.get(1), x),
             Node::Dense(d) => self.siso(node, &d.ssm, System::dense(d, self.rate), nodes.get(1), x),
             Node::DiagonalMimo(m) => Ok((self.mimo(node, m, x)?, 1)),
-            Node::Linoss(l) => Ok((self.linoss(l, x), 1)),
-            Node::Selective(s) => Ok((self.selective(s, x), 1)),
+            Node::Linoss(l) => Ok((self.linoss(l, x)?, 1)),
+            Node::Selective(s) => Ok((self.selective(s, x)?, 1)),
             Node::Ssd(s) => Ok((self.ssd(s, x)?, 1)),
             Node::Sequential(_) => {
                 let mut inner = Vec::new();

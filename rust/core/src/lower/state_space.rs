@@ -147,10 +147,10 @@ impl<E: Elem> Lowering<'_, E> {
         let y = self.buffer(d_out);
         let b = m.input(self.rate);
         let modes = |reverse| Core::Modes { node: m.clone(), reverse };
-        self.mimo_pass(modes(false), &b, &m.c, m.factor(), x, y);
+        self.mimo_pass(modes(false), &b, &m.c, m.factor(), x, y)?;
         if let Some(c) = &m.c_reverse {
             let z = self.buffer(d_out);
-            self.mimo_pass(modes(true), &b, c, m.factor(), x, z);
+            self.mimo_pass(modes(true), &b, c, m.factor(), x, z)?;
             self.rows(RowOp::Add { layer: Residual::new(d_out, 1.0, &[1.0], None), x: z, y });
             self.free.push(z);
         }
@@ -159,11 +159,11 @@ impl<E: Elem> Lowering<'_, E> {
     }
 
     /// LinOSS: oscillators in the place of modes.
-    pub(super) fn linoss(&mut self, l: &Linoss, x: Buffer) -> Buffer {
+    pub(super) fn linoss(&mut self, l: &Linoss, x: Buffer) -> Result<Buffer> {
         let y = self.buffer(l.d_output());
-        self.mimo_pass(Core::Oscillators(l.clone()), &l.input(self.rate), &l.c, 1.0, x, y);
+        self.mimo_pass(Core::Oscillators(l.clone()), &l.input(self.rate), &l.c, 1.0, x, y)?;
         self.direct(l.d.as_ref(), x, y);
-        y
+        Ok(y)
     }
 
     /// Adds D u.
@@ -174,7 +174,15 @@ impl<E: Elem> Lowering<'_, E> {
     }
 
     /// `b` (N, d_in) as a matrix product, the core, and `factor` Re(C) as a matrix product.
-    fn mimo_pass(&mut self, core: Core, b: &[Complex64], c: &ComplexArray, factor: f64, x: Buffer, y: Buffer) {
+    fn mimo_pass(
+        &mut self,
+        core: Core,
+        b: &[Complex64],
+        c: &ComplexArray,
+        factor: f64,
+        x: Buffer,
+        y: Buffer,
+    ) -> Result<()> {
         let (d_in, d_out, n) = (x.width, c.shape[0], c.shape[1]);
         let half = padded(n);
         // Rows of the real parts, then of the imaginary ones, each padded to groups: the layout of the states.
@@ -191,24 +199,25 @@ impl<E: Elem> Lowering<'_, E> {
         }
         let v = self.buffer(2 * half);
         let linear = |d_in, d_out, weight: &[f64]| {
-            Arc::new(Linear::new(d_in, d_out, |i, j| weight[i * d_in + j], None, Epilogue::None))
+            Linear::new(d_in, d_out, |i, j| weight[i * d_in + j], None, Epilogue::None).map(Arc::new)
         };
-        self.rows(RowOp::Linear { layer: linear(d_in, 2 * half, &input), x, y: v });
+        self.rows(RowOp::Linear { layer: linear(d_in, 2 * half, &input)?, x, y: v });
         let layer = Mimo::new(core, self.rate);
         let state = self.state(layer.state_len());
         self.starts(state, layer.start());
         self.sequence(SequenceOp::Mimo { layer: Box::new(layer), state, x: v });
-        self.rows(RowOp::Linear { layer: linear(2 * half, d_out, &weight), x: v, y });
+        self.rows(RowOp::Linear { layer: linear(2 * half, d_out, &weight)?, x: v, y });
         self.free.push(v);
+        Ok(())
     }
 
     /// Mamba's S6: what the input says of B and C, and of dt, then the recurrence.
-    pub(super) fn selective(&mut self, s: &SelectiveNode, x: Buffer) -> Buffer {
+    pub(super) fn selective(&mut self, s: &SelectiveNode, x: Buffer) -> Result<Buffer> {
         let (d, n, r) = (s.channels(), s.modes(), s.rank());
         let (mut low, mut bc) = (self.buffer(r), self.buffer(2 * n));
-        let layer = self.packed.linear(&s.x_proj, 0..r, None, Epilogue::None);
+        let layer = self.packed.linear(&s.x_proj, 0..r, None, Epilogue::None)?;
         self.rows(RowOp::Linear { layer, x, y: low });
-        let layer = self.packed.linear(&s.x_proj, r..r + 2 * n, None, Epilogue::None);
+        let layer = self.packed.linear(&s.x_proj, r..r + 2 * n, None, Epilogue::None)?;
         self.rows(RowOp::Linear { layer, x, y: bc });
         if let Some(eps) = s.norm_eps {
             let weights = |norm: &Option<Array>, n| norm.as_ref().map_or_else(|| vec![1.0; n], |w| w.data.to_vec());
@@ -216,7 +225,7 @@ impl<E: Elem> Lowering<'_, E> {
             bc = self.rms(bc, n, &[weights(&s.b_norm, n), weights(&s.c_norm, n)].concat(), eps);
         }
         let dt = self.buffer(d);
-        let layer = self.packed.linear(&s.dt_proj, 0..d, Some(&s.dt_bias.data), Epilogue::Apply(Function::Softplus));
+        let layer = self.packed.linear(&s.dt_proj, 0..d, Some(&s.dt_bias.data), Epilogue::Apply(Function::Softplus))?;
         self.rows(RowOp::Linear { layer, x: low, y: dt });
         self.tile_rows = self.tile_rows.max(selective::SAMPLES);
         let layer = Selective::new(&s.a.data, &s.d.data, self.rate);
@@ -224,7 +233,7 @@ impl<E: Elem> Lowering<'_, E> {
         self.starts(state, s.x0.as_ref().map(|x0| layer.state(&x0.data)));
         self.sequence(SequenceOp::Selective { layer: Box::new(layer), state, x, dt, bc, y });
         self.free.extend([low, bc, dt]);
-        y
+        Ok(y)
     }
 
     /// An RMS norm over runs of `size` channels, of a buffer that is not needed afterwards.

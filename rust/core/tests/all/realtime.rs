@@ -1,4 +1,4 @@
-//! What a real-time thread may call does not allocate, and silence does not slow it down.
+//! What a real-time thread may call does not allocate, asks the system for nothing, and silence does not slow it down.
 
 use crate::counting::allocations;
 use crate::systems::{self, Random, Sizes};
@@ -97,6 +97,124 @@ fn tokens_do_not_allocate() {
         }
     });
     assert_eq!(n, 0);
+}
+
+/// A million steps, and chunks, of all layers by two threads at once, each under a filter that ends the process at any system
+/// call: a lock that both want would be one. In a process of its own, which the filter may end.
+///
+/// RTNeural holds its layers to the same by Clang's RealtimeSanitizer.
+#[cfg(target_os = "linux")]
+#[test]
+fn steps_and_chunks_make_no_system_call() {
+    let done = alone("steps_and_chunks_make_no_system_call", || {
+        const STEPS: usize = if cfg!(debug_assertions) { 50_000 } else { 500_000 };
+        let streams: Vec<Vec<Prepared>> =
+            (0..2).map(|_| layers().iter().map(|(_, d)| Prepared::of(d)).collect()).collect();
+        under_the_filter(streams, |streams| {
+            let rounds = STEPS.div_ceil(streams.len() * Prepared::STEPS);
+            (0..rounds).for_each(|_| streams.iter_mut().for_each(Prepared::run));
+        });
+    });
+    assert!(done.status.success(), "{}: {}", done.status, String::from_utf8_lossy(&done.stderr));
+}
+
+/// The filter that the test above relies on.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_system_call_would_be_found() {
+    use std::os::unix::process::ExitStatusExt;
+    let done = alone("a_system_call_would_be_found", || {
+        under_the_filter(vec![(), ()], |()| {
+            std::thread::yield_now();
+        });
+    });
+    assert_eq!(done.status.signal(), Some(libc::SIGSYS), "{}", done.status);
+}
+
+/// Runs `test` in a process of its own, in which this test alone runs.
+#[cfg(target_os = "linux")]
+fn alone(name: &str, test: impl FnOnce()) -> std::process::Output {
+    const ALONE: &str = "SSMRT_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        test();
+        std::process::exit(0);
+    }
+    let name = format!("{}::{name}", module_path!().rsplit("::").next().expect("a module"));
+    let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+    program.args(["--exact", &name, "--test-threads=1"]).envs([(ALONE, "1"), ("SSMRT_NUM_THREADS", "1")]);
+    program.output().unwrap()
+}
+
+/// Calls `f` with each of `items` on a thread of its own, all at once, under a filter that ends the process at any system call.
+#[cfg(target_os = "linux")]
+fn under_the_filter<T: Send + 'static>(items: Vec<T>, f: fn(&mut T)) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static READY: AtomicUsize = AtomicUsize::new(0);
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    let count = items.len();
+    for mut item in items {
+        std::thread::spawn(move || {
+            READY.fetch_add(1, Ordering::AcqRel);
+            while READY.load(Ordering::Acquire) < count {
+                std::hint::spin_loop();
+            }
+            allow_no_system_call();
+            f(&mut item);
+            DONE.fetch_add(1, Ordering::AcqRel);
+            // Its end would be a system call.
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
+    while DONE.load(Ordering::Acquire) < count {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// From now on, the calling thread's next system call ends the process.
+#[cfg(target_os = "linux")]
+fn allow_no_system_call() {
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let mut end = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_KILL_PROCESS }];
+    let program = libc::sock_fprog { len: 1, filter: end.as_mut_ptr() };
+    // SAFETY: the kernel copies the program of one instruction, which is "return".
+    let refused = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+            || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0
+    };
+    assert!(!refused, "no filter of system calls: {}", std::io::Error::last_os_error());
+}
+
+/// A stream with what it hears and answers.
+#[cfg(target_os = "linux")]
+struct Prepared {
+    stream: Stream<f32>,
+    u: Vec<f32>,
+    y: Vec<f32>,
+}
+
+#[cfg(target_os = "linux")]
+impl Prepared {
+    /// Single samples of a run, and samples of its chunk.
+    const STEPS: usize = 100;
+
+    fn of(document: &Document) -> Self {
+        let (u, y) = (Self::STEPS * document.d_input(), Self::STEPS * document.d_output());
+        let (u, y) = (Random(1).samples(u).iter().map(|&x| x as f32).collect(), vec![0.0; y]);
+        let mut prepared = Self { stream: stream(document, 1), u, y };
+        prepared.run();
+        prepared
+    }
+
+    fn run(&mut self) {
+        let d_out = self.y.len() / Self::STEPS;
+        for u in self.u.chunks_exact(self.u.len() / Self::STEPS) {
+            self.stream.step(Input::Real(u), None, &mut self.y[..d_out]).unwrap();
+        }
+        self.stream.push(Input::Real(&self.u), Self::STEPS, None, &mut self.y).unwrap();
+        self.stream.reset(None).unwrap();
+    }
 }
 
 /// What rounding left over of a real part, which is 0, and of an imaginary part, which is a normal bfloat16, in one word.

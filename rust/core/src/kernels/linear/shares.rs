@@ -239,8 +239,8 @@ mod tests {
                     for (rows, threads) in [(1, 2), (1, 1000), (2, 1000), (13, 1000)] {
                         check(&linear, isa, rows, threads);
                     }
-                    check(&linear.rounded(Form::Halved), isa, 3, 1000);
-                    let linear = case::<f32>(d_in, d_out, epilogue).linear.rounded(Form::Quartered);
+                    check(&linear.rounded(Form::Halved).unwrap(), isa, 3, 1000);
+                    let linear = case::<f32>(d_in, d_out, epilogue).linear.rounded(Form::Quartered).unwrap();
                     check(&linear, isa, 1, 1000);
                     check(&linear, isa, 9, 1000);
                     check(&case::<f64>(d_in, d_out, epilogue).linear, isa, 7, 1000);
