@@ -99,3 +99,42 @@ found.add(os.read(read, 1000).decode())
 print(len(found))
 """
     assert run_large(3, script) == "1\n"
+
+
+POOL = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from ssmrt import demo
+
+if sys.argv[1:]:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+model = demo.spotter()
+model(np.zeros((16_000, 1), np.float32))
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+time.sleep(0.1)
+before = time.process_time()
+time.sleep(0.5)
+print(sum(name.startswith("ssmrt") for name in names), time.process_time() - before)
+"""
+
+
+def pool(said: str | None, *arguments: str) -> tuple[int, float]:
+    """Threads of a process's pool, and what half a second of its sleep costs, in seconds."""
+    environment = {name: value for name, value in os.environ.items() if name != "SSMRT_NUM_THREADS"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)} | ({"SSMRT_NUM_THREADS": said} if said else {})
+    command = [sys.executable, "-c", POOL, *arguments]
+    found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.split()
+    return int(found[0]), float(found[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads by their names are Linux's")
+def test_there_are_as_many_threads_as_were_said_or_as_cores_may_be_used() -> None:
+    assert pool("3")[0] == 3
+    assert pool(None)[0] <= len(os.sched_getaffinity(0))
+    assert pool(None, "on one core")[0] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads by their names are Linux's")
+def test_threads_without_work_sleep() -> None:
+    assert pool("8")[1] < 0.05
