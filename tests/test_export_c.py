@@ -96,6 +96,18 @@ def test_slow_modes_keep_their_digits(tmp_path: Path) -> None:
     assert 10 * math.log10(noise) < -104
 
 
+@needs_compiler
+def test_a_held_input_is_as_near_its_limit_as_is_said(tmp_path: Path) -> None:
+    """Sums stop where what they add is less than half a last digit."""
+    dt = np.geomspace(1e-4, 1e-3, 6)
+    model = document(diagonal(6, 1, dt=dt, A=np.full((6, 1), -0.3 + 0j), B=np.ones((6, 1), complex)))
+    u = np.ones((1, 100_000, model.d_input))
+    found = Compiled({"held": model}, tmp_path).push("held", u[0])[-1]
+    expected = run(model, u, streamed=True)[0, -1]
+    off, said = np.abs(found / expected - 1), 2.0**-23 / -np.expm1(-0.3 * dt)
+    assert (off < said).all() and (off > 1e-6).any()
+
+
 FUNCTIONS = [name for name in ELEMENTWISE if name != "identity"]
 
 

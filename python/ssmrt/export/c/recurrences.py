@@ -101,8 +101,9 @@ def _loop(mirrored: bool, outputs: int) -> str:
     lines = [f"const pair {pairs(places)};"]
     for i in range(BLOCK):
         r, q, c, d = (lane(name, i) for name in "rqcd")
-        enter, move = (f"(x - {r})", f"t{i} - {q}") if mirrored else (f"(x + {r})", f"{q} + t{i}")
-        lines += [f"const float t{i} = {enter} + {c} * {r} - {d} * {q}, v{i} = {move};"]
+        change = f"(x + {c} * {r} - {d} * {q})"
+        enter, move = (f"{change} - {r}", f"t{i} - {q}") if mirrored else (f"{r} + {change}", f"{q} + t{i}")
+        lines += [f"const float t{i} = {enter}, v{i} = {move};"]
     lines += _keep("t", "v")
     if outputs == 1:
         lines += [_sum(number + str(i), lane(gain, i), i) for i in range(BLOCK) for number, gain in ("te", "vf")]
@@ -193,8 +194,9 @@ def _modes_block(out: Out, samples: int) -> str:
         ]
         lines += ["    for (int t = 0; t < samples; t++) {", "        const float x = u[t * down];"]
         for m in fours:
-            enter, move = (f"(x - r{m})", f"r{m} - q{m}") if mirrored else (f"(x + r{m})", f"q{m} + r{m}")
-            lines.append(f"        r{m} = {enter} + c{m} * r{m} - d{m} * q{m};")
+            change = f"(x + c{m} * r{m} - d{m} * q{m})"
+            enter, move = (f"{change} - r{m}", f"r{m} - q{m}") if mirrored else (f"r{m} + {change}", f"q{m} + r{m}")
+            lines.append(f"        r{m} = {enter};")
             lines.append(f"        q{m} = {move};")
         lines.append(f"        y[t] += {' + '.join(f'(e{m} * r{m} + f{m} * q{m})' for m in fours)};")
         lines.append("    }")
