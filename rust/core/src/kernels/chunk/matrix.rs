@@ -79,21 +79,22 @@ impl<E: Elem> Matrix<E> {
         let (rows, scratch) = scratch.split_at_mut(self.n * GROUP);
         let (samples, x) = scratch.split_at_mut(lane_step(chunks * self.t) * GROUP);
         assert!(state.len() == self.n * GROUP && holds(x.len(), chunks + 2, padded(self.n)));
-        match errors {
+        let (errors, halves) = match errors {
             Errors::None => {
-                assert!(!E::COMPENSATED);
-                isa.run(Run { matrix: self, chunks, u, y, state, errors: rows, samples, x });
+                assert!(!E::COMPENSATED, "float32 keeps errors");
+                (rows, None)
             }
-            Errors::Rows(errors) => {
-                assert!(errors.len() == self.n * GROUP);
-                isa.run(Run { matrix: self, chunks, u, y, state, errors, samples, x });
-            }
+            Errors::Rows(errors) => (errors, None),
             Errors::Halves(halves) => {
                 assert!(halves.len() == self.n / 2 * GROUP);
                 isa.run(Apart { halves, rows });
-                isa.run(Run { matrix: self, chunks, u, y, state, errors: rows, samples, x });
-                isa.run(Together { halves, rows });
+                (rows, Some(halves))
             }
+        };
+        assert!(errors.len() == self.n * GROUP);
+        isa.run(Run { matrix: self, chunks, u, y, state, errors, samples, x });
+        if let Some(halves) = halves {
+            isa.run(Together { halves, rows: errors });
         }
     }
 
@@ -298,7 +299,8 @@ impl<L: Lanes> Lane<L> {
         let (lanes, rows) = (self.lanes, padded(self.n));
         // Two independent sums hide the latency of each.
         let mut sums = [[lanes.splat(L::E::ZERO); V]; 2];
-        // SAFETY: A^T - I has N columns of padded(N) rows, N is even, chunks up to `chunk` + 1 have a state, and the errors padded(N) rows.
+        // SAFETY: A^T - I has N columns of padded(N) rows, N is even, chunks up to `chunk` + 1 have a state, and the errors
+        // padded(N) rows.
         unsafe {
             let a = self.entries.add(2 * self.t + self.t * rows + row);
             let (from, to) = (self.x.add(chunk * rows), self.x.add((chunk + 1) * rows + row));
