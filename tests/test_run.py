@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,29 @@ def test_parquet_is_a_table(run: Run, two: ssmrt.Model, monkeypatch: pytest.Monk
     assert run("run", "two.ssm.safetensors", "bad.parquet")[0] == 2
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_of_one_name_are_read_in_order_and_never_selected(run: Run, two: ssmrt.Model, kind: str) -> None:
+    u = noise(10, 2)
+
+    def write(table: str, columns: Array, names: list[str]) -> None:
+        if kind == "csv":
+            rows = [names, *columns.T.tolist()]
+            Path(table).write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+        else:
+            pyarrow = pytest.importorskip("pyarrow", reason="needs ssmrt[parquet]")
+            from pyarrow import parquet
+
+            parquet.write_table(pyarrow.table([pyarrow.array(column) for column in columns], names=names), table)
+
+    write(f"u.{kind}", u.T, ["c", "c"])
+    assert run("run", "two.ssm.safetensors", f"u.{kind}", "-o", "y.npy") == (0, "", "")
+    assert_array_equal(np.load("y.npy"), two(u))
+    write(f"three.{kind}", np.array([*u.T, *u.T[:1]]), ["c", "c", "d"])
+    code, _, err = run("run", "two.ssm.safetensors", f"three.{kind}", "--select", "c,d")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "found several columns named 'c'" in err
+
+
 def test_an_array_of_many_is_selected(run: Run, two: ssmrt.Model) -> None:
     u = noise(10, 2)
     np.savez_compressed("one.npz", u=u)
@@ -278,6 +302,10 @@ def test_an_array_of_many_is_selected(run: Run, two: ssmrt.Model) -> None:
         assert_array_equal(np.load("y.npy"), two(expected))
     code, _, err = run("run", "two.ssm.safetensors", "more.npz")
     assert (code, "--select with one of its arrays: u, v" in err) == (2, True)
+    with zipfile.ZipFile("more.npz", "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("u.npy", archive.read("v.npy"))
+    code, _, err = run("run", "two.ssm.safetensors", "more.npz", "--select", "u")
+    assert (code, "--select with one of its arrays: u, v, u" in err) == (2, True)
 
 
 def test_tokens_come_in_arrays_and_tables(run: Run, folder: Path) -> None:

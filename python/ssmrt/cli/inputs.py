@@ -224,7 +224,7 @@ def _npz(text: str, selected: list[str] | None) -> Callable[[], Array]:
         try:
             arrays = np.lib.npyio.NpzFile(file, allow_pickle=False)
             names = arrays.files if selected is None else selected
-            if len(names) == 1 and names[0] in arrays.files:
+            if len(names) == 1 and arrays.files.count(names[0]) == 1:
                 array: Any = arrays[names[0]]
                 if isinstance(array, np.ndarray):
                     return lambda: array
@@ -251,7 +251,13 @@ def _csv(text: str, selected: list[str] | None, samples: int, tokens: bool) -> I
             if rows.line_num == 1 and not _is_numbers(cells):
                 names = [cell.strip() for cell in cells]
                 continue
-            kept = cells if selected is None else [cells[i] for i in _columns(text, selected, names, len(cells))]
+            kept = cells
+            if selected is not None:
+                known = [str(i) for i in range(len(cells))] if names is None else names[: len(cells)]
+                try:
+                    kept = [cells[place] for place in _places(selected, known)]
+                except ValueError as error:
+                    raise ValueError(f"{text}: line {rows.line_num}: {error}") from None
             if tokens and len(kept) != 1:
                 raise ValueError(f"{text}: expected one column of tokens, found {len(kept)}; --select takes one")
             try:
@@ -280,12 +286,12 @@ def _is_numbers(cells: list[str]) -> bool:
         return False
 
 
-def _columns(text: str, selected: list[str], names: list[str] | None, count: int) -> list[int]:
-    """Where the selected columns stand: by name, or by number from 0 where nothing names them."""
-    known = [str(i) for i in range(count)] if names is None else names
-    unknown = [name for name in selected if name not in known[:count]]
-    if unknown:
-        raise ValueError(f"{text}: expected columns of {', '.join(known)}, found --select {', '.join(unknown)}")
+def _places(selected: list[str], known: list[str]) -> list[int]:
+    """Where the selected names stand among those known, of which each must stand once."""
+    if unknown := [name for name in selected if name not in known]:
+        raise ValueError(f"expected columns of {', '.join(known)}, found --select {', '.join(unknown)}")
+    if several := [name for name in selected if known.count(name) > 1]:
+        raise ValueError(f"--select: expected names of one column each, found several columns named {several[0]!r}")
     return [known.index(name) for name in selected]
 
 
@@ -297,12 +303,12 @@ def _parquet(text: str, selected: list[str] | None, samples: int, tokens: bool) 
     with open(text, "rb") as file:
         try:
             table = parquet.ParquetFile(file)
-            known = table.schema_arrow.names
-            names = known if selected is None else selected
-            if unknown := [name for name in names if name not in known]:
-                raise ValueError(f"expected columns of {', '.join(known)}, found --select {', '.join(unknown)}")
-            for batch in table.iter_batches(samples, columns=names):
-                columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
+            if selected is not None:
+                _places(selected, table.schema_arrow.names)
+            for batch in table.iter_batches(samples, columns=selected):
+                read = batch.schema.names
+                places = range(len(read)) if selected is None else _places(selected, read)
+                columns = [batch.column(place).to_numpy(zero_copy_only=False) for place in places]
                 yield columns[0] if tokens else np.stack(columns, axis=1)
         except (ArrowException, OSError, ValueError) as error:
             raise ValueError(f"{text}: expected a table of numbers: {error}") from None
