@@ -17,7 +17,7 @@ dev: $(BIN)/python ## environment with all extras, extension built into the sour
 
 .PHONY: test
 test: ## pytest and cargo test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 	cargo test --workspace --release
 
 .PHONY: lint

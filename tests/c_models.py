@@ -1,4 +1,4 @@
-"""Exported C, compiled on the host: many models in one program, under the sanitizers and all warnings."""
+"""Exported C, compiled on the host under the sanitizers and all warnings."""
 
 from __future__ import annotations
 
@@ -21,69 +21,57 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a 
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wmissing-prototypes", "-Wshadow", "-Werror"]
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
-_RUN = """\
-#include "{name}.h"
-static void run_{name}(void)
+_MAIN = """\
+#include <stdio.h>
+#include "{name}.c"
+#include "{name}_weights.c"
+#define RUN(call, samples) \\
+    while (fread(x, sizeof x[0] * {guard}_INPUTS, samples, stdin) == samples) {{ \\
+        call(&model, x, y); \\
+        fwrite(y, sizeof y[0] * {guard}_OUTPUTS, samples, stdout); \\
+    }}
+int main(int count, char **arguments)
 {{
     static {name}_t model;
-    {name}_input x[{guard}_INPUTS];
-    float y[{guard}_OUTPUTS];
+    static {name}_input x[{block} * {guard}_INPUTS];
+    static float y[{block} * {guard}_OUTPUTS];
+    (void)arguments;
     {name}_init(&model);
-    while (fread(x, sizeof x, 1, stdin) == 1) {{
-        {name}_step(&model, x, y);
-        fwrite(y, sizeof y, 1, stdout);
-    }}
-}}
-"""
-
-_RUN_BLOCK = """\
-static void run_{name}_block(void)
-{{
-    static {name}_t model;
-    {name}_input x[{guard}_BLOCK * {guard}_INPUTS];
-    float y[{guard}_BLOCK * {guard}_OUTPUTS];
-    {name}_init(&model);
-    while (fread(x, sizeof x, 1, stdin) == 1) {{
-        {name}_step_block(&model, x, y);
-        fwrite(y, sizeof y, 1, stdout);
-    }}
+    if (count > 1)
+        RUN({name}_{call}, {block})
+    else
+        RUN({name}_step, 1)
+    return 0;
 }}
 """
 
 
 class Compiled:
-    """Models in one program, by any names; with ``block`` so many samples a call too."""
+    """Models by any names, each a program when it is first asked; with ``block`` so many samples a call too."""
 
     def __init__(self, models: Mapping[str, Document], folder: Path, block: int | None = None):
         self.folder = folder
         self.models = dict(models)
-        self._names = {name: f"model{i}" for i, name in enumerate(models)}
-        main = "#include <stdio.h>\n#include <stdlib.h>\n"
-        for name, model in models.items():
-            export_c(model, folder, name=self._names[name], method="step" if block is None else "block", block=block)
-            for run in [_RUN] if block is None else [_RUN, _RUN_BLOCK]:
-                main += run.format(name=self._names[name], guard=self._names[name].upper())
-        calls = [f"run_model{i}()" for i in range(len(models))]
-        calls += [] if block is None else [f"run_model{i}_block()" for i in range(len(models))]
-        cases = "".join(f"        case {i}: {call}; break;\n" for i, call in enumerate(calls))
-        main += "int main(int count, char **arguments)\n{\n    switch (count > 1 ? atoi(arguments[1]) : -1) {\n"
-        main += cases + "        default: return 2;\n    }\n    return 0;\n}\n"
-        (folder / "program.c").write_text(main)
-        # One file a model: a compiler takes longer to start than to compile one.
-        for name in self._names.values():
-            (folder / f"{name}_whole.c").write_text(f'#include "{name}.c"\n#include "{name}_weights.c"\n')
-        sources = [f"{name}_whole.c" for name in self._names.values()]
-        subprocess.run(
-            ["cc", *STRICT, *SANITIZED, "-O0", "-pipe", "program.c", *sources, "-lm", "-o", "program"],
-            cwd=folder,
-            check=True,
-        )
+        self._block = block
 
     def push(self, name: str, u: Array, *, blocks: bool = False) -> Array:
         """The answers (length, d_output) to u (length, d_input), or tokens (length,)."""
         model = self.models[name]
         data = u.astype(np.int32 if model.tokens else np.float32).tobytes()
-        command = ["./program", str(list(self.models).index(name) + blocks * len(self.models))]
-        done = subprocess.run(command, cwd=self.folder, input=data, capture_output=True, check=False)
+        command = [str(self._program(name)), *(["blocks"] if blocks else [])]
+        done = subprocess.run(command, input=data, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
         return np.frombuffer(done.stdout, np.float32).reshape(len(u), model.d_output)
+
+    def _program(self, model: str) -> Path:
+        name = f"model{list(self.models).index(model)}"
+        program = self.folder / name
+        if not program.exists():
+            method = "step" if self._block is None else "block"
+            export_c(self.models[model], self.folder, name=name, method=method, block=self._block)
+            call = "step" if self._block is None else "step_block"
+            main = _MAIN.format(name=name, guard=name.upper(), call=call, block=self._block or 1)
+            (self.folder / "main.c").write_text(main)
+            command = ["cc", *STRICT, *SANITIZED, "-O0", "-pipe", "main.c", "-lm", "-o", name]
+            subprocess.run(command, cwd=self.folder, check=True)
+        return program

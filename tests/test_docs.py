@@ -37,7 +37,7 @@ SHOWN = {"text", "c", "js"}
 # .ci/run runs them in a fresh clone.
 SETTING_UP = [
     "python3 -m venv .venv && .venv/bin/pip install '.[cli]' && .venv/bin/ssmrt demo",
-    ".venv/bin/pip install '.[test]' && .venv/bin/pytest",
+    ".venv/bin/pip install '.[test]' && .venv/bin/pytest -n auto",
 ]
 
 
