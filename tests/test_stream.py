@@ -316,6 +316,7 @@ def test_a_bad_sample_spoils_nothing_before_it(dtype: Any, case: Case) -> None:
     u = case.u.copy()
     u[:, at] = case.g.choice([np.nan, np.inf])
     assert_array_equal(model(u, method="scan")[:, :at], model(case.u, method="scan")[:, :at])
+    assert np.isfinite(model(u, method="fft")[:, :at]).all()
     # Chunks go two samples at a time.
     pair = at - at % 2
     stream, clean = model.stream(len(u)), model.stream(len(u))

@@ -83,6 +83,36 @@ def test_samples_are_the_same_on_any_number_of_threads(weights: str | None) -> N
     assert len({run_large(threads, script) for threads in (1, 2, 5)}) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what a thread has run is in Linux's /proc")
+def test_a_stream_has_no_more_threads_than_it_was_given() -> None:
+    """Of single samples, which a crew shares in, and of blocks of many streams; the answers are the same."""
+    script = """
+import pickle
+from pathlib import Path
+
+def run_by_others():
+    # Nanoseconds, of each thread but this one that has run at all.
+    tasks = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
+    return {task.name: int((task / "schedstat").read_text().split()[0]) for task in tasks}
+
+m, u, found = model(), np.arange(64 * 40).reshape(64, 40) % 50, []
+m.stream(64).push(u)  # All threads are there.
+def helped(streams):
+    before = run_by_others()
+    found.append([streams.step(u[:, 0]), streams.push(u), streams.step(u[:1, 1], active=[0])])
+    return sum(run > before[name] + 1e6 for name, run in run_by_others().items() if name in before)
+
+import time
+time.sleep(0.05)
+alone = helped(m.stream(64, threads=1)), helped(pickle.loads(pickle.dumps(m.stream(64, threads=1))))
+m.stream(64, threads=2).push(u)  # The pool of two is there.
+two, all_of_them = helped(m.stream(64, threads=2)), helped(m.stream(64))
+same = all(np.array_equal(a, b) for one in found for a, b in zip(one, found[0]))
+print(*alone, 1 <= two <= 3, all_of_them > 3, same, m.stream(64, threads=2).threads, m.stream().threads)
+"""
+    assert run_large(4, script) == "0 0 True True True 2 None\n"
+
+
 def test_callers_share_a_model_whose_samples_are_shared_out() -> None:
     """One of them has the helpers at a time; a child of the process has none."""
     script = """

@@ -102,13 +102,17 @@ class Plan:
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
         method: str = "auto",
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Answers (batch, length, d_input) from state (batch, state_size) on: (y, next state)."""
+        return_state: bool = True,
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Answers (batch, length, d_input) from state (batch, state_size) on: (y, next state).
+
+        Without the state where it is not to be returned.
+        """
 
     def step(self, u: ArrayLike, state: ArrayLike, *, dt: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Answers one sample (*batch_shape, d_input) from state (*batch_shape, state_size) on: (y, next state)."""
 
-    def stream(self, batch: int, model: ssmrt.Model | None, rate: float) -> Stream:
+    def stream(self, batch: int, model: ssmrt.Model | None, rate: float, threads: int | None = None) -> Stream:
         """Streams at their start, of the Python model that this is the plan of at a rate."""
 
 @final
@@ -236,7 +240,11 @@ class Stream:
     def rate(self) -> float:
         """What multiplies every step size."""
 
-    def __reduce__(self) -> tuple[Any, tuple[int, float, bytes]]: ...
+    @property
+    def threads(self) -> int | None:
+        """Threads that work for them at most; None: as many as for everything else."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int, float, bytes, int | None]]: ...
     def snapshot(self) -> bytes:
         """The states as bytes.
 

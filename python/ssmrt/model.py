@@ -244,7 +244,7 @@ class Model:
         >>> model(np.ones((100, 1))).shape
         (10,)
         """
-        return self._forward(u, state, rate, dt, lengths, resets, method)[0]
+        return self._forward(u, state, rate, dt, lengths, resets, method, False)[0]
 
     @overload
     def forward(
@@ -320,8 +320,9 @@ class Model:
         resets
             (batch, length) or (length,) bool: the state is `default_state`'s before that sample.
         method
-            "auto", or one of "scan" (the recurrence), "chunk" (matrix products), "fft" (convolution). All
-            compute the same.
+            "auto", or one of "scan" (the recurrence), "chunk" (matrix products), "fft" (convolution with
+            kernels that the first sequence of such a length makes and leaves: for many sequences of one
+            length through S4 layers of 128 states or more). All compute the same.
         return_state
             Whether the state after the last sample is returned too.
 
@@ -345,8 +346,8 @@ class Model:
         """
         if return_state and (why := self._regular.not_streamable) is not None:
             raise NotStreamable(f"return_state: {why}")
-        y, after = self._forward(u, state, rate, dt, lengths, resets, method)
-        return (y, after) if return_state else y
+        y, after = self._forward(u, state, rate, dt, lengths, resets, method, bool(return_state))
+        return y if after is None else (y, after)
 
     def _forward(
         self,
@@ -357,7 +358,8 @@ class Model:
         lengths: ArrayLike | None,
         resets: ArrayLike | None,
         method: Method,
-    ) -> tuple[NDArray[Any], State]:
+        return_state: bool,
+    ) -> tuple[NDArray[Any], State | None]:
         samples = checks.array("u", u)
         plan = self._plan(rate)
         if samples.ndim == 1 and plan.d_input == 1 and not self._outline.tokens:
@@ -378,8 +380,9 @@ class Model:
             lengths=None if lengths is None else np.atleast_1d(checks.array("lengths", lengths)),
             resets=_per_sample("resets", resets, time),
             method=checks.text("method", method),
+            return_state=return_state,
         )
-        return (y[0], after[0]) if alone else (y, after)
+        return (y[0], None if after is None else after[0]) if alone else (y, after)
 
     def default_state(self, *batch_shape: int) -> State:
         """The state before the first sample, (*batch_shape, state_size): zeros, but for a layer with an ``x0``.
@@ -436,7 +439,7 @@ class Model:
                 raise ValueError(f"dt: expected a number or shape {batch}, found {steps.shape}") from None
         return plan.step(u, state, dt=dt)
 
-    def stream(self, batch: int = 1, *, rate: float = 1.0) -> Stream:
+    def stream(self, batch: int = 1, *, rate: float = 1.0, threads: int | None = None) -> Stream:
         """Streams that keep their states: the path of the lowest latency.
 
         Parameters
@@ -446,6 +449,9 @@ class Model:
         rate
             Multiplies every step size: 2 for samples that are twice as far apart as in training. Where modes alias at
             that rate, or a layer is unstable, a UserWarning says so, once.
+        threads
+            How many threads work for these streams at most: with 1 no other is ever woken. The answers are the
+            same, bit for bit. None: as many as ``SSMRT_NUM_THREADS`` says, or as there are cores.
 
         Returns
         -------
@@ -457,7 +463,7 @@ class Model:
         NotStreamable
             The model is not causal.
         ValueError, TypeError
-            ``batch`` is no number of streams, or ``rate`` no positive number.
+            ``batch`` is no number of streams, ``threads`` none of threads, or ``rate`` no positive number.
         UnsupportedError
             ``rate`` for a layer that has no step size.
 
@@ -465,10 +471,11 @@ class Model:
         >>> stream.step(np.ones((3, 1))).shape
         (3, 10)
         """
-        return self._plan(rate).stream(checks.whole("batch", batch, 1), self, float(rate))
+        plan, batch = self._plan(rate), checks.whole("batch", batch, 1)
+        return plan.stream(batch, self, float(rate), None if threads is None else checks.whole("threads", threads, 1))
 
-    def _resume(self, batch: int, rate: float, snapshot: bytes) -> Stream:
-        stream = self.stream(batch, rate=rate)
+    def _resume(self, batch: int, rate: float, snapshot: bytes, threads: int | None = None) -> Stream:
+        stream = self.stream(batch, rate=rate, threads=threads)
         stream.restore(snapshot)
         return stream
 

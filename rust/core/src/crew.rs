@@ -23,8 +23,8 @@ type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 pub(crate) struct Crew {
     /// Whether a call has it.
     taken: AtomicBool,
-    /// Whether helpers are to stay awake.
-    called: AtomicBool,
+    /// Members of a call, the first ones: they are to stay awake.
+    called: AtomicUsize,
     /// Helpers that sleep, or are about to.
     asleep: AtomicUsize,
     /// Whether somebody shares a job out.
@@ -87,7 +87,7 @@ impl Crew {
     pub fn start(size: usize) -> Arc<Crew> {
         let crew = Arc::new(Crew {
             taken: AtomicBool::new(false),
-            called: AtomicBool::new(false),
+            called: AtomicUsize::new(0),
             asleep: AtomicUsize::new(0),
             sharing: AtomicBool::new(false),
             job: UnsafeCell::new(None),
@@ -108,14 +108,15 @@ impl Crew {
         self.members.len()
     }
 
-    /// Has the helpers awake while the answer lives; None where another thread has them.
-    pub fn call(&self) -> Option<Called<'_>> {
+    /// Has the helpers awake while the answer lives, of `size` members at most; None where another thread has them.
+    pub fn call(&self, size: usize) -> Option<Called<'_>> {
         if self.taken.swap(true, Ordering::Acquire) {
             return None;
         }
-        self.called.store(true, Ordering::SeqCst);
+        let size = size.clamp(1, self.size());
+        self.called.store(size, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
-            for member in &self.members {
+            for member in &self.members[..size] {
                 if member.asleep.swap(false, Ordering::SeqCst)
                     && let Some(thread) = member.thread.get()
                 {
@@ -137,8 +138,9 @@ impl Crew {
         // job alone, all of which are done when this function returns.
         unsafe { *self.job.get() = Some(std::mem::transmute::<&Job<'_>, &'static Job<'static>>(f)) };
         self.done.0.store(0, Ordering::Relaxed);
-        let size = self.size();
-        for (i, member) in self.members.iter().enumerate() {
+        // The others have no part, and so no work.
+        let size = self.called.load(Ordering::Relaxed).max(1);
+        for (i, member) in self.members[..size].iter().enumerate() {
             member.give(n * i / size, n * (i + 1) / size);
         }
         self.work(0);
@@ -180,21 +182,24 @@ impl Crew {
             if member.has_work() {
                 self.work(worker);
                 (waited, since) = (0, None);
-            } else if self.called.load(Ordering::Relaxed) || since.get_or_insert_with(Instant::now).elapsed() < AWAKE {
+            } else if worker < self.called.load(Ordering::Relaxed)
+                || since.get_or_insert_with(Instant::now).elapsed() < AWAKE
+            {
                 wait(&mut waited);
             } else {
-                self.sleep(member);
+                self.sleep(worker);
                 (waited, since) = (0, None);
             }
         }
     }
 
     /// Sleeps until the crew is called.
-    fn sleep(&self, member: &Member) {
+    fn sleep(&self, worker: usize) {
+        let member = &self.members[worker];
         self.asleep.fetch_add(1, Ordering::SeqCst);
         member.asleep.store(true, Ordering::SeqCst);
         // Who calls sets one flag and looks at the other: one of both sees that the other was there.
-        if self.called.load(Ordering::SeqCst) {
+        if worker < self.called.load(Ordering::SeqCst) {
             member.asleep.store(false, Ordering::SeqCst);
         }
         while member.asleep.load(Ordering::SeqCst) {
@@ -209,7 +214,7 @@ pub(crate) struct Called<'a>(&'a Crew);
 
 impl Drop for Called<'_> {
     fn drop(&mut self) {
-        self.0.called.store(false, Ordering::Relaxed);
+        self.0.called.store(0, Ordering::Relaxed);
         self.0.taken.store(false, Ordering::Release);
     }
 }
@@ -228,11 +233,11 @@ fn wait(waited: &mut u32) {
 mod tests {
     use super::*;
 
-    fn doubled(crew: &Crew, n: usize) -> Vec<usize> {
+    fn doubled(crew: &Crew, size: usize, n: usize) -> Vec<usize> {
         let found: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
-        let called = crew.call().expect("nobody has it");
+        let called = crew.call(size).expect("nobody has it");
         crew.each(n, &|worker, item| {
-            assert!(worker < crew.size());
+            assert!(worker < size);
             found[item].fetch_add(2 * item, Ordering::Relaxed);
         });
         drop(called);
@@ -244,7 +249,7 @@ mod tests {
         let crew = Crew::start(4);
         for round in 0..2000 {
             let n = round % 50;
-            assert_eq!(doubled(&crew, n), (0..n).map(|i| 2 * i).collect::<Vec<_>>());
+            assert_eq!(doubled(&crew, 1 + round % 4, n), (0..n).map(|i| 2 * i).collect::<Vec<_>>());
             if round % 200 == 199 {
                 thread::sleep(2 * AWAKE);
             }
@@ -255,7 +260,7 @@ mod tests {
     fn a_job_within_a_job_is_done() {
         let (crew, count) = (Crew::start(3), AtomicUsize::new(0));
         let add = |_, _| _ = count.fetch_add(1, Ordering::Relaxed);
-        let _called = crew.call();
+        let _called = crew.call(3);
         crew.each(20, &|_, _| crew.each(5, &add));
         assert_eq!(count.into_inner(), 100);
     }
@@ -263,20 +268,20 @@ mod tests {
     #[test]
     fn one_caller_has_it_at_a_time() {
         let crew = Crew::start(2);
-        let called = crew.call();
-        assert!(called.is_some() && crew.call().is_none());
+        let called = crew.call(2);
+        assert!(called.is_some() && crew.call(2).is_none());
         drop(called);
-        assert!(crew.call().is_some());
+        assert!(crew.call(2).is_some());
     }
 
     #[test]
     fn a_failure_reaches_the_caller_and_the_crew_goes_on() {
         let crew = Crew::start(3);
         let failed = catch_unwind(AssertUnwindSafe(|| {
-            let _called = crew.call();
+            let _called = crew.call(3);
             crew.each(9, &|_, item| assert!(item != 5, "as expected"));
         }));
         assert!(failed.is_err());
-        assert_eq!(doubled(&crew, 9), (0..9).map(|i| 2 * i).collect::<Vec<_>>());
+        assert_eq!(doubled(&crew, 3, 9), (0..9).map(|i| 2 * i).collect::<Vec<_>>());
     }
 }

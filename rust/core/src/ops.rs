@@ -220,6 +220,15 @@ impl<E: Elem> Stage<E> {
         ops.iter().filter_map(|op| if let RowOp::Linear { layer, .. } = op { Some(&**layer) } else { None })
     }
 
+    /// Outputs that convolution by FFT keeps kernels of.
+    pub fn convolved(&self) -> usize {
+        match self {
+            Stage::Sequence { op: SequenceOp::Lti { layer, .. }, .. } => layer.groups() * GROUP,
+            Stage::Sequence { op: SequenceOp::Convolution { y, .. }, .. } => padded(y.width),
+            Stage::Sequence { .. } | Stage::Rows { .. } => 0,
+        }
+    }
+
     /// Whether it needs the rows before.
     pub fn needs_rows_before(&self) -> bool {
         matches!(self, Stage::Sequence { .. })

@@ -1,12 +1,11 @@
 //! The plan: a Document made into a list of operations on buffers, once, for one rate and one precision.
 
-use crate::conv;
 use crate::crew::Crew;
 use crate::document::PoolMode;
 use crate::error::{Error, Result};
 use crate::kernels::aligned::fits;
 use crate::kernels::linear::{Linear, Rounding};
-use crate::kernels::{Aligned, Elem, Isa, padded};
+use crate::kernels::{Aligned, Elem, Isa, fft, padded};
 use crate::layers::lti::Method;
 use crate::memory::Buffer;
 use crate::ops::Stage;
@@ -218,15 +217,15 @@ impl<E: Elem> Plan<E> {
         self.layout.shared_rows = SHARED_ROWS;
     }
 
-    /// Threads that share in a call of so many rows.
-    pub(crate) fn sharing_threads(&self, rows: usize) -> usize {
-        self.crew.as_ref().filter(|_| rows <= SHARED_ROWS).map_or(1, |crew| crew.size())
+    /// Threads that share in a call of so many rows, where it may have `limit`.
+    pub(crate) fn sharing_threads(&self, rows: usize, limit: usize) -> usize {
+        self.crew.as_ref().filter(|_| rows <= SHARED_ROWS && limit > 1).map_or(1, |crew| crew.size())
     }
 
-    /// Calls `f` with the threads that share in a call of so many rows.
-    pub(crate) fn sharing_samples<R>(&self, rows: usize, f: impl FnOnce(&Team) -> R) -> R {
+    /// Calls `f` with the threads that share in a call of so many rows, at most `limit`.
+    pub(crate) fn sharing_samples<R>(&self, rows: usize, limit: usize, f: impl FnOnce(&Team) -> R) -> R {
         match &self.crew {
-            Some(crew) if rows <= SHARED_ROWS => Team::calling(crew, f),
+            Some(crew) if rows <= SHARED_ROWS && limit > 1 => Team::calling(crew, limit, f),
             _ => f(&Team::ALONE),
         }
     }
@@ -238,7 +237,7 @@ impl<E: Elem> Plan<E> {
 
     /// Whether a call takes all its samples as one block.
     pub(crate) fn needs_whole(&self, method: Method) -> bool {
-        self.not_causal.is_some() || method == Method::Fft
+        self.not_causal.is_some() || matches!(method, Method::Fft { .. })
     }
 
     /// Whether many operations follow one another that fall into few pieces for so many threads. Each thread then reads all
@@ -338,8 +337,8 @@ impl<E: Elem> Plan<E> {
     /// # Errors
     /// [`Error::Memory`]
     pub(crate) fn check_whole(&self, length: usize, threads: usize) -> Result<()> {
-        // The kernels of all outputs of the widest layer at most, beside the transforms.
-        fits::<f64>("length", length, self.layout.row_len + conv::numbers_a_sample(threads)).map(drop)
+        let convolved = self.trunk.iter().chain(&self.head).map(Stage::convolved).sum();
+        fits::<f64>("length", length, self.layout.row_len + fft::numbers_a_sample(threads, convolved)).map(drop)
     }
 
     /// Fails where there are not as many states as streams.

@@ -26,6 +26,8 @@ pub struct Stream<E> {
     plan: Arc<Plan<E>>,
     states: Aligned<E>,
     streams: usize,
+    /// Threads that work for them at most.
+    threads: usize,
     /// What the states were before a call that may be stopped.
     before: Aligned<E>,
     /// The first for calls that are run as one, all for those whose streams are shared out.
@@ -50,9 +52,10 @@ impl<E: Precision> Plan<E> {
         self.check_sizes(input, streams, dt, output, streams)?;
         self.check_states(states, streams)?;
         dt.map_or(Ok(()), |dt| self.check_dt(dt))?;
-        let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), self.sharing_threads(streams))?;
+        let threads = self.sharing_threads(streams, usize::MAX);
+        let mut work = self.take_workspace(streams.clamp(1, self.block_rows()), threads)?;
         let call = Call::sample(streams);
-        self.sharing_samples(streams, |team| match dt {
+        self.sharing_samples(streams, usize::MAX, |team| match dt {
             None => E::advance(self, &mut work, team, &call, states, input, output),
             Some(dt) => {
                 let (state_len, d_in, d_out) = (self.state_len(), self.d_input(), self.d_output());
@@ -110,19 +113,27 @@ const HEADER: usize = 40;
 const LAYOUT: u64 = 1;
 
 impl<E: Precision> Stream<E> {
-    /// `streams` streams, all at their start.
+    /// `streams` streams, all at their start, for which all threads work.
+    ///
+    /// # Errors
+    /// As [`Stream::with_threads`].
+    pub fn new(plan: Arc<Plan<E>>, streams: usize) -> Result<Self> {
+        Self::with_threads(plan, streams, usize::MAX)
+    }
+
+    /// `streams` streams, all at their start, for which so many threads work at most.
     ///
     /// # Errors
     /// [`Error::NotStreamable`] where the model needs whole sequences; [`Error::Memory`].
-    pub fn new(plan: Arc<Plan<E>>, streams: usize) -> Result<Self> {
+    pub fn with_threads(plan: Arc<Plan<E>>, streams: usize, threads: usize) -> Result<Self> {
         plan.streamable()?;
         if streams == 0 {
             return Err(Error::Value("batch: expected at least one stream, found 0".into()));
         }
         let states = plan.started(Aligned::try_zeros("batch", streams, plan.state_len())?);
-        let threads = plan.sharing_threads(1);
-        let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), threads)?];
-        Ok(Self { plan, states, streams, before: Aligned::default(), works })
+        let sharing = plan.sharing_threads(1, threads);
+        let works = vec![Workspace::new(&plan.layout, streams.min(plan.block_rows()), sharing)?];
+        Ok(Self { plan, states, streams, threads, before: Aligned::default(), works })
     }
 
     /// The model.
@@ -167,10 +178,10 @@ impl<E: Precision> Stream<E> {
         if let Some(dt) = dt {
             self.plan.check_dt(dt)?;
         }
-        let Self { plan, works, states, .. } = self;
+        let Self { plan, works, states, threads, .. } = self;
         let (state_len, d_in, d_out) = (plan.state_len(), plan.d_input(), plan.d_output());
         let call = Call::sample(1);
-        plan.sharing_samples(active.len(), |team| {
+        plan.sharing_samples(active.len(), *threads, |team| {
             let mut from = 0;
             while from < active.len() {
                 // Neighbours go together, unless each has its own step size.
@@ -221,7 +232,7 @@ impl<E: Precision> Stream<E> {
         }
         let (len, states) = (self.plan.state_len(), &self.states);
         let before = Shared::new(self.before.as_mut_ptr());
-        Team::all()?.each(self.streams, |_, s| {
+        Team::at_most(self.threads)?.each(self.streams, |_, s| {
             // SAFETY: there is room for each stream's state, and each is copied once.
             unsafe { before.part(s * len, len) }.copy_from_slice(&states[s * len..][..len]);
         });
@@ -257,7 +268,7 @@ impl<E: Precision> Stream<E> {
         }
         let works = std::mem::take(&mut self.works);
         let (plan, before) = (self.plan.clone(), Aligned::default());
-        let mut some = Stream { plan, states, streams: active.len(), before, works };
+        let mut some = Stream { plan, states, streams: active.len(), threads: self.threads, before, works };
         let done = some.run(input, rows, dt, output, stop);
         self.works = some.works;
         done?;
@@ -297,17 +308,17 @@ impl<E: Precision> Stream<E> {
         let method = if rows < RUN { Method::Step } else { Method::Auto };
         let mut call = Call { streams: self.streams, rows, method, dt: 1.0, answers, unpadded: None, stop };
         let Some(dt) = dt else {
-            let threads = self.plan.sharing_threads(samples);
-            if threads > 1 {
-                self.grow(1, samples, threads)?;
-                let Self { plan, works, states, .. } = self;
-                plan.sharing_samples(samples, |team| {
+            let sharing = self.plan.sharing_threads(samples, self.threads);
+            if sharing > 1 {
+                self.grow(1, samples, sharing)?;
+                let Self { plan, works, states, threads, .. } = self;
+                plan.sharing_samples(samples, *threads, |team| {
                     E::advance(plan, &mut works[0], team, &call, states, input, output)
                 });
                 return Ok(());
             }
             let large = samples.saturating_mul(self.plan.cost()) >= LARGE;
-            let team = if large { Team::all()? } else { Team::ALONE };
+            let team = if large { Team::at_most(self.threads)? } else { Team::ALONE };
             let shares = if self.streams >= team.size() { team.size() } else { 1 };
             let wanted = (self.streams.div_ceil(shares) * rows).min(self.plan.block_rows());
             self.grow(shares, wanted, if shares == 1 { team.size() } else { 1 })?;
@@ -322,7 +333,7 @@ impl<E: Precision> Stream<E> {
         self.plan.check_dt(dt)?;
         let state_len = self.plan.state_len();
         let longest = dt.chunk_by(|a, b| a == b).map(<[f64]>::len).max().unwrap_or(1);
-        self.grow(1, longest.min(rows).min(self.plan.block_rows()), self.plan.sharing_threads(1))?;
+        self.grow(1, longest.min(rows).min(self.plan.block_rows()), self.plan.sharing_threads(1, self.threads))?;
         for s in 0..self.streams {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -335,7 +346,9 @@ impl<E: Precision> Stream<E> {
                 let state = &mut self.states[s * state_len..][..state_len];
                 let output = if given > 0 { &mut output[at * d_out..(at + run) * d_out] } else { &mut *output };
                 let (plan, work, input) = (&self.plan, &mut self.works[0], input.part(at, at + run, d_in));
-                plan.sharing_samples(run, |team| E::advance(plan, work, team, &call, state, input, output));
+                plan.sharing_samples(run, self.threads, |team| {
+                    E::advance(plan, work, team, &call, state, input, output)
+                });
                 t += run;
             }
         }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The threads and the process that made them: a forked child has none of its parent's threads.
-static THREADS: Mutex<Option<(u32, Arc<Threads>)>> = Mutex::new(None);
+static THREADS: Mutex<Option<(u32, Vec<Arc<Threads>>)>> = Mutex::new(None);
 
-/// All threads of the process.
+/// So many threads of the process.
 struct Threads {
     pool: rayon::ThreadPool,
     /// As many, once a model needs them for its samples.
@@ -56,18 +56,35 @@ impl Team {
     /// # Errors
     /// [`Error::Value`] where `SSMRT_NUM_THREADS` is no positive integer, or threads cannot be started.
     pub fn all() -> Result<Team> {
-        if cfg!(target_family = "wasm") {
+        Team::at_most(usize::MAX)
+    }
+
+    /// As [`Team::all`], but no more than `limit` threads.
+    ///
+    /// # Errors
+    /// As [`Team::all`].
+    pub fn at_most(limit: usize) -> Result<Team> {
+        if cfg!(target_family = "wasm") || limit <= 1 {
             return Ok(Team::ALONE);
         }
         let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
         let process = std::process::id();
         if !matches!(&*threads, Some((owner, _)) if *owner == process) {
             let made = Threads::start(wanted()?)?;
-            // The parent's pool, if any, is left as it is: joining threads that do not exist would wait for ever.
-            std::mem::forget(threads.replace((process, made)));
+            // The parent's pools, if any, are left as they are: joining threads that do not exist would wait for ever.
+            std::mem::forget(threads.replace((process, vec![made])));
         }
-        let (_, threads) = threads.as_ref().expect("just made");
-        Ok(Team::from(Arc::clone(threads)))
+        let (_, threads) = threads.as_mut().expect("just made");
+        let size = limit.min(threads[0].pool.current_num_threads());
+        let found = threads.iter().position(|threads| threads.pool.current_num_threads() == size);
+        let found = match found {
+            Some(i) => i,
+            None => {
+                threads.push(Threads::start(size)?);
+                threads.len() - 1
+            }
+        };
+        Ok(Team::from(Arc::clone(&threads[found])))
     }
 
     /// So many threads of its own, whatever the process has: for tests.
@@ -94,9 +111,9 @@ impl Team {
         }
     }
 
-    /// Calls `f` with a crew as its team, which stays awake meanwhile; or alone, where another thread has it.
-    pub(crate) fn calling<R>(crew: &Arc<Crew>, f: impl FnOnce(&Team) -> R) -> R {
-        match crew.call() {
+    /// Calls `f` with at most `limit` of a crew as its team, which stay awake meanwhile; or alone, where another thread has it.
+    pub(crate) fn calling<R>(crew: &Arc<Crew>, limit: usize, f: impl FnOnce(&Team) -> R) -> R {
+        match crew.call(limit) {
             Some(_called) => f(&Team(Who::Called(Arc::clone(crew)))),
             None => f(&Team::ALONE),
         }

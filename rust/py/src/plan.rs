@@ -69,8 +69,9 @@ impl Plan {
         on!(self.any, p => p.streamable().err().map(|e| e.to_string()))
     }
 
-    /// Answers (batch, length, d_input) from state (batch, state_size) on: (y, next state).
-    #[pyo3(signature = (u, state=None, *, dt=None, lengths=None, resets=None, method="auto"))]
+    /// Answers (batch, length, d_input) from state (batch, state_size) on: (y, next state), without the state where it is not
+    /// to be returned.
+    #[pyo3(signature = (u, state=None, *, dt=None, lengths=None, resets=None, method="auto", return_state=true))]
     #[allow(clippy::too_many_arguments)]
     fn forward<'py>(
         &self,
@@ -81,8 +82,9 @@ impl Plan {
         lengths: Option<&Bound<'py, PyAny>>,
         resets: Option<&Bound<'py, PyAny>>,
         method: &str,
-    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-        on!(self.any, p => forward(py, p, u, state, dt, lengths, resets, method))
+        return_state: bool,
+    ) -> PyResult<(Bound<'py, PyAny>, Option<Bound<'py, PyAny>>)> {
+        on!(self.any, p => forward(py, p, u, state, dt, lengths, resets, method, return_state))
     }
 
     /// Answers one sample (*batch_shape, d_input) from state (*batch_shape, state_size) on: (y, next state).
@@ -108,17 +110,18 @@ impl Plan {
     }
 
     /// Streams at their start, of the Python model that this is the plan of at a rate.
-    fn stream(&self, batch: usize, model: Py<PyAny>, rate: f64) -> PyResult<Stream> {
-        Stream::new(&self.any, batch, model, rate)
+    #[pyo3(signature = (batch, model, rate, threads=None))]
+    fn stream(&self, batch: usize, model: Py<PyAny>, rate: f64, threads: Option<usize>) -> PyResult<Stream> {
+        Stream::new(&self.any, batch, model, rate, threads)
     }
 }
 
-fn method_of(name: &str) -> PyResult<Method> {
+fn method_of(name: &str, states: bool) -> PyResult<Method> {
     match name {
         "auto" => Ok(Method::Auto),
         "scan" => Ok(Method::Scan),
         "chunk" => Ok(Method::Chunk),
-        "fft" => Ok(Method::Fft),
+        "fft" => Ok(Method::Fft { states }),
         _ => Err(PyValueError::new_err(format!("method: expected 'auto', 'scan', 'chunk' or 'fft', found {name:?}"))),
     }
 }
@@ -152,7 +155,8 @@ fn forward<'py, E: Number>(
     lengths: Option<&Bound<'py, PyAny>>,
     resets: Option<&Bound<'py, PyAny>>,
     method: &str,
-) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    return_state: bool,
+) -> PyResult<(Bound<'py, PyAny>, Option<Bound<'py, PyAny>>)> {
     let u = Samples::<E>::of(u, p.vocabulary().is_some())?;
     let (streams, length) = sizes(p, &u, "batch, length")?;
     let dt = per_sample::<f64>("dt", dt, "fiu", "real numbers", &[streams, length])?;
@@ -180,12 +184,19 @@ fn forward<'py, E: Number>(
             resets: resets.as_deref(),
             lengths: lengths.as_deref(),
         };
-        let call = Sequences { input: u.input()?, streams, length, timing, method: method_of(method)?, stop: None };
+        let call = Sequences {
+            input: u.input()?,
+            streams,
+            length,
+            timing,
+            method: method_of(method, return_state)?,
+            stop: None,
+        };
         let long = is_long(streams * length, p.cost());
         let forward = |stop: &_| p.forward(&Team::all()?, &Sequences { stop: Some(stop), ..call }, states, answers);
         interruptible(py, long, forward)?.map_err(raise)?;
     }
-    Ok((y.into_any(), next.into_any()))
+    Ok((y.into_any(), return_state.then(|| next.into_any())))
 }
 
 fn step<'py, E: Number>(

@@ -12,8 +12,8 @@ use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView};
 use ssmrt_core::Stream as Core;
 use std::sync::Arc;
 
-/// What a stream goes on from: how many there are, their rate and their snapshot.
-type Resumed<'py> = (usize, f64, Bound<'py, PyBytes>);
+/// What a stream goes on from: how many there are, their rate, their snapshot and their threads.
+type Resumed<'py> = (usize, f64, Bound<'py, PyBytes>, Option<usize>);
 
 enum Inner {
     F32(Core<f32>),
@@ -36,15 +36,17 @@ pub struct Stream {
     /// The Python model, of which a copy or a pickle of the stream needs to know.
     model: Py<PyAny>,
     rate: f64,
+    threads: Option<usize>,
 }
 
 impl Stream {
-    pub fn new(plan: &Any, batch: usize, model: Py<PyAny>, rate: f64) -> PyResult<Self> {
+    pub fn new(plan: &Any, batch: usize, model: Py<PyAny>, rate: f64, threads: Option<usize>) -> PyResult<Self> {
+        let limit = threads.unwrap_or(usize::MAX);
         let inner = match plan {
-            Any::F32(p) => Core::new(Arc::clone(p), batch).map(Inner::F32),
-            Any::F64(p) => Core::new(Arc::clone(p), batch).map(Inner::F64),
+            Any::F32(p) => Core::with_threads(Arc::clone(p), batch, limit).map(Inner::F32),
+            Any::F64(p) => Core::with_threads(Arc::clone(p), batch, limit).map(Inner::F64),
         };
-        Ok(Self { inner: inner.map_err(raise)?, model, rate })
+        Ok(Self { inner: inner.map_err(raise)?, model, rate, threads })
     }
 }
 
@@ -136,6 +138,12 @@ impl Stream {
         self.rate
     }
 
+    /// Threads that work for them at most; None: as many as for everything else.
+    #[getter]
+    fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let model = self.model.bind(py).repr()?;
         let batch = self.batch();
@@ -149,7 +157,7 @@ impl Stream {
     /// As its model and its snapshot: pickles and copies go on from where it is.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Resumed<'py>)> {
         let resume = self.model.bind(py).getattr("_resume")?;
-        Ok((resume, (self.batch(), self.rate, self.snapshot(py)?)))
+        Ok((resume, (self.batch(), self.rate, self.snapshot(py)?, self.threads)))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

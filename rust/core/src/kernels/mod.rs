@@ -21,6 +21,7 @@ pub mod conv1d;
 pub mod dense;
 pub mod diagonal;
 pub mod dplr;
+pub mod fft;
 mod isa;
 pub mod lanes;
 mod layout;

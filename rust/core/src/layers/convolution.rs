@@ -2,11 +2,11 @@
 //! They are convolved with their kernels, by FFT, a whole sequence at a time.
 
 use super::system::System;
-use crate::conv::CausalConv;
 use crate::discretize::{Disc, discretize_mode};
 use crate::document::Diagonal;
 use crate::error::Result;
-use crate::kernels::{Elem, Isa, padded};
+use crate::kernels::fft::Fft;
+use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
 use crate::layers::lti::kernels_of;
 use crate::shared::Shared;
 use crate::threads::Team;
@@ -107,32 +107,54 @@ impl<E: Elem> Convolution<E> {
         const CHECKED: &str = "checked when it was made";
         let (m, h) = self.forward.shape();
         let (from, to) = (padded(h), padded(m * h));
-        let conv = CausalConv::new(rows);
+        let fft = Fft::new(rows);
         let (n, forward) = self.forward.kernels(isa, team, rows).expect(CHECKED);
         let backward = self.backward.as_ref().map(|b| b.kernels(isa, team, rows).expect(CHECKED));
         let out = Shared::new(y.as_mut_ptr());
         assert!(y.len() >= rows * to && x.len() >= rows * from);
-        team.each(m * h, |_, v| {
+        team.each((m * h).div_ceil(GROUP), |_, group| {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
-            let (output, channel) = (v / h, v % h);
-            let column = if self.head_major { channel * m + output } else { v };
-            let mut scratch = conv.scratch();
-            let kernel = conv.spectrum(forward[v * n..][..n].iter().copied(), &mut scratch);
-            let u = |t: usize| x[t * from + channel].f64();
-            let answers = conv.run((0..rows).map(u), &kernel, &mut scratch);
-            for (t, &answer) in answers.iter().enumerate().take(rows) {
-                // SAFETY: `y` has `rows` rows of `to` elements, and no other item has this column.
-                unsafe { out.part(t * to + column, 1)[0] = E::of(answer + self.skip[v] * u(t)) };
+            let these = group * GROUP..(m * h).min((group + 1) * GROUP);
+            let room = || Aligned::<f64>::zeros(fft.rows() * GROUP);
+            let (mut lanes, mut work) = (room(), room());
+            let mut convolve = |n: usize, kernels: &[f64], u: &dyn Fn(usize, usize) -> f64| -> Aligned<f64> {
+                lanes.fill(0.0);
+                for (lane, v) in these.clone().enumerate() {
+                    for (t, &k) in kernels[v * n..][..n].iter().enumerate() {
+                        lanes[t * GROUP + lane] = k;
+                    }
+                }
+                let spectra = fft.spectra(isa, these.len(), &mut lanes, &mut work);
+                let mut answers = room();
+                for (lane, v) in these.clone().enumerate() {
+                    for t in 0..rows {
+                        answers[t * GROUP + lane] = u(t, v);
+                    }
+                }
+                fft.convolve(isa, these.len(), &mut answers, &spectra, &mut work);
+                answers
+            };
+            let column = |v: usize| if self.head_major { v % h * m + v / h } else { v };
+            let u = |t: usize, v: usize| x[t * from + v % h].f64();
+            let answers = convolve(n, &forward, &u);
+            for (lane, v) in these.clone().enumerate() {
+                for t in 0..rows {
+                    let answer = E::of(answers[t * GROUP + lane] + self.skip[v] * u(t, v));
+                    // SAFETY: `y` has `rows` rows of `to` elements, and no other item has this column.
+                    unsafe { out.part(t * to + column(v), 1)[0] = answer };
+                }
             }
             if let Some((n, backward)) = &backward {
-                let kernel = conv.spectrum(backward[v * n..][..*n].iter().copied(), &mut scratch);
-                let answers = conv.run((0..rows).rev().map(u), &kernel, &mut scratch);
-                for t in 0..rows.saturating_sub(1) {
-                    // The answer to all samples after t.
-                    // SAFETY: row t is one of `rows`, and no other item has this column.
-                    unsafe { out.part(t * to + column, 1)[0] += E::of(answers[rows - 2 - t]) };
+                let answers = convolve(*n, backward, &|t, v| u(rows - 1 - t, v));
+                for (lane, v) in these.clone().enumerate() {
+                    for t in 0..rows - 1 {
+                        // The answer to all samples after t.
+                        let answer = E::of(answers[(rows - 2 - t) * GROUP + lane]);
+                        // SAFETY: row t is one of `rows`, and no other item has this column.
+                        unsafe { out.part(t * to + column(v), 1)[0] += answer };
+                    }
                 }
             }
         });

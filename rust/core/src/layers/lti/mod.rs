@@ -19,7 +19,7 @@ use crate::kernels::chunk::{Chunk, Shape};
 use crate::kernels::pointwise::Function;
 use crate::kernels::{Aligned, Elem, GROUP, padded};
 use crate::threads::Team;
-use fft::Spectra;
+use fft::Convolution;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Rows that go through a recurrence sample by sample with one packing.
@@ -45,7 +45,10 @@ pub enum Method {
     /// Chunks as matrix products; what does not fill a chunk by the recurrence.
     Chunk,
     /// Convolution by FFT, of a whole sequence.
-    Fft,
+    Fft {
+        /// Whether states are moved on too, as far as a recurrence without answers costs.
+        states: bool,
+    },
 }
 
 /// In which order samples go through a layer.
@@ -70,7 +73,7 @@ pub struct Lti<E> {
     groups: Vec<Recurrence<E>>,
     chunks: Vec<OnceLock<Chunk<E>>>,
     shape: Shape,
-    spectra: Vec<Mutex<Option<Arc<Spectra>>>>,
+    convolutions: Vec<Mutex<Option<Arc<Convolution>>>>,
     skip: Aligned<E>,
     function: Function,
     direction: Direction,
@@ -118,7 +121,7 @@ impl<E: Elem> Lti<E> {
         Ok(Self {
             shape: system.chunk_shape(),
             chunks: lanes.iter().map(|_| OnceLock::new()).collect(),
-            spectra: lanes.iter().map(|_| Mutex::new(None)).collect(),
+            convolutions: lanes.iter().map(|_| Mutex::new(None)).collect(),
             in_order: m == 1 && parts == 1,
             groups: groups.into_iter().collect::<Result<_>>()?,
             lanes,

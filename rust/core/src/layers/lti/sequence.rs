@@ -122,14 +122,20 @@ impl<E: Elem> Lti<E> {
     /// As [`Lti::run`].
     unsafe fn run_group(&self, run: &Run<'_, E>, group: usize, state: &mut [E], scratch: &mut [E]) {
         let Run { isa, method, phase, dt, rows, x, x_stride, y, y_stride, .. } = *run;
+        if let Method::Fft { states } = method
+            && rows > self.shape.samples
+            && dt == 1.0
+            && self.system.chunks()
+        {
+            // SAFETY: the caller answers for the rows of `y` and this group's columns.
+            let done = unsafe { self.convolve(isa, group, rows, x, x_stride, y, y_stride, state, states, scratch) };
+            if done {
+                return;
+            }
+        }
         let tile = self.shape.rows() * GROUP;
         let (u, rest) = scratch.split_at_mut(tile);
         let (z, rest) = rest.split_at_mut(tile);
-        if method == Method::Fft && rows > self.shape.samples && dt == 1.0 && self.system.chunks() {
-            // SAFETY: the caller answers for the rows of `y` and this group's columns.
-            unsafe { self.convolve(isa, group, rows, x, x_stride, y, y_stride, state, scratch) };
-            return;
-        }
         let anew = (dt != 1.0).then(|| self.system.recurrence::<E>(&self.lanes[group], dt));
         // At a pole of the transform there is no answer.
         let anew = anew.and_then(|recurrence| recurrence.inspect_err(|_| state.fill(E::of(f64::NAN))).ok());
