@@ -259,6 +259,9 @@ def scaling(quick: bool) -> Iterator[Contest]:
                 truth = ("reference", {**p, "what": "sequence"})
                 for threads, engine in (("1 thread", "ssmrt-1"), ("2 threads", "ssmrt-2")):
                     entries.append(Entry(f"ssmrt {name}, {threads}", engine, "forward", p, EXACT, truth))
+                    if axis == "N" and kind == "s4":
+                        convolved = {**p, "method": "fft"}
+                        entries.append(Entry(f"ssmrt {name}, FFT, {threads}", engine, "forward", convolved, EXACT, truth))
             p = {"kind": "s4d", **fixed, axis: value}
             entries.append(Entry("JAX, FFT convolution", "jax", "fft", p))
             if axis != "N":

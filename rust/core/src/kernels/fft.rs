@@ -17,6 +17,9 @@ fn turn(x: f64) -> Turn {
     [cos, sin]
 }
 
+/// Parts of the first pass.
+const MOST_PARTS: usize = 16;
+
 /// Passes to parts of a quarter, of sequences as long as addresses reach.
 const MOST_LEVELS: u32 = 24;
 
@@ -27,8 +30,9 @@ pub struct Fft {
     samples: usize,
     /// r, the parts of the first pass, which reads real numbers and whose mirror image writes them.
     first: usize,
-    /// (r, r): of part q, what sample s (M / r) is multiplied by.
-    corners: Vec<Turn>,
+    /// (r, r / 2): of part q, what samples s M / r and M - s M / r are multiplied by, for s from 1 on: cosine and sine,
+    /// added up and subtracted.
+    corners: Vec<[f64; 2]>,
     /// (M / r, r): what sample j of part q is multiplied by.
     turns: Vec<Turn>,
     /// Of parts of M / r, M / 4 r ... 16 samples: for a quarter of them what sample j of parts 1 to 3 is multiplied by.
@@ -45,7 +49,11 @@ impl Fft {
         let (first, quarters) = Self::sizes(length);
         let part = 1 << (2 * quarters);
         let samples = first * part;
-        let corner = |q: usize, s: usize| turn((s * (1 + 4 * q)) as f64 / (2 * first) as f64);
+        let corner = |q: usize, s: usize| {
+            let [cos, sin] = turn((s * (1 + 4 * q)) as f64 / (2 * first) as f64);
+            // Half way they are the same number.
+            [cos + sin, if 2 * s == first { 0.0 } else { cos - sin }]
+        };
         let level = |k: u32| {
             let n = 1usize << (2 * k);
             (0..n / 4).map(|j| std::array::from_fn(|q| turn(2.0 * (j * (q + 1)) as f64 / n as f64))).collect()
@@ -53,7 +61,7 @@ impl Fft {
         Self {
             samples,
             first,
-            corners: (0..first).flat_map(|q| (0..first).map(move |s| corner(q, s))).collect(),
+            corners: (0..first).flat_map(|q| (1..=first / 2).map(move |s| corner(q, s))).collect(),
             turns: (0..part)
                 .flat_map(|j| (0..first).map(move |q| turn((j * (1 + 4 * q)) as f64 / (2 * samples) as f64)))
                 .collect(),
@@ -65,13 +73,19 @@ impl Fft {
     fn sizes(length: usize) -> (usize, u32) {
         let fitting = |k: u32| (length.div_ceil(1 << (2 * k)).max(4), k);
         // Multiply-adds a sample: of the first pass and of the others, there and back.
-        let cost = |&(r, k): &(usize, u32)| (r << (2 * k)) * (4 * r + 14 * k as usize);
-        (1..=MOST_LEVELS).map(fitting).min_by_key(cost).expect("there are some")
+        let cost = |&(r, k): &(usize, u32)| (r << (2 * k)) * (2 * r + 14 * k as usize);
+        (1..=MOST_LEVELS).map(fitting).filter(|&(r, _)| r <= MOST_PARTS).min_by_key(cost).expect("there are some")
     }
 
     /// M: rows that an array has room for.
     pub fn rows(&self) -> usize {
         self.samples
+    }
+
+    /// Whether these are the transforms for sequences of up to `length` samples.
+    pub fn is_for(&self, length: usize) -> bool {
+        let (first, quarters) = Self::sizes(length);
+        self.samples == first << (2 * quarters)
     }
 
     /// The spectra of kernels in the first `lanes` lanes of `kernels`, [`Fft::rows`] rows of a group. `work` is as large.
@@ -118,7 +132,8 @@ impl Kernel<f64> for Pass<'_> {
                 fft.split(lanes, u, z);
                 if let Some(measure) = &mut measure {
                     fft.parts::<L, true>(lanes, z, std::ptr::null());
-                    let scale = 1.0 / fft.samples as f64;
+                    // The first pass and its mirror image double, of the kernel, the input and the answer.
+                    let scale = 1.0 / (8 * fft.samples) as f64;
                     for (to, &z) in measure[i * len..][..len].iter_mut().zip(&work[..len]) {
                         *to = z * scale;
                     }
@@ -132,49 +147,73 @@ impl Kernel<f64> for Pass<'_> {
 }
 
 impl Fft {
-    /// The first pass: M real vectors, a row of a group apart, to r parts of M / r complex ones.
+    /// The first pass: M real vectors, a row of a group apart, to r parts of M / r complex ones, twice as large.
+    ///
+    /// Samples s M / r and M - s M / r are multiplied by c and by i c*, with c = exp(i pi s (1 + 4 q) / 2r): so the sum of real
+    /// and imaginary part needs the sum of both alone, and the difference the difference.
     #[inline(always)]
     unsafe fn split<L: Lanes<E = f64>>(&self, lanes: L, u: *const f64, z: *mut f64) {
         let (r, part) = (self.first, self.samples / self.first);
+        let (folds, pairs) = (r / 2, (r - 1) / 2);
+        let (mut sums, mut differences) = ([lanes.splat(0.0); MOST_PARTS / 2], [lanes.splat(0.0); MOST_PARTS / 2]);
         for j in 0..part {
-            for q in 0..r {
-                let (mut re, mut im) = (lanes.splat(0.0), lanes.splat(0.0));
-                let corners = &self.corners[q * r..][..r];
-                for s in 0..r {
-                    // SAFETY: row j + s M / r is below M.
-                    let u = unsafe { lanes.load(u.add((j + s * part) * GROUP)) };
-                    let [cos, sin] = corners[s];
-                    re = lanes.fma(u, lanes.splat(cos), re);
-                    im = lanes.fma(u, lanes.splat(sin), im);
+            // SAFETY: row j + s M / r is below M for all s < r.
+            unsafe {
+                for s in 0..pairs {
+                    let before = lanes.load(u.add((j + (s + 1) * part) * GROUP));
+                    let after = lanes.load(u.add((j + (r - 1 - s) * part) * GROUP));
+                    sums[s] = lanes.add(before, after);
+                    differences[s] = lanes.sub(before, after);
                 }
-                // SAFETY: sample j of part q is one of M.
-                unsafe { store(lanes, z, q * part + j, rotated(lanes, (re, im), self.turns[j * r + q])) };
+                if folds > pairs {
+                    sums[pairs] = lanes.load(u.add((j + folds * part) * GROUP));
+                }
+                let first = lanes.load(u.add(j * GROUP));
+                for q in 0..r {
+                    let corners = &self.corners[q * folds..][..folds];
+                    let (mut plus, mut minus) = (first, first);
+                    for s in 0..folds {
+                        plus = lanes.fma(sums[s], lanes.splat(corners[s][0]), plus);
+                    }
+                    for s in 0..pairs {
+                        minus = lanes.fma(differences[s], lanes.splat(corners[s][1]), minus);
+                    }
+                    let twice = (lanes.add(plus, minus), lanes.sub(plus, minus));
+                    store(lanes, z, q * part + j, rotated(lanes, twice, self.turns[j * r + q]));
+                }
             }
         }
     }
 
-    /// The mirror image of [`Fft::split`], of which the real parts are left.
+    /// The mirror image of [`Fft::split`], of which the real parts are left, twice as large.
     #[inline(always)]
-    unsafe fn join<L: Lanes<E = f64>>(&self, lanes: L, z: *mut f64, y: *mut f64) {
+    unsafe fn join<L: Lanes<E = f64>>(&self, lanes: L, z: *const f64, y: *mut f64) {
         let (r, part) = (self.first, self.samples / self.first);
+        let (folds, pairs) = (r / 2, (r - 1) / 2);
+        let (mut plus, mut minus) = ([lanes.splat(0.0); MOST_PARTS], [lanes.splat(0.0); MOST_PARTS]);
         for j in 0..part {
-            for q in 0..r {
-                // SAFETY: sample j of part q is one of M.
-                unsafe {
-                    let back = rotated_back(lanes, load(lanes, z, q * part + j), self.turns[j * r + q]);
-                    store(lanes, z, q * part + j, back);
-                }
-            }
-            for s in 0..r {
-                let mut real = lanes.splat(0.0);
+            // SAFETY: sample j of part q is one of M, and row j + s M / r too, for all q and s < r.
+            unsafe {
+                let mut first = lanes.splat(0.0);
                 for q in 0..r {
-                    // SAFETY: as above.
-                    let (re, im) = unsafe { load(lanes, z, q * part + j) };
-                    let [cos, sin] = self.corners[q * r + s];
-                    real = lanes.fma(re, lanes.splat(cos), lanes.fma(im, lanes.splat(sin), real));
+                    let (re, im) = rotated_back(lanes, load(lanes, z, q * part + j), self.turns[j * r + q]);
+                    first = lanes.add(first, re);
+                    plus[q] = lanes.add(re, im);
+                    minus[q] = lanes.sub(re, im);
                 }
-                // SAFETY: row j + s M / r is below M.
-                unsafe { lanes.store(y.add((j + s * part) * GROUP), real) };
+                lanes.store(y.add(j * GROUP), lanes.add(first, first));
+                for s in 0..folds {
+                    let (mut sum, mut difference) = (lanes.splat(0.0), lanes.splat(0.0));
+                    for q in 0..r {
+                        let [of_sum, of_difference] = self.corners[q * folds + s];
+                        sum = lanes.fma(plus[q], lanes.splat(of_sum), sum);
+                        difference = lanes.fma(minus[q], lanes.splat(of_difference), difference);
+                    }
+                    lanes.store(y.add((j + (s + 1) * part) * GROUP), lanes.add(sum, difference));
+                    if s < pairs {
+                        lanes.store(y.add((j + (r - 1 - s) * part) * GROUP), lanes.sub(sum, difference));
+                    }
+                }
             }
         }
     }

@@ -1,9 +1,12 @@
 //! Whole sequences as convolutions with the kernel.
 
-use super::{Direction, Lti, PLANNED, SCAN_ROWS};
+use super::{Lti, PLANNED, SCAN_ROWS};
 use crate::kernels::fft::{Fft, Spectra};
 use crate::kernels::{Aligned, Elem, GROUP, Isa};
 use std::sync::{Arc, PoisonError};
+
+/// Numbers of an array for transforms that later calls find again: it stays in a core's caches.
+const KEPT: usize = 1 << 18;
 
 /// The kernels of a group's lanes, ready for convolution with sequences of any length of one size of transforms.
 #[derive(Debug)]
@@ -13,8 +16,8 @@ pub(super) struct Convolution {
 }
 
 impl<E: Elem> Lti<E> {
-    /// Runs a whole sequence as a convolution with the kernel, plus the free response of the state. Says false where an answer
-    /// is no number: then those to samples before would not be either, and nothing was done.
+    /// Runs a whole sequence as a convolution with the kernel, plus the free response of the state. Says false where an input
+    /// is no number: then no answer would be, and nothing was done.
     ///
     /// # Safety
     /// As [`Lti::run`].
@@ -34,63 +37,77 @@ impl<E: Elem> Lti<E> {
     ) -> bool {
         let convolution = self.convolution(isa, group, rows);
         let lanes = self.lanes[group].iter().flatten().count();
-        let mut whole = Aligned::<f64>::zeros(convolution.fft.rows() * GROUP);
-        let mut work = Aligned::<f64>::zeros(whole.len());
-        for (i, whole) in whole.chunks_exact_mut(GROUP).take(rows).enumerate() {
-            let row = if self.direction == Direction::Forward { i } else { rows - 1 - i };
-            let x = &x[row * x_stride..];
-            for (whole, lane) in whole.iter_mut().zip(&self.lanes[group]) {
-                *whole = lane.map_or(0.0, |l| x[l.channel].f64());
-            }
-        }
-        convolution.fft.convolve(isa, lanes, &mut whole, &convolution.kernels, &mut work);
-        if !whole[..rows * GROUP].iter().all(|y| y.is_finite()) {
-            return false;
-        }
         let (u, rest) = scratch.split_at_mut(self.shape.rows() * GROUP);
         let (z, rest) = rest.split_at_mut(self.shape.rows() * GROUP);
-        let silent = state.iter().all(|&x| x == E::ZERO);
-        let mut echo = Aligned::<E>::zeros(if silent { 0 } else { state.len() });
-        if !silent {
-            echo.copy_from_slice(state);
+        let mut room = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let len = convolution.fft.rows() * GROUP;
+        if room.len() < 2 * len {
+            room = Aligned::zeros(2 * len);
         }
-        let mut t = 0;
-        while t < rows {
-            let chunks = ((rows - t) / self.shape.samples).min(self.shape.tile);
-            let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
+        let (whole, work) = room[..2 * len].split_at_mut(len);
+        let mut finite = true;
+        for (i, whole) in whole.chunks_mut(self.shape.rows() * GROUP).enumerate() {
+            let t = i * self.shape.rows();
+            let n = rows.saturating_sub(t).min(whole.len() / GROUP);
             self.pack(isa, group, t, n, rows, x, x_stride, u);
-            if move_on {
-                if chunks > 0 {
+            let (now, after) = whole.split_at_mut(n * GROUP);
+            for (whole, u) in now.iter_mut().zip(&*u) {
+                *whole = u.f64();
+                finite &= whole.is_finite();
+            }
+            after.fill(0.0);
+        }
+        if finite {
+            convolution.fft.convolve(isa, lanes, whole, &convolution.kernels, work);
+            let silent = state.iter().all(|&x| x == E::ZERO);
+            let mut echo = Aligned::<E>::zeros(if silent { 0 } else { state.len() });
+            if !silent {
+                echo.copy_from_slice(state);
+            }
+            let mut t = 0;
+            while t < rows {
+                let chunks = ((rows - t) / self.shape.samples).min(self.shape.tile);
+                let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
+                self.pack(isa, group, t, n, rows, x, x_stride, u);
+                if move_on && chunks > 0 {
                     self.chunk(isa, group).advance(isa, chunks, u, self.groups[group].chunk_state(state), rest);
-                } else {
+                } else if move_on {
                     self.groups[group].scan(isa, 0, n, u, z, state);
                 }
+                for (z, &convolved) in z.iter_mut().zip(&whole[t * GROUP..][..n * GROUP]) {
+                    *z = E::of(convolved);
+                }
+                // What the state before the sequence adds: the recurrence without input.
+                if !silent {
+                    let mut free = vec![E::ZERO; n * GROUP];
+                    if chunks > 0 {
+                        let echo = self.groups[group].chunk_state(&mut echo);
+                        self.chunk(isa, group).free_response(isa, chunks, &mut free, echo, rest);
+                    } else {
+                        let nothing = vec![E::ZERO; n * GROUP];
+                        self.groups[group].scan(isa, 0, n, &nothing, &mut free, &mut echo);
+                    }
+                    for (z, free) in z.iter_mut().zip(free) {
+                        *z += free;
+                    }
+                }
+                // SAFETY: rows t to t + n of `y` are within `rows`; the caller answers for this group's columns.
+                unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
+                t += n;
             }
-            // What the state before the sequence adds: the recurrence without input.
-            z[..n * GROUP].fill(E::ZERO);
-            if !silent && chunks > 0 {
-                let echo = self.groups[group].chunk_state(&mut echo);
-                self.chunk(isa, group).free_response(isa, chunks, z, echo, rest);
-            } else if !silent {
-                let nothing = vec![E::ZERO; n * GROUP];
-                self.groups[group].scan(isa, 0, n, &nothing, z, &mut echo);
-            }
-            for (z, &convolved) in z.iter_mut().zip(&whole[t * GROUP..][..n * GROUP]) {
-                *z += E::of(convolved);
-            }
-            // SAFETY: rows t to t + n of `y` are within `rows`; the caller answers for this group's columns.
-            unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
-            t += n;
         }
-        true
+        if room.len() <= KEPT {
+            self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+        }
+        finite
     }
 
     fn convolution(&self, isa: Isa, group: usize, length: usize) -> Arc<Convolution> {
         let mut cached = self.convolutions[group].lock().unwrap_or_else(PoisonError::into_inner);
-        let fft = Fft::new(length);
-        if let Some(found) = cached.as_ref().filter(|found| found.fft.rows() == fft.rows()) {
+        if let Some(found) = cached.as_ref().filter(|found| found.fft.is_for(length)) {
             return Arc::clone(found);
         }
+        let fft = Fft::new(length);
         let recurrence = self.system.recurrence::<f64>(&self.lanes[group], 1.0).expect(PLANNED);
         let mut kernel = Aligned::<f64>::zeros(fft.rows() * GROUP);
         let mut u = Aligned::<f64>::zeros(kernel.len());

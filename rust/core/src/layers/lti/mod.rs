@@ -74,6 +74,8 @@ pub struct Lti<E> {
     chunks: Vec<OnceLock<Chunk<E>>>,
     shape: Shape,
     convolutions: Vec<Mutex<Option<Arc<Convolution>>>>,
+    /// Arrays for their transforms, which calls take and give back.
+    rooms: Mutex<Vec<Aligned<f64>>>,
     skip: Aligned<E>,
     function: Function,
     direction: Direction,
@@ -121,6 +123,7 @@ impl<E: Elem> Lti<E> {
         Ok(Self {
             shape: system.chunk_shape(),
             chunks: lanes.iter().map(|_| OnceLock::new()).collect(),
+            rooms: Mutex::default(),
             convolutions: lanes.iter().map(|_| Mutex::new(None)).collect(),
             in_order: m == 1 && parts == 1,
             groups: groups.into_iter().collect::<Result<_>>()?,
