@@ -5,12 +5,12 @@ use super::system::System;
 use crate::discretize::{Disc, discretize_mode};
 use crate::document::Diagonal;
 use crate::error::Result;
+use crate::kernels::chunk::vandermonde::Vandermonde;
 use crate::kernels::fft::Fft;
 use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
 use crate::layers::lti::kernels_of;
 use crate::shared::Shared;
 use crate::threads::Team;
-use num_complex::Complex64;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -52,20 +52,21 @@ impl Source {
                 let n = length.min(*cut);
                 Ok((n, kernels_of(system, isa, team, n)?))
             }
-            Source::Dss(node, rate) => Ok((length, dss_kernels(node, *rate, length))),
+            Source::Dss(node, rate) => Ok((length, dss_kernels(node, *rate, isa, team, length))),
         }
     }
 }
 
 /// K\[l\] = Re sum_n C B (e^{dt A} - 1) conj(x) / (|x|^2 + 1e-7) e^{dt A l}, x = A (e^{dt A L} - 1), where modes
 /// with Re A > 0 are normalised at their last sample instead (Gupta et al. 2022, eq. 9).
-fn dss_kernels(node: &Diagonal, rate: f64, length: usize) -> Vec<f64> {
+fn dss_kernels(node: &Diagonal, rate: f64, isa: Isa, team: &Team, length: usize) -> Vec<f64> {
     const EPSILON: f64 = 1e-7;
     let (m, h, n) = (node.ssm.outputs(), node.ssm.channels(), node.ssm.modes());
     let mut kernels = vec![0.0; m * h * length];
-    for (v, kernel) in kernels.chunks_exact_mut(length).enumerate() {
+    let out = Shared::new(kernels.as_mut_ptr());
+    team.each(m * h, |_, v| {
         let channel = v % h;
-        for i in 0..n {
+        let mode = |i: usize| {
             let a = node.a.row(channel % node.systems())[i];
             let z = a * (node.ssm.step(channel, i) * rate);
             let x = a * ((z * length as f64).exp() - 1.0);
@@ -73,12 +74,11 @@ fn dss_kernels(node: &Diagonal, rate: f64, length: usize) -> Vec<f64> {
                 * node.input(channel, i)
                 * discretize_mode(Disc::Zoh, 0.5, z, 1.0).a_minus_one
                 * (x.conj() / (x.norm_sqr() + EPSILON));
-            for (l, k) in kernel.iter_mut().enumerate() {
-                let power: Complex64 = (z * l as f64).exp();
-                *k += (scale * power).re;
-            }
-        }
-    }
+            (z.exp(), scale)
+        };
+        // SAFETY: every output has its own row.
+        Vandermonde::new(n).run(isa, mode, unsafe { out.part(v * length, length) });
+    });
     kernels
 }
 
