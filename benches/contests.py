@@ -261,7 +261,9 @@ def scaling(quick: bool) -> Iterator[Contest]:
                     entries.append(Entry(f"ssmrt {name}, {threads}", engine, "forward", p, EXACT, truth))
                     if axis == "N" and kind == "s4":
                         convolved = {**p, "method": "fft"}
-                        entries.append(Entry(f"ssmrt {name}, FFT, {threads}", engine, "forward", convolved, EXACT, truth))
+                        entries.append(
+                            Entry(f"ssmrt {name}, FFT, {threads}", engine, "forward", convolved, EXACT, truth)
+                        )
             p = {"kind": "s4d", **fixed, axis: value}
             entries.append(Entry("JAX, FFT convolution", "jax", "fft", p))
             if axis != "N":

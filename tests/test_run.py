@@ -489,6 +489,7 @@ FAILURES = {
     "TOKENS a.wav": "the model takes tokens",
     "TOKENS u.npy": "expected integer tokens, found dtype float32",
     "TOKENS two.csv": "expected one column of tokens, found 2",
+    "TOKENS two.parquet": "found 2 columns where one has tokens",
     "TOKENS u.npy --mono": "--mono: expected a model that takes one channel",
 }
 
@@ -512,7 +513,8 @@ def test_what_cannot_be_run_is_named(
     ssmrt.Model(Document(Sequential((Embedding(noise(5, 3)),)), 1, 3)).save("tokens.ssm.safetensors")
     give(monkeypatch, b"no sound")
     if "parquet" in line:
-        pytest.importorskip("pyarrow", reason="needs ssmrt[parquet]")
+        pyarrow = pytest.importorskip("pyarrow", reason="needs ssmrt[parquet]")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"a": [1], "b": [2]}), "two.parquet")
     names = {"MODEL": file, "SPOTTER": spotter_file, "TOKENS": "tokens.ssm.safetensors"}
     code, _, err = run("run", *(names.get(word, word) for word in line.split()))
     assert (code, err.count("\n")) == (2, 1)

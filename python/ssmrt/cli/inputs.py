@@ -309,6 +309,8 @@ def _parquet(text: str, selected: list[str] | None, samples: int, tokens: bool) 
                 read = batch.schema.names
                 places = range(len(read)) if selected is None else _places(selected, read)
                 columns = [batch.column(place).to_numpy(zero_copy_only=False) for place in places]
+                if tokens and len(columns) != 1:
+                    raise ValueError(f"found {len(columns)} columns where one has tokens; --select takes one")
                 yield columns[0] if tokens else np.stack(columns, axis=1)
         except (ArrowException, OSError, ValueError) as error:
             raise ValueError(f"{text}: expected a table of numbers: {error}") from None

@@ -102,9 +102,9 @@ impl Fft {
 }
 
 /// float64 numbers a sample that convolutions of so many outputs by so many threads take, at most: a transform is longer than
-/// the sequence by a third at most, a thread has four arrays for a group's lanes, and each output a kernel and its spectrum.
+/// the sequence by a third at most, a thread has five arrays for a group's lanes, and each output a kernel and its spectrum.
 pub fn numbers_a_sample(threads: usize, outputs: usize) -> usize {
-    (threads * 4 * GROUP + 3 * outputs) * 4 / 3
+    (threads * 5 * GROUP + 3 * outputs) * 4 / 3
 }
 
 struct Pass<'a> {

@@ -35,19 +35,69 @@ impl<E: Elem> Lti<E> {
         move_on: bool,
         scratch: &mut [E],
     ) -> bool {
-        let convolution = self.convolution(isa, group, rows);
-        let lanes = self.lanes[group].iter().flatten().count();
         let (u, rest) = scratch.split_at_mut(self.shape.rows() * GROUP);
         let (z, rest) = rest.split_at_mut(self.shape.rows() * GROUP);
-        let mut room = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let Some(response) = self.response(isa, group, rows, x, x_stride, u) else { return false };
+        let silent = state.iter().all(|&x| x == E::ZERO);
+        let (mut echo, mut free) = (Aligned::<E>::default(), Aligned::<E>::default());
+        if !silent {
+            echo = Aligned::zeros(state.len());
+            echo.copy_from_slice(state);
+            free = Aligned::zeros(u.len());
+        }
+        let mut t = 0;
+        while t < rows {
+            let chunks = ((rows - t) / self.shape.samples).min(self.shape.tile);
+            let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
+            self.pack(isa, group, t, n, rows, x, x_stride, u);
+            if move_on && chunks > 0 {
+                self.chunk(isa, group).advance(isa, chunks, u, self.groups[group].chunk_state(state), rest);
+            } else if move_on {
+                self.groups[group].scan(isa, 0, n, u, z, state);
+            }
+            // What the state before the sequence adds: the recurrence without input.
+            if !silent && chunks > 0 {
+                let echo = self.groups[group].chunk_state(&mut echo);
+                self.chunk(isa, group).free_response(isa, chunks, &mut free, echo, rest);
+            } else if !silent {
+                z[..n * GROUP].fill(E::ZERO);
+                self.groups[group].scan(isa, 0, n, z, &mut free, &mut echo);
+            }
+            for (z, &response) in z.iter_mut().zip(&response[t * GROUP..][..n * GROUP]) {
+                *z = E::of(response);
+            }
+            for (z, &free) in z[..n * GROUP].iter_mut().zip(&*free) {
+                *z += free;
+            }
+            // SAFETY: rows t to t + n of `y` are within `rows`; the caller answers for this group's columns.
+            unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
+            t += n;
+        }
+        self.give_back(response);
+        true
+    }
+
+    /// The convolution of a group's inputs with its kernels, rows of the group; None where an input is no number. `u` has room
+    /// for a tile of them.
+    fn response(
+        &self,
+        isa: Isa,
+        group: usize,
+        rows: usize,
+        x: &[E],
+        x_stride: usize,
+        u: &mut [E],
+    ) -> Option<Aligned<f64>> {
+        let convolution = self.convolution(isa, group, rows);
         let len = convolution.fft.rows() * GROUP;
+        let mut room = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         if room.len() < 2 * len {
             room = Aligned::zeros(2 * len);
         }
         let (whole, work) = room[..2 * len].split_at_mut(len);
         let mut finite = true;
-        for (i, whole) in whole.chunks_mut(self.shape.rows() * GROUP).enumerate() {
-            let t = i * self.shape.rows();
+        for (i, whole) in whole.chunks_mut(u.len()).enumerate() {
+            let t = i * u.len() / GROUP;
             let n = rows.saturating_sub(t).min(whole.len() / GROUP);
             self.pack(isa, group, t, n, rows, x, x_stride, u);
             let (now, after) = whole.split_at_mut(n * GROUP);
@@ -57,49 +107,19 @@ impl<E: Elem> Lti<E> {
             }
             after.fill(0.0);
         }
-        if finite {
-            convolution.fft.convolve(isa, lanes, whole, &convolution.kernels, work);
-            let silent = state.iter().all(|&x| x == E::ZERO);
-            let mut echo = Aligned::<E>::zeros(if silent { 0 } else { state.len() });
-            if !silent {
-                echo.copy_from_slice(state);
-            }
-            let mut t = 0;
-            while t < rows {
-                let chunks = ((rows - t) / self.shape.samples).min(self.shape.tile);
-                let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
-                self.pack(isa, group, t, n, rows, x, x_stride, u);
-                if move_on && chunks > 0 {
-                    self.chunk(isa, group).advance(isa, chunks, u, self.groups[group].chunk_state(state), rest);
-                } else if move_on {
-                    self.groups[group].scan(isa, 0, n, u, z, state);
-                }
-                for (z, &convolved) in z.iter_mut().zip(&whole[t * GROUP..][..n * GROUP]) {
-                    *z = E::of(convolved);
-                }
-                // What the state before the sequence adds: the recurrence without input.
-                if !silent {
-                    let mut free = vec![E::ZERO; n * GROUP];
-                    if chunks > 0 {
-                        let echo = self.groups[group].chunk_state(&mut echo);
-                        self.chunk(isa, group).free_response(isa, chunks, &mut free, echo, rest);
-                    } else {
-                        let nothing = vec![E::ZERO; n * GROUP];
-                        self.groups[group].scan(isa, 0, n, &nothing, &mut free, &mut echo);
-                    }
-                    for (z, free) in z.iter_mut().zip(free) {
-                        *z += free;
-                    }
-                }
-                // SAFETY: rows t to t + n of `y` are within `rows`; the caller answers for this group's columns.
-                unsafe { self.unpack(isa, group, t, n, rows, u, z, y, y_stride) };
-                t += n;
-            }
+        if !finite {
+            self.give_back(room);
+            return None;
         }
+        let lanes = self.lanes[group].iter().flatten().count();
+        convolution.fft.convolve(isa, lanes, whole, &convolution.kernels, work);
+        Some(room)
+    }
+
+    fn give_back(&self, room: Aligned<f64>) {
         if room.len() <= KEPT {
             self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
         }
-        finite
     }
 
     fn convolution(&self, isa: Isa, group: usize, length: usize) -> Arc<Convolution> {
