@@ -278,8 +278,10 @@ impl Streams {
             alone.reset(None).expect("all");
             let dt = (!regular).then_some(&dt[..]);
             alone.push(Input::Real(&u), u.len() / d_in, dt, &mut y).expect("as before");
-            let scale = given.iter().fold(1.0f64, |most, y| most.max(y.abs()));
-            for (t, (a, b)) in y.iter().zip(&given).enumerate() {
+            // An unstable model's answers overflow, and then say nothing more.
+            let finite = y.iter().zip(&given).take_while(|(a, b)| a.is_finite() && b.is_finite()).count();
+            let scale = given[..finite].iter().fold(1.0f64, |most, y| most.max(y.abs()));
+            for (t, (a, b)) in y.iter().zip(&given).take(finite).enumerate() {
                 assert!((a - b).abs() <= 1e-7 * scale, "number {t} of all at once: {a}, not {b}, of {scale}");
             }
         }
