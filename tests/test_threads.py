@@ -108,7 +108,7 @@ alone = helped(m.stream(64, threads=1)), helped(pickle.loads(pickle.dumps(m.stre
 m.stream(64, threads=2).push(u)  # The pool of two is there.
 two, all_of_them = helped(m.stream(64, threads=2)), helped(m.stream(64))
 same = all(np.array_equal(a, b) for one in found for a, b in zip(one, found[0]))
-print(*alone, 1 <= two <= 3, all_of_them > 3, same, m.stream(64, threads=2).threads, m.stream().threads)
+print(*alone, 1 <= two <= 3, all_of_them >= 3, same, m.stream(64, threads=2).threads, m.stream().threads)
 """
     assert run_large(4, script) == "0 0 True True True 2 None\n"
 
