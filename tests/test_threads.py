@@ -131,6 +131,26 @@ print(len(found))
     assert run_large(3, script) == "1\n"
 
 
+INTERPRETERS = """
+import ssmrt
+try:
+    import _interpreters as interpreters
+except ModuleNotFoundError:
+    import _xxsubinterpreters as interpreters
+interpreters.run_string(interpreters.create(), '''
+try:
+    import ssmrt
+except ImportError as error:
+    print("ImportError", end="", flush=True)
+''')
+"""
+
+
+def test_a_second_interpreter_in_the_process_is_refused() -> None:
+    found = subprocess.run([sys.executable, "-c", INTERPRETERS], check=True, capture_output=True, text=True)
+    assert found.stdout == "ImportError", found.stderr
+
+
 POOL = """
 import os, sys, time
 from pathlib import Path
