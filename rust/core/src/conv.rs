@@ -96,7 +96,7 @@ impl CausalConv {
 
 /// float64 numbers a sample that planning a convolution and running it on so many threads takes, at most: each transform is of
 /// twice the length, rounded up by a quarter at most, and a thread holds the samples, two spectra and as much scratch again.
-pub fn numbers_a_sample(threads: usize) -> usize {
+fn numbers_a_sample(threads: usize) -> usize {
     (threads + 1) * 5 * 5 / 2
 }
 

@@ -76,15 +76,11 @@ impl Team {
         }
         let (_, threads) = threads.as_mut().expect("just made");
         let size = limit.min(threads[0].pool.current_num_threads());
-        let found = threads.iter().position(|threads| threads.pool.current_num_threads() == size);
-        let found = match found {
-            Some(i) => i,
-            None => {
-                threads.push(Threads::start(size)?);
-                threads.len() - 1
-            }
-        };
-        Ok(Team::from(Arc::clone(&threads[found])))
+        if let Some(found) = threads.iter().find(|threads| threads.pool.current_num_threads() == size) {
+            return Ok(Team::from(Arc::clone(found)));
+        }
+        threads.push(Threads::start(size)?);
+        Ok(Team::from(Arc::clone(&threads[threads.len() - 1])))
     }
 
     /// So many threads of its own, whatever the process has: for tests.

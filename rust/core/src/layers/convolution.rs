@@ -5,10 +5,9 @@ use super::system::System;
 use crate::discretize::{Disc, discretize_mode};
 use crate::document::Diagonal;
 use crate::error::Result;
-use crate::kernels::chunk::vandermonde::Vandermonde;
 use crate::kernels::fft::Fft;
 use crate::kernels::{Aligned, Elem, GROUP, Isa, padded};
-use crate::layers::lti::kernels_of;
+use crate::layers::lti::{kernels_of, kernels_of_modes};
 use crate::shared::Shared;
 use crate::threads::Team;
 use std::marker::PhantomData;
@@ -62,24 +61,17 @@ impl Source {
 fn dss_kernels(node: &Diagonal, rate: f64, isa: Isa, team: &Team, length: usize) -> Vec<f64> {
     const EPSILON: f64 = 1e-7;
     let (m, h, n) = (node.ssm.outputs(), node.ssm.channels(), node.ssm.modes());
-    let mut kernels = vec![0.0; m * h * length];
-    let out = Shared::new(kernels.as_mut_ptr());
-    team.each(m * h, |_, v| {
+    kernels_of_modes(isa, team, (m * h, n, length), |v, i| {
         let channel = v % h;
-        let mode = |i: usize| {
-            let a = node.a.row(channel % node.systems())[i];
-            let z = a * (node.ssm.step(channel, i) * rate);
-            let x = a * ((z * length as f64).exp() - 1.0);
-            let scale = node.ssm.c.data[v * n + i]
-                * node.input(channel, i)
-                * discretize_mode(Disc::Zoh, 0.5, z, 1.0).a_minus_one
-                * (x.conj() / (x.norm_sqr() + EPSILON));
-            (z.exp(), scale)
-        };
-        // SAFETY: every output has its own row.
-        Vandermonde::new(n).run(isa, mode, unsafe { out.part(v * length, length) });
-    });
-    kernels
+        let a = node.a.row(channel % node.systems())[i];
+        let z = a * (node.ssm.step(channel, i) * rate);
+        let x = a * ((z * length as f64).exp() - 1.0);
+        let scale = node.ssm.c.data[v * n + i]
+            * node.input(channel, i)
+            * discretize_mode(Disc::Zoh, 0.5, z, 1.0).a_minus_one
+            * (x.conj() / (x.norm_sqr() + EPSILON));
+        (z.exp(), scale)
+    })
 }
 
 impl<E: Elem> Convolution<E> {

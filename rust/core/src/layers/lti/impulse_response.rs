@@ -9,6 +9,7 @@ use crate::kernels::pointwise::Function;
 use crate::kernels::{Aligned, GROUP, Isa};
 use crate::shared::Shared;
 use crate::threads::Team;
+use num_complex::Complex64;
 
 /// The kernels (M, H, length) of a system.
 ///
@@ -16,28 +17,40 @@ use crate::threads::Team;
 /// As [`System::recurrence`].
 pub fn kernels_of(system: &System, isa: Isa, team: &Team, length: usize) -> Result<Vec<f64>> {
     let outputs = system.outputs() * system.channels();
+    if let Some(mode) = system.poles() {
+        let lane = |v: usize| Lane { channel: v % system.channels(), output: v / system.channels(), part: 0, parts: 1 };
+        return Ok(kernels_of_modes(isa, team, (outputs, system.modes(), length), |v, n| mode(lane(v), n)));
+    }
     let mut kernels = vec![0.0; outputs * length];
     let out = Shared::new(kernels.as_mut_ptr());
-    if let Some(mode) = system.poles() {
-        team.each(outputs.div_ceil(GROUP), |_, group| {
-            let mut product = Vandermonde::new(system.modes());
-            for v in group * GROUP..outputs.min((group + 1) * GROUP) {
-                let lane = Lane { channel: v % system.channels(), output: v / system.channels(), part: 0, parts: 1 };
-                // SAFETY: every output has its own row.
-                let kernel = unsafe { out.part(v * length, length) };
-                product.run(isa, |n| mode(lane, n), kernel);
-            }
-        });
-    } else {
-        let layer = Lti::<f64>::new(team, system.clone(), false, |_, _| 0.0, Function::Identity, Direction::Forward)?;
-        team.each(layer.groups(), |_, group| {
-            let outputs = group * GROUP..outputs.min((group + 1) * GROUP);
-            // SAFETY: every output has its own row, and belongs to one group.
-            let rows = outputs.map(|v| unsafe { out.part(v * length, length) }).collect();
-            layer.impulse(isa, group, rows);
-        });
-    }
+    let layer = Lti::<f64>::new(team, system.clone(), false, |_, _| 0.0, Function::Identity, Direction::Forward)?;
+    team.each(layer.groups(), |_, group| {
+        let outputs = group * GROUP..outputs.min((group + 1) * GROUP);
+        // SAFETY: every output has its own row, and belongs to one group.
+        let rows = outputs.map(|v| unsafe { out.part(v * length, length) }).collect();
+        layer.impulse(isa, group, rows);
+    });
     Ok(kernels)
+}
+
+/// The kernels (outputs, length) of sums of modes: `mode(v, n)` gives a and c of output v's mode n, which adds Re(c a^l).
+pub fn kernels_of_modes(
+    isa: Isa,
+    team: &Team,
+    (outputs, modes, length): (usize, usize, usize),
+    mode: impl Fn(usize, usize) -> (Complex64, Complex64) + Sync,
+) -> Vec<f64> {
+    let mut kernels = vec![0.0; outputs * length];
+    let out = Shared::new(kernels.as_mut_ptr());
+    team.each(outputs.div_ceil(GROUP), |_, group| {
+        let mut product = Vandermonde::new(modes);
+        for v in group * GROUP..outputs.min((group + 1) * GROUP) {
+            // SAFETY: every output has its own row.
+            let kernel = unsafe { out.part(v * length, length) };
+            product.run(isa, |n| mode(v, n), kernel);
+        }
+    });
+    kernels
 }
 
 impl Lti<f64> {

@@ -10,7 +10,7 @@ mod pack;
 mod sequence;
 mod step;
 
-pub use impulse_response::kernels_of;
+pub use impulse_response::{kernels_of, kernels_of_modes};
 pub use sequence::Run;
 
 use super::system::{Lane, Recurrence, System};
