@@ -165,12 +165,12 @@ names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task")
 time.sleep(0.1)
 before = time.process_time()
 time.sleep(0.5)
-print(sum(name.startswith("ssmrt") for name in names), time.process_time() - before)
+print(1 + sum(name.startswith("ssmrt") for name in names), time.process_time() - before)
 """
 
 
 def pool(said: str | None, *arguments: str) -> tuple[int, float]:
-    """Threads of a process's pool, and what half a second of its sleep costs, in seconds."""
+    """Threads that share in a call, the caller among them, and what half a second of its sleep costs, in seconds."""
     environment = {name: value for name, value in os.environ.items() if name != "SSMRT_NUM_THREADS"}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path)} | ({"SSMRT_NUM_THREADS": said} if said else {})
     command = [sys.executable, "-c", POOL, *arguments]

@@ -1,7 +1,8 @@
-//! Threads that share in the work of single samples: they wait for it awake while a sample lasts, and asleep between
-//! samples.
+//! Threads that share in the work of a call, such as a single sample: they wait for it awake while it lasts, and asleep between
+//! calls.
 
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,8 +14,17 @@ const AWAKE: Duration = Duration::from_micros(100);
 /// Rounds of waiting, some tens of nanoseconds each, before a waiting thread lets others go first.
 const ROUNDS: u32 = 1024;
 
-/// What is done for each item, by which member of the crew.
-type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
+/// What is done for a run of items, by which member of the crew.
+type Job<'a> = dyn Fn(usize, Range<usize>) + Sync + 'a;
+
+/// How many items a member takes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taking {
+    /// One.
+    One,
+    /// A third of what is left of a part: many first, and few at the end, so that members end together.
+    Third,
+}
 
 /// The calling thread and helpers. They meet several hundred times while one sample is computed, for some microseconds'
 /// work each: so that neither a lock nor a sleeping thread may stand between them. Nobody waits for a helper that has not
@@ -23,10 +33,7 @@ type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 pub(crate) struct Crew {
     /// Whether a call has it.
     taken: AtomicBool,
-    /// Members of a call, the first ones: they are to stay awake.
-    called: AtomicUsize,
-    /// Helpers that sleep, or are about to.
-    asleep: AtomicUsize,
+    watch: Watch,
     /// Whether somebody shares a job out.
     sharing: AtomicBool,
     job: UnsafeCell<Option<&'static Job<'static>>>,
@@ -38,6 +45,16 @@ pub(crate) struct Crew {
 // SAFETY: `job` is written by who set `sharing`, while no item is left, and read by who has taken an item and has not yet
 // said that it is done.
 unsafe impl Sync for Crew {}
+
+/// Who is to be awake: read by all at all times, and seldom written.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Watch {
+    /// Members of a call, the first ones.
+    called: AtomicUsize,
+    /// Helpers that sleep, or are about to.
+    asleep: AtomicUsize,
+}
 
 /// Items of the job that are done.
 #[derive(Debug, Default)]
@@ -56,20 +73,26 @@ struct Member {
 
 impl Member {
     /// Hands it its part of a job.
-    fn give(&self, from: usize, to: usize) {
-        self.items.store((to as u64) << 32 | from as u64, Ordering::Release);
+    fn give(&self, from: usize, to: usize, taking: Taking) {
+        self.items.store(Left { next: from as u64, end: to as u64, taking }.bits(), Ordering::Release);
     }
 
-    /// Takes the next item of its part, whoever asks.
-    fn take(&self) -> Option<usize> {
+    /// Takes items of its part: the next ones, or for another member the last ones, whose memory it comes to last.
+    fn take(&self, own: bool) -> Option<Range<usize>> {
         let mut items = self.items.load(Ordering::Relaxed);
         loop {
-            let (next, end) = (items & 0xffff_ffff, items >> 32);
+            let Left { next, end, taking } = Left::of(items);
             if next >= end {
                 return None;
             }
-            match self.items.compare_exchange_weak(items, items + 1, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Some(next as usize),
+            let n = match taking {
+                Taking::One => 1,
+                Taking::Third => (end - next).div_ceil(3),
+            };
+            let taken = if own { next..next + n } else { end - n..end };
+            let left = if own { Left { next: next + n, end, taking } } else { Left { next, end: end - n, taking } };
+            match self.items.compare_exchange_weak(items, left.bits(), Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(taken.start as usize..taken.end as usize),
                 Err(now) => items = now,
             }
         }
@@ -77,8 +100,28 @@ impl Member {
 
     /// Whether something of its part is left.
     fn has_work(&self) -> bool {
-        let items = self.items.load(Ordering::Relaxed);
-        items & 0xffff_ffff < items >> 32
+        let Left { next, end, .. } = Left::of(self.items.load(Ordering::Relaxed));
+        next < end
+    }
+}
+
+/// What is left of a part: items from `next` to `end`, below [`MOST_ITEMS`].
+struct Left {
+    next: u64,
+    end: u64,
+    taking: Taking,
+}
+
+const MOST_ITEMS: usize = 1 << 31;
+
+impl Left {
+    fn of(bits: u64) -> Self {
+        let taking = if bits >> 63 == 0 { Taking::One } else { Taking::Third };
+        Left { next: bits % MOST_ITEMS as u64, end: (bits >> 32) % MOST_ITEMS as u64, taking }
+    }
+
+    fn bits(self) -> u64 {
+        (self.taking as u64) << 63 | self.end << 32 | self.next
     }
 }
 
@@ -87,8 +130,7 @@ impl Crew {
     pub fn start(size: usize) -> Arc<Crew> {
         let crew = Arc::new(Crew {
             taken: AtomicBool::new(false),
-            called: AtomicUsize::new(0),
-            asleep: AtomicUsize::new(0),
+            watch: Watch::default(),
             sharing: AtomicBool::new(false),
             job: UnsafeCell::new(None),
             done: Done::default(),
@@ -97,7 +139,7 @@ impl Crew {
         });
         for worker in 1..size {
             let own = Arc::clone(&crew);
-            let helper = thread::Builder::new().name(format!("ssmrt-step-{worker}"));
+            let helper = thread::Builder::new().name(format!("ssmrt-{worker}"));
             let _ = helper.spawn(move || own.help_on(worker));
         }
         crew
@@ -114,35 +156,37 @@ impl Crew {
         if self.taken.swap(true, Ordering::Acquire) {
             return None;
         }
-        let size = size.clamp(1, self.size());
-        self.called.store(size, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) > 0 {
-            for member in &self.members[..size] {
-                if member.asleep.swap(false, Ordering::SeqCst)
-                    && let Some(thread) = member.thread.get()
-                {
-                    thread.unpark();
-                }
-            }
-        }
+        self.watch.called.store(size.clamp(1, self.size()), Ordering::SeqCst);
+        self.rouse();
         Some(Called(self))
     }
 
-    /// Calls `f(worker, item)` for every item below `n`, neighbouring items on one thread and the same items on the same
+    /// Wakes two members of a call that sleep. Whoever is awake does so, so that nobody has to wake all the others.
+    fn rouse(&self) {
+        if self.watch.asleep.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let called = &self.members[..self.watch.called.load(Ordering::SeqCst)];
+        let sleeps =
+            |member: &&Member| member.asleep.load(Ordering::SeqCst) && member.asleep.swap(false, Ordering::SeqCst);
+        called.iter().filter(sleeps).take(2).filter_map(|member| member.thread.get()).for_each(Thread::unpark);
+    }
+
+    /// Calls `f(worker, items)` for all items below `n`, neighbouring items on one thread and the same items on the same
     /// thread each time, as far as these are equally fast. A call inside of another is the calling thread's alone.
-    pub fn each(&self, n: usize, f: &Job<'_>) {
-        assert!(u32::try_from(n).is_ok(), "expected items that can be counted in half a word");
+    pub fn each(&self, n: usize, taking: Taking, f: &Job<'_>) {
+        assert!(n < MOST_ITEMS, "expected items that can be counted in half a word");
         if self.sharing.swap(true, Ordering::Acquire) {
-            return (0..n).for_each(|item| f(0, item));
+            return (0..n).for_each(|item| f(0, item..item + 1));
         }
         // SAFETY: no item is left of an earlier job, so that nobody reads it; and the reference is used for items of this
         // job alone, all of which are done when this function returns.
         unsafe { *self.job.get() = Some(std::mem::transmute::<&Job<'_>, &'static Job<'static>>(f)) };
         self.done.0.store(0, Ordering::Relaxed);
         // The others have no part, and so no work.
-        let size = self.called.load(Ordering::Relaxed).max(1);
+        let size = self.watch.called.load(Ordering::Relaxed).max(1);
         for (i, member) in self.members[..size].iter().enumerate() {
-            member.give(n * i / size, n * (i + 1) / size);
+            member.give(n * i / size, n * (i + 1) / size, taking);
         }
         self.work(0);
         let mut waited = 0;
@@ -159,14 +203,13 @@ impl Crew {
         for i in 0..self.size() {
             let owner = &self.members[(worker + i) % self.size()];
             let mut count = 0;
-            while let Some(item) = owner.take() {
-                // SAFETY: the item is of the job that is there now, which stays until the item is done.
+            while let Some(items) = owner.take(i == 0) {
+                // SAFETY: the items are of the job that is there now, which stays until they are done.
                 let job = unsafe { *self.job.get() };
-                let call = || job.expect("items are of a job")(worker, item);
-                if catch_unwind(AssertUnwindSafe(call)).is_err() {
+                count += items.len();
+                if catch_unwind(AssertUnwindSafe(|| job.expect("items are of a job")(worker, items))).is_err() {
                     self.failed.store(true, Ordering::Relaxed);
                 }
-                count += 1;
             }
             if count > 0 {
                 self.done.0.fetch_add(count, Ordering::Release);
@@ -180,10 +223,11 @@ impl Crew {
         member.thread.get_or_init(thread::current);
         let (mut waited, mut since) = (0, None);
         loop {
+            self.rouse();
             if member.has_work() {
                 self.work(worker);
                 (waited, since) = (0, None);
-            } else if worker < self.called.load(Ordering::Relaxed)
+            } else if worker < self.watch.called.load(Ordering::Relaxed)
                 || since.get_or_insert_with(Instant::now).elapsed() < AWAKE
             {
                 wait(&mut waited);
@@ -197,16 +241,16 @@ impl Crew {
     /// Sleeps until the crew is called.
     fn sleep(&self, worker: usize) {
         let member = &self.members[worker];
-        self.asleep.fetch_add(1, Ordering::SeqCst);
+        self.watch.asleep.fetch_add(1, Ordering::SeqCst);
         member.asleep.store(true, Ordering::SeqCst);
         // Who calls sets one flag and looks at the other: one of both sees that the other was there.
-        if worker < self.called.load(Ordering::SeqCst) {
+        if worker < self.watch.called.load(Ordering::SeqCst) {
             member.asleep.store(false, Ordering::SeqCst);
         }
         while member.asleep.load(Ordering::SeqCst) {
             thread::park();
         }
-        self.asleep.fetch_sub(1, Ordering::SeqCst);
+        self.watch.asleep.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -215,7 +259,7 @@ pub(crate) struct Called<'a>(&'a Crew);
 
 impl Drop for Called<'_> {
     fn drop(&mut self) {
-        self.0.called.store(0, Ordering::Relaxed);
+        self.0.watch.called.store(0, Ordering::Relaxed);
         self.0.taken.store(false, Ordering::Release);
     }
 }
@@ -237,9 +281,12 @@ mod tests {
     fn doubled(crew: &Crew, size: usize, n: usize) -> Vec<usize> {
         let found: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
         let called = crew.call(size).expect("nobody has it");
-        crew.each(n, &|worker, item| {
-            assert!(worker < crew.size());
-            found[item].fetch_add(2 * item, Ordering::Relaxed);
+        let taking = if n.is_multiple_of(2) { Taking::One } else { Taking::Third };
+        crew.each(n, taking, &|worker, items| {
+            assert!(worker < crew.size() && (taking == Taking::Third || items.len() == 1));
+            for item in items {
+                found[item].fetch_add(2 * item, Ordering::Relaxed);
+            }
         });
         drop(called);
         found.into_iter().map(AtomicUsize::into_inner).collect()
@@ -262,7 +309,7 @@ mod tests {
         let (crew, count) = (Crew::start(3), AtomicUsize::new(0));
         let add = |_, _| _ = count.fetch_add(1, Ordering::Relaxed);
         let _called = crew.call(3);
-        crew.each(20, &|_, _| crew.each(5, &add));
+        crew.each(20, Taking::One, &|_, _| crew.each(5, Taking::One, &add));
         assert_eq!(count.into_inner(), 100);
     }
 
@@ -280,7 +327,7 @@ mod tests {
         let crew = Crew::start(3);
         let failed = catch_unwind(AssertUnwindSafe(|| {
             let _called = crew.call(3);
-            crew.each(9, &|_, item| assert!(item != 5, "as expected"));
+            crew.each(9, Taking::Third, &|_, items| assert!(!items.contains(&5), "as expected"));
         }));
         assert!(failed.is_err());
         assert_eq!(doubled(&crew, 3, 9), (0..9).map(|i| 2 * i).collect::<Vec<_>>());

@@ -103,6 +103,7 @@ mod sequence;
 mod shared;
 mod stream;
 mod threads;
+mod turn;
 mod workspace;
 
 pub use conv::causal_conv;
@@ -138,5 +139,6 @@ pub mod internals {
     }
     pub mod threads {
         pub use crate::threads::*;
+        pub use crate::turn::{STEPS, Turn};
     }
 }

@@ -5,6 +5,7 @@ use crate::kernels::{Elem, GROUP, Isa, padded};
 use crate::layers::lti::Method;
 use crate::shared::Shared;
 use crate::threads::Team;
+use crate::turn::Turn;
 use std::sync::atomic::AtomicBool;
 
 /// Elements at the start of a stream's state: the number of samples so far, as (high, low).
@@ -33,6 +34,8 @@ pub struct Context<'a, E> {
     pub team: &'a Team,
     /// Once it is set, nobody waits for the answers any more.
     pub stop: &'a AtomicBool,
+    /// When the block may move a layer's states on.
+    pub turn: Turn<'a>,
     /// Where the rows of each buffer stand.
     pub bases: &'a [Shared<E>],
     /// Whether the answers' rows are the caller's own.

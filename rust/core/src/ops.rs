@@ -16,6 +16,8 @@ use crate::layers::mimo::Mimo;
 use crate::memory::{Buffer, Context, StateSlice};
 use crate::packed::Table;
 use crate::shared::Shared;
+use crate::threads::{Order, PIECES};
+use crate::turn::Turn;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -234,6 +236,19 @@ impl<E: Elem> Stage<E> {
         matches!(self, Stage::Sequence { .. })
     }
 
+    /// How a part of it follows the same part of the block before, in a call for `rows` samples a stream.
+    pub fn order(&self, method: Method, dt: f64, rows: usize) -> Order {
+        match self {
+            Stage::Rows { .. } => Order::Free,
+            Stage::Sequence { op: op @ SequenceOp::Lti { layer, .. }, .. }
+                if op.parts() <= PIECES && layer.in_turn(layer.method(method, rows), dt) =>
+            {
+                Order::Within
+            }
+            Stage::Sequence { .. } => Order::After,
+        }
+    }
+
     /// The independent parts of it, for `streams` streams of `rows` rows: tiles of at most `tile` rows where each row is
     /// computed by itself, and otherwise always the same.
     pub fn parts(&self, streams: usize, rows: usize, tile: usize) -> usize {
@@ -247,7 +262,7 @@ impl<E: Elem> Stage<E> {
     ///
     /// # Safety
     /// No one else runs this piece of the block, nor any piece of its stages before; and where it needs the rows before, this
-    /// piece of the blocks before is done.
+    /// piece of the blocks before is done, or by its [`Stage::order`] at work and has its turn before it.
     pub unsafe fn run_piece(&self, c: &Context<'_, E>, piece: usize, pieces: usize) {
         if self.idle(c) {
             return;
@@ -601,16 +616,23 @@ unsafe fn run_lti<E: Elem>(
     // SAFETY: the caller answers that no one writes x, which is another buffer than y.
     let (input, answers) = unsafe { (c.read(x), Shared::new(c.bases[y.id].at(0))) };
     let method = layer.method(c.method, c.call_rows);
+    let turn = if parts.len() == 1 {
+        c.turn
+    } else {
+        c.turn.wait_for_all();
+        Turn::FREE
+    };
     for part in parts {
         let (first, s) = (part / c.streams * panel, part % c.streams);
         let these = first..groups.min(first + panel);
         // SAFETY: the row of stream `s` that has its count, which is written when the first block is done.
-        let single = if c.done > 0 { E::ZERO } else { unsafe { *c.states.at(s * c.state_len + state.from) } };
+        let single = (c.done == 0).then(|| unsafe { SampleCount::of(*c.states.at(s * c.state_len + state.from)) });
         let run = Run {
             isa: c.isa,
             method,
             phase: c.phase,
-            single: SampleCount::of(single),
+            single,
+            turn,
             dt: c.dt,
             rows: c.rows,
             x: &input[s * c.rows * from..][..c.rows * from],
@@ -619,9 +641,9 @@ unsafe fn run_lti<E: Elem>(
             y: unsafe { answers.at(s * c.rows * to) },
             y_stride: to,
         };
-        let slice = StateSlice { from: state.from + GROUP + first * len, len: these.len() * len };
-        // SAFETY: the caller has these groups' columns of stream `s`, and their states, to itself.
-        unsafe { layer.run(&run, these, c.state(s, slice), c.scratch(worker)) };
+        let from = s * c.state_len + state.from + GROUP + first * len;
+        // SAFETY: the caller has these groups' columns of stream `s` to itself, and their states, from `from` on, in its turn.
+        unsafe { layer.run(&run, these, c.states.at(from), c.scratch(worker)) };
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Plan<E> {
     /// A stream's state before its first sample; `None`: zeros.
     pub(crate) start: Option<Aligned<E>>,
     pub(crate) block_rows: usize,
+    /// Rows for which a state-space layer's matrices are read once, of the layer that takes most.
+    pub(crate) tile_rows: usize,
     pub(crate) not_causal: Option<NotCausal>,
     /// Whether layers that run backwards start at the end of the padding.
     pub(crate) reverse_over_padding: bool,
@@ -102,11 +104,10 @@ const CORE_CACHES: usize = 4 << 20;
 /// Rows up to which matrices are shared out by their columns, so that each core reads a part of each, and not by rows.
 const SHARED_ROWS: usize = 32;
 
-/// Rows of a block at most where many operations follow one another, so that the first block is soon through them.
+/// Rows of a block at most where many operations follow one another, so that the first block is soon through them; and blocks of
+/// each thread of which one more or less does not matter.
 const FLOW_ROWS: usize = 768;
-
-/// Memory that the activations of all blocks may take that are under way at once.
-const FLOW_BYTES: usize = 24 << 20;
+const MANY: usize = 8;
 
 impl<E: Elem> Plan<E> {
     /// The instruction set that it runs on.
@@ -240,28 +241,31 @@ impl<E: Elem> Plan<E> {
         self.not_causal.is_some() || matches!(method, Method::Fft { .. })
     }
 
+    /// The fewest pieces into which an operation falls that needs the rows before.
+    fn fewest_parts(&self) -> Option<usize> {
+        self.trunk.iter().filter(|stage| stage.needs_rows_before()).map(|stage| stage.parts(1, 1, 1)).min()
+    }
+
     /// Whether many operations follow one another that fall into few pieces for so many threads. Each thread then reads all
     /// matrices, so that those from afar must be worth it.
     pub(crate) fn follows_few(&self, threads: usize) -> bool {
         let far = self.block_rows > BLOCK_ROWS.1;
-        let parts = || self.trunk.iter().filter(|stage| stage.needs_rows_before()).map(|stage| stage.parts(1, 1, 1));
         let few = if far { 2 * threads } else { 4 * threads };
-        parts().count() > 1 && parts().min() < Some(few)
+        self.trunk.iter().filter(|stage| stage.needs_rows_before()).count() > 1 && self.fewest_parts() < Some(few)
     }
 
-    /// Rows of the blocks of a long sequence, several of which a team of so many threads has under way at once: shorter ones
-    /// where many operations follow one another, so that the first is soon through them.
-    pub(crate) fn flow_rows(&self, threads: usize) -> usize {
+    /// Rows of the blocks of a sequence of `length` samples, several of which a team of so many threads has under way at once:
+    /// a tile where pieces are few, for then threads work at one piece of several blocks, which is their own but for the
+    /// states. Where many operations follow one another, shorter ones if there are not many for each thread, so that the
+    /// first is soon through them and the threads end together.
+    pub(crate) fn flow_rows(&self, threads: usize, length: usize) -> usize {
+        let tile = (self.tile_rows >= BLOCK_ROWS.0).then_some(self.tile_rows);
         if self.follows_few(threads) {
-            (self.block_rows / 3).min(FLOW_ROWS).next_multiple_of(64)
+            let short = (self.block_rows / 3).min(FLOW_ROWS).next_multiple_of(64);
+            tile.filter(|tile| (short..=FLOW_ROWS).contains(tile) && length / tile > MANY * threads).unwrap_or(short)
         } else {
-            self.block_rows
+            tile.filter(|_| self.fewest_parts() < Some(2 * threads)).unwrap_or(self.block_rows)
         }
-    }
-
-    /// Blocks that may be under way at once: one a thread, while their activations take no more than [`FLOW_BYTES`].
-    pub(crate) fn flow_slots(&self, threads: usize, rows: usize) -> usize {
-        threads.min(FLOW_BYTES / (self.layout.row_len * rows * size_of::<E>()).max(1)).max(2)
     }
 
     /// A workspace that an earlier call left, or a new one.

@@ -8,7 +8,8 @@ use crate::memory::{Context, StateSlice};
 use crate::ops::Stage;
 use crate::plan::{Input, Plan, Pooling};
 use crate::shared::Shared;
-use crate::threads::{Flow, PIECES, Team};
+use crate::threads::{Flow, Order, PIECES, Team};
+use crate::turn::Turn;
 use crate::workspace::Workspace;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,6 +42,9 @@ pub(crate) struct Call<'a> {
     /// Once it is set, the call returns soon, and states and answers are of no use.
     pub stop: &'a AtomicBool,
 }
+
+/// Memory that the activations of all blocks may take that are under way at once.
+const FLOW_BYTES: usize = 24 << 20;
 
 /// For calls that nobody stops.
 pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
@@ -133,8 +137,13 @@ impl<E: Elem> Flow for Blocks<'_, E> {
         self.plan.trunk.get(stage).map_or(1, |stage| stage.parts(1, rows, tile).min(PIECES))
     }
 
-    fn ordered(&self, stage: usize) -> bool {
-        self.plan.trunk.get(stage).map_or(self.plan.pool.is_some(), Stage::needs_rows_before)
+    fn order(&self, stage: usize) -> Order {
+        let Call { rows, method, dt, .. } = *self.first.call;
+        match self.plan.trunk.get(stage) {
+            Some(stage) => stage.order(method, dt, rows),
+            None if self.plan.pool.is_some() => Order::After,
+            None => Order::Free,
+        }
     }
 
     fn begin(&self, block: usize, slot: usize) {
@@ -143,7 +152,7 @@ impl<E: Elem> Flow for Blocks<'_, E> {
         self.plan.begin(&pass, unsafe { &mut *self.works.at(slot) }, block);
     }
 
-    fn run(&self, worker: usize, block: usize, stage: usize, piece: usize, slot: usize) {
+    fn run(&self, worker: usize, block: usize, stage: usize, piece: usize, slot: usize, turn: Turn<'_>) {
         if self.first.call.stop.load(Ordering::Relaxed) {
             return;
         }
@@ -153,9 +162,9 @@ impl<E: Elem> Flow for Blocks<'_, E> {
         let context = self.plan.context(&pass, unsafe { &*self.works.at(slot) }, block);
         // SAFETY: each worker has its own part.
         let scratch = Shared::new(unsafe { self.scratch.at(worker * context.scratch_len) });
-        let context = Context { scratch, ..context };
+        let context = Context { scratch, turn, ..context };
         match self.plan.trunk.get(stage) {
-            // SAFETY: each piece is run once, after all of the stages before, and after the same one of the block before.
+            // SAFETY: each piece is run once, after all of the stages before, and in its turn.
             Some(stage) => unsafe { stage.run_piece(&context, piece, pieces) },
             None => self.plan.answer(&pass, &context),
         }
@@ -308,14 +317,30 @@ impl<E: Elem> Plan<E> {
 
     /// Whether a block's input is rows of whole groups, one stream's or all of them: read where they are.
     fn reads_in_place(&self, pass: &Pass<'_, E>, block: usize) -> bool {
-        matches!(pass.input, Input::Real(_)) && pass.whole(block) && self.d_input().is_multiple_of(GROUP)
+        pass.whole(block) && self.reads_whole_groups(pass.input)
+    }
+
+    fn reads_whole_groups(&self, input: Input<'_, E>) -> bool {
+        matches!(input, Input::Real(_)) && self.d_input().is_multiple_of(GROUP)
     }
 
     /// As [`Plan::reads_in_place`], of the answers.
     fn writes_in_place(&self, pass: &Pass<'_, E>, block: usize) -> bool {
-        let straight =
-            pass.call.answers == Answers::Each && self.pool.is_none() && self.output.width.is_multiple_of(GROUP);
-        straight && pass.whole(block) && self.output.id != self.input.id
+        pass.whole(block) && self.writes_whole_groups(pass.call.answers)
+    }
+
+    fn writes_whole_groups(&self, answers: Answers) -> bool {
+        let straight = answers == Answers::Each && self.pool.is_none();
+        straight && self.output.width.is_multiple_of(GROUP) && self.output.id != self.input.id
+    }
+
+    /// Blocks of `rows` samples of one stream that may be under way at once: one a thread, while the activations that are not
+    /// the caller's own rows take no more than [`FLOW_BYTES`].
+    pub(crate) fn flow_slots(&self, threads: usize, rows: usize, input: Input<'_, E>, answers: Answers) -> usize {
+        let read = if self.reads_whole_groups(input) { self.input.width } else { 0 };
+        let written = if self.writes_whole_groups(answers) { self.output.width } else { 0 };
+        let bytes = (self.layout.row_len - read - written) * rows * size_of::<E>();
+        threads.min(FLOW_BYTES / bytes.max(1)).max(2)
     }
 
     /// What a block of a pass runs in, once it has begun.
@@ -335,6 +360,7 @@ impl<E: Elem> Plan<E> {
             team: pass.team,
             stop,
             scratch,
+            turn: Turn::FREE,
             bases: &work.bases,
             writes_in_place: self.writes_in_place(pass, block),
             scratch_len: self.layout.scratch_stride(),

@@ -67,17 +67,17 @@ impl<E: Precision> Plan<E> {
         let plain = timing.dt.is_none() && timing.resets.is_none() && timing.lengths.is_none();
         if plain && (streams < team.size() || length == 1) {
             let call = Call { streams, rows: length, method, dt: 1.0, answers, unpadded: None, stop };
-            let block = self.flow_rows(team.size());
+            let block = self.flow_rows(team.size(), length);
             if team.size() > 1 && !whole && length > block {
-                let slots = self.flow_slots(team.size(), block);
+                let slots = self.flow_slots(team.size(), block, input, answers);
                 let mut works = (0..slots)
                     .map(|i| self.take_workspace(block, if i == 0 { team.size() } else { 1 }))
                     .collect::<Result<Vec<_>>>()?;
-                team.inside(|| E::advance_blocks(self, &mut works, block, team, &call, states, input, output));
+                team.inside(|team| E::advance_blocks(self, &mut works, block, team, &call, states, input, output));
                 self.give_back(works);
             } else {
                 let mut work = self.take_workspace(rows.max(streams.min(self.block_rows())), team.size())?;
-                team.inside(|| E::advance(self, &mut work, team, &call, states, input, output));
+                team.inside(|team| E::advance(self, &mut work, team, &call, states, input, output));
                 self.give_back([work]);
             }
             return finished(stop);

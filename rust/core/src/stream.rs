@@ -20,6 +20,10 @@ const LARGE: usize = 1 << 25;
 /// Samples of a call from which on they go as a run, at whose end all modes are visited. Fewer go as single ones.
 const RUN: usize = 32;
 
+/// Streams that one of several threads takes at once, at least, if there are so many for each: what they have in common is
+/// then read often enough.
+const FEW: usize = 8;
+
 /// Some streams of one model, each with its own state.
 #[derive(Debug)]
 pub struct Stream<E> {
@@ -71,7 +75,8 @@ impl<E: Precision> Plan<E> {
         Ok(())
     }
 
-    /// As [`Plan::advance`], with the streams shared out to the team: each of its threads has one of the workspaces.
+    /// As [`Plan::advance`], with the streams shared out to the team, some at once: each of its threads has one of the
+    /// workspaces.
     fn advance_shared(
         &self,
         works: &mut [Workspace<E>],
@@ -82,17 +87,16 @@ impl<E: Precision> Plan<E> {
         output: &mut [E],
     ) {
         let Call { streams, rows, .. } = *call;
-        assert_eq!(states.len(), streams * self.state_len);
-        let parts = works.len().min(streams);
-        let out = output.len() / streams.max(1);
+        assert!(states.len() == streams * self.state_len && works.len() >= team.size());
+        let (few, out) = (FEW.min(streams.div_ceil(team.size())), output.len() / streams.max(1));
         let (works, states, output) =
             (Shared::new(works.as_mut_ptr()), Shared::new(states.as_mut_ptr()), Shared::new(output.as_mut_ptr()));
-        team.each(parts, |_, part| {
-            let (from, to) = (streams * part / parts, streams * (part + 1) / parts);
-            // SAFETY: every part has streams and a workspace of its own.
+        team.runs(streams.div_ceil(few), |worker, parts| {
+            let (from, to) = (parts.start * few, streams.min(parts.end * few));
+            // SAFETY: every worker has a workspace of its own and every part its streams.
             let (work, states, output) = unsafe {
                 (
-                    &mut *works.at(part),
+                    &mut *works.at(worker),
                     states.part(from * self.state_len, (to - from) * self.state_len),
                     output.part(from * out, (to - from) * out),
                 )
@@ -320,13 +324,13 @@ impl<E: Precision> Stream<E> {
             let large = samples.saturating_mul(self.plan.cost()) >= LARGE;
             let team = if large { Team::at_most(self.threads)? } else { Team::ALONE };
             let shares = if self.streams >= team.size() { team.size() } else { 1 };
-            let wanted = (self.streams.div_ceil(shares) * rows).min(self.plan.block_rows());
+            let wanted = (self.streams.div_ceil(shares).max(FEW) * rows).min(self.plan.block_rows());
             self.grow(shares, wanted, if shares == 1 { team.size() } else { 1 })?;
             let Self { plan, works, states, .. } = self;
             if shares > 1 {
                 plan.advance_shared(&mut works[..shares], &team, &call, states, input, output);
             } else {
-                team.inside(|| E::advance(plan, &mut works[0], &team, &call, states, input, output));
+                team.inside(|team| E::advance(plan, &mut works[0], team, &call, states, input, output));
             }
             return Ok(());
         };

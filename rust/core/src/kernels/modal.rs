@@ -83,6 +83,7 @@ pub trait Modal<E: Elem>: Sized {
             let (u, y, _) = system.rows(ahead);
             self.run(isa, 0, rows, u, y, x);
         }
+        ahead.fill(E::ZERO);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A few samples of many streams, group by group, so that a group's coefficients are read once for all streams.
 
 use super::layout::fetch;
-use super::lookahead::{NextStreams, Pending, ROWS_AHEAD, Sample, SampleCount};
+use super::lookahead::{Pending, Sample, SampleCount};
 use super::modal::{Modal, with_products};
 use super::mode_state::modes_len;
 use super::{Elem, GROUP, Isa, Kernel, Lanes};
@@ -106,6 +106,9 @@ pub unsafe fn step<'a, E: Elem, G: Modal<E> + 'a>(
     isa.run(Step { phase, stagger, groups, group, streams });
 }
 
+/// How many streams on the rows are prefetched that any sample needs, visit or not.
+const ROWS_AHEAD: usize = 8;
+
 struct Step<E, F> {
     phase: usize,
     stagger: usize,
@@ -120,14 +123,21 @@ impl<'a, E: Elem, G: Modal<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<E,
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
         let Self { phase, stagger, groups, group, streams } = self;
-        for g in groups {
+        let (all, stride) = (streams.count, streams.state.1);
+        for g in groups.clone() {
             let group = group(g);
-            for s in 0..streams.count {
+            for s in 0..all {
                 let mut count = streams.sample_count(s);
-                let next = NextStreams { count: streams.count - 1 - s, stride: streams.state.1 };
-                if let Some(far) = next.offset(ROWS_AHEAD) {
-                    fetch(streams.state.0.wrapping_add(s * streams.state.1 + far));
-                }
+                // The same group of a later stream, or after the last ones the next group of the first ones.
+                let soon = if s + ROWS_AHEAD < all {
+                    fetch(streams.state.0.wrapping_add((s + ROWS_AHEAD) * stride));
+                    ROWS_AHEAD * stride
+                } else if all > ROWS_AHEAD && g + 1 < groups.end {
+                    group.state_len().wrapping_sub((all - ROWS_AHEAD) * stride)
+                } else {
+                    0
+                };
+                let next = if s + 1 < all { stride } else { 0 };
                 for t in 0..streams.rows {
                     // SAFETY: the caller of `step` guarantees that the streams have this group, and that nothing else
                     // accesses it.
@@ -136,7 +146,7 @@ impl<'a, E: Elem, G: Modal<E> + 'a, F: Fn(usize) -> &'a G> Kernel<E> for Step<E,
                     match group.look_ahead().map(|system| (system, system.pending(count, stagger + g))) {
                         None | Some((_, Pending::OneByOne)) => group.one_by_one(lanes, phase + t, 1, u, y, x),
                         Some((system, pending)) => {
-                            let sample = Sample { system, x, ahead, pending, next };
+                            let sample = Sample { system, x, ahead, pending, next, soon };
                             with_products!(G, group.products(), K, sample.run::<L, K>(lanes, u, y));
                         }
                     }

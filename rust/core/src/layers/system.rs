@@ -61,23 +61,17 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
-    /// The state proper and what rounding left over of it, for chunks. No inputs are pending, and what single samples keep is
-    /// gone.
-    pub fn chunk_state<'a>(&self, state: &'a mut [E]) -> State<'a, E> {
-        let (x, rest) = state.split_at_mut(self.core_len());
-        if !E::COMPENSATED {
-            rest.fill(E::ZERO);
-            return State { x, errors: Errors::None };
-        }
-        match self {
-            Recurrence::Diagonal(_) | Recurrence::LowRank(_) => {
-                let (errors, single) = rest.split_at_mut(x.len() / 2);
-                single.fill(E::ZERO);
-                State { x, errors: Errors::Halves(errors) }
-            }
-            Recurrence::Triangular(_) => State { x, errors: Errors::Rows(rest) },
+    /// The state proper and what rounding left over of it, for chunks, of a state that begins at `state`.
+    pub fn chunk_state(&self, state: *mut E) -> State<E> {
+        let (core, n) = (self.core_len(), self.core_len() / GROUP);
+        let after = state.wrapping_add(core);
+        let errors = match self {
+            _ if !E::COMPENSATED => Errors::None,
+            Recurrence::Diagonal(_) | Recurrence::LowRank(_) => Errors::Halves(after),
+            Recurrence::Triangular(_) => Errors::Rows(after),
             Recurrence::Window(_) => unreachable!("it has no chunks"),
-        }
+        };
+        State { n, x: state, errors }
     }
 
     /// Runs over `rows` rows of `u`, writing `y`. `phase` counts the samples, for what is done now and then.
@@ -100,7 +94,8 @@ impl<E: Elem> Recurrence<E> {
         }
     }
 
-    /// Moves the state on by the inputs that are pending after `single` samples: runs of samples go on from there.
+    /// Moves the state on by the inputs that are pending after `single` samples, and forgets what single samples keep: runs of
+    /// samples go on from there.
     pub fn apply_pending(&self, isa: Isa, single: SampleCount, stagger: usize, state: &mut [E]) {
         match self {
             Recurrence::Diagonal(r) => r.apply_pending(isa, single, stagger, state),

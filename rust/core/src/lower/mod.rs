@@ -85,6 +85,7 @@ impl<E: Elem> Plan<E> {
             state_len: lowering.state_len,
             start,
             block_rows: rows.next_multiple_of(lowering.tile_rows.max(1)),
+            tile_rows: lowering.tile_rows,
             not_causal: lowering.not_causal,
             reverse_over_padding: lowering.reverse_over_padding.unwrap_or(false),
             no_step_size: lowering.no_step_size,

@@ -21,7 +21,7 @@ fn document() -> Document {
 
 #[test]
 fn threads_share_a_sample_without_allocating() {
-    let team = Team::of(3).unwrap();
+    let team = Team::of(3);
     for weights in [Weights::AsGiven, Weights::Bfloat16, Weights::Int8] {
         let answers = |team: &Team| {
             let model = Model::<f32>::with_weights(document(), weights, Isa::choose().unwrap(), team).unwrap();

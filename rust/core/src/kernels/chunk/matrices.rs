@@ -1,6 +1,7 @@
 //! The matrices of a chunk in float64, and how a run of samples is cut into chunks.
 
 use crate::kernels::GROUP;
+use crate::turn::Turn;
 
 /// The most chunks of a register tile.
 pub const WIDE: usize = 6;
@@ -27,33 +28,44 @@ pub type In<E> = (*const E, isize);
 /// Rows of GROUP elements to write, in the same way.
 pub type Out<E> = (*mut E, isize);
 
-/// A state, which is moved on in place.
-#[derive(Debug)]
-pub struct State<'a, E> {
+/// A state, which is moved on in place: addresses, since other threads may move it on before and after.
+#[derive(Clone, Copy, Debug)]
+pub struct State<E> {
+    /// N
+    pub n: usize,
     /// N rows of [`GROUP`].
-    pub x: &'a mut [E],
+    pub x: *mut E,
     /// What rounding left over of it.
-    pub errors: Errors<'a, E>,
+    pub errors: Errors<E>,
 }
 
 /// What rounding left over of N rows of state, where that is kept.
-#[derive(Debug)]
-pub enum Errors<'a, E> {
+#[derive(Clone, Copy, Debug)]
+pub enum Errors<E> {
     /// Nowhere.
     None,
     /// Of two rows in the [`Lanes::halves`](crate::kernels::Lanes::halves) of one, N / 2 rows.
-    Halves(&'a mut [E]),
+    Halves(*mut E),
     /// N rows.
-    Rows(&'a mut [E]),
+    Rows(*mut E),
 }
 
-/// A run over some chunks: without `u` the input is zero, without `y` only the state is wanted. `scratch` has
-/// [`Chunk::scratch_len`](super::Chunk::scratch_len) elements.
+/// A run over some chunks.
+#[derive(Debug)]
 pub struct Call<'a, E> {
+    /// At most a tile.
     pub chunks: usize,
+    /// None: the input is zero.
     pub u: Option<In<E>>,
+    /// None: only the state is wanted.
     pub y: Option<Out<E>>,
-    pub state: State<'a, E>,
+    /// The state before the first chunk.
+    pub state: State<E>,
+    /// When it may be moved on.
+    pub turn: Turn<'a>,
+    /// The step of the turn that it is moved on as, where that is by poles; by a matrix it is lane by lane from there on.
+    pub first: usize,
+    /// [`Chunk::scratch_len`](super::Chunk::scratch_len) elements.
     pub scratch: &'a mut [E],
 }
 

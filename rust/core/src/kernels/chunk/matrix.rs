@@ -8,6 +8,7 @@
 use super::matrices::{Call, ChunkMatrices, Errors, In, Out, Shape, State};
 use crate::kernels::layout::holds;
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, padded, transpose};
+use crate::turn::Turn;
 use std::ops::Range;
 
 /// The four matrices of each lane.
@@ -64,38 +65,21 @@ impl<E: Elem> Matrix<E> {
         2 * self.t + (self.t + self.n) * padded(self.n) + self.n * self.t
     }
 
-    /// Elements of scratch: N rows of errors, the samples of a tile, lane after lane, and one lane's states before each chunk
-    /// and after the last, and its errors.
+    /// Elements of scratch: the samples of a tile, lane after lane, and one lane's states before each chunk and after the last,
+    /// and its errors.
     pub fn scratch_len(shape: Shape, n: usize) -> usize {
-        n * GROUP + lane_step(shape.rows()) * GROUP + (shape.tile + 2) * padded(n)
+        lane_step(shape.rows()) * GROUP + (shape.tile + 2) * padded(n)
     }
 
     /// As [`Chunk::run`](super::Chunk::run), with or without inputs and outputs.
     ///
     /// # Safety
-    /// T times `chunks` rows of GROUP elements are valid to read at `u`, and to write at `y` without other accesses.
-    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, scratch }: Call<'_, E>) {
-        let State { x: state, errors } = state;
-        let (rows, scratch) = scratch.split_at_mut(self.n * GROUP);
+    /// As for [`Chunk::run`](super::Chunk::run).
+    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, turn, first, scratch }: Call<'_, E>) {
         let (samples, x) = scratch.split_at_mut(lane_step(chunks * self.t) * GROUP);
-        assert!(state.len() == self.n * GROUP && holds(x.len(), chunks + 2, padded(self.n)));
-        let (errors, halves) = match errors {
-            Errors::None => {
-                assert!(!E::COMPENSATED, "float32 keeps errors");
-                (rows, None)
-            }
-            Errors::Rows(errors) => (errors, None),
-            Errors::Halves(halves) => {
-                assert!(halves.len() == self.n / 2 * GROUP);
-                isa.run(Apart { halves, rows });
-                (rows, Some(halves))
-            }
-        };
-        assert!(errors.len() == self.n * GROUP);
-        isa.run(Run { matrix: self, chunks, u, y, state, errors, samples, x });
-        if let Some(halves) = halves {
-            isa.run(Together { halves, rows: errors });
-        }
+        let kept = !matches!(state.errors, Errors::None);
+        assert!(state.n == self.n && holds(x.len(), chunks + 2, padded(self.n)) && (kept || !E::COMPENSATED));
+        isa.run(Run { matrix: self, chunks, u, y, state, turn, first, samples, x });
     }
 
     /// As [`Chunk::impulse_response`](super::Chunk::impulse_response).
@@ -114,47 +98,66 @@ impl<E: Elem> Matrix<E> {
     }
 }
 
-/// Rows of the halves of others.
-struct Apart<'a, E> {
-    halves: &'a [E],
-    rows: &'a mut [E],
+/// One number of [`Lanes::halves`] as two.
+fn apart<E: Elem>(halves: E) -> [E; 2] {
+    let (bits, half) = (halves.to_bits(), 4 * size_of::<E>());
+    [E::from_bits(bits >> half << half), E::from_bits(bits << half)]
 }
 
-impl<E: Elem> Kernel<E> for Apart<'_, E> {
-    type Output = ();
+/// Two numbers, of half the bits each, as one of [`Lanes::halves`].
+fn together<E: Elem>(first: E, second: E) -> E {
+    let half = 4 * size_of::<E>();
+    E::from_bits(first.to_bits() >> half << half | second.to_bits() >> half)
+}
 
-    #[inline(always)]
-    fn run<L: Lanes<E = E>>(self, lanes: L) {
-        for (halves, rows) in self.halves.chunks_exact(GROUP).zip(self.rows.chunks_exact_mut(2 * GROUP)) {
-            for lane in (0..GROUP).step_by(L::LANES) {
-                // SAFETY: lane + LANES <= GROUP.
-                unsafe {
-                    let both = lanes.load(halves.as_ptr().add(lane));
-                    lanes.store(rows.as_mut_ptr().add(lane), lanes.first(both));
-                    lanes.store(rows.as_mut_ptr().add(GROUP + lane), lanes.second(both));
+impl<E: Elem> State<E> {
+    /// Copies one lane's state, and what rounding left over of it.
+    ///
+    /// # Safety
+    /// The state is valid, and nothing else accesses this lane of it.
+    unsafe fn read(&self, lane: usize, x: &mut [E], left: &mut [E]) {
+        // SAFETY: the lane is one of GROUP in each of N rows, or of N / 2 rows of halves.
+        unsafe {
+            for (i, x) in x.iter_mut().enumerate().take(self.n) {
+                *x = *self.x.add(i * GROUP + lane);
+            }
+            match self.errors {
+                Errors::None => left[..self.n].fill(E::ZERO),
+                Errors::Rows(rows) => {
+                    for (i, left) in left.iter_mut().enumerate().take(self.n) {
+                        *left = *rows.add(i * GROUP + lane);
+                    }
+                }
+                Errors::Halves(halves) => {
+                    for (i, left) in left[..self.n].chunks_exact_mut(2).enumerate() {
+                        left.copy_from_slice(&apart(*halves.add(i * GROUP + lane)));
+                    }
                 }
             }
         }
     }
-}
 
-/// The halves of rows.
-struct Together<'a, E> {
-    halves: &'a mut [E],
-    rows: &'a [E],
-}
-
-impl<E: Elem> Kernel<E> for Together<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<E = E>>(self, lanes: L) {
-        for (halves, rows) in self.halves.chunks_exact_mut(GROUP).zip(self.rows.chunks_exact(2 * GROUP)) {
-            for lane in (0..GROUP).step_by(L::LANES) {
-                // SAFETY: lane + LANES <= GROUP.
-                unsafe {
-                    let row = |i: usize| lanes.load(rows.as_ptr().add(i * GROUP + lane));
-                    lanes.store(halves.as_mut_ptr().add(lane), lanes.halves(row(0), row(1)));
+    /// Writes them.
+    ///
+    /// # Safety
+    /// As for [`State::read`].
+    unsafe fn write(&self, lane: usize, x: &[E], left: &[E]) {
+        // SAFETY: as in `State::read`.
+        unsafe {
+            for (i, &x) in x.iter().enumerate().take(self.n) {
+                *self.x.add(i * GROUP + lane) = x;
+            }
+            match self.errors {
+                Errors::None => {}
+                Errors::Rows(rows) => {
+                    for (i, &left) in left.iter().enumerate().take(self.n) {
+                        *rows.add(i * GROUP + lane) = left;
+                    }
+                }
+                Errors::Halves(halves) => {
+                    for (i, left) in left[..self.n].chunks_exact(2).enumerate() {
+                        *halves.add(i * GROUP + lane) = together(left[0], left[1]);
+                    }
                 }
             }
         }
@@ -166,8 +169,9 @@ struct Run<'a, E> {
     chunks: usize,
     u: Option<In<E>>,
     y: Option<Out<E>>,
-    state: &'a mut [E],
-    errors: &'a mut [E],
+    state: State<E>,
+    turn: Turn<'a>,
+    first: usize,
     samples: &'a mut [E],
     x: &'a mut [E],
 }
@@ -177,7 +181,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let Self { matrix: m, chunks, u, y, state, errors, samples, x } = self;
+        let Self { matrix: m, chunks, u, y, state, turn, first, samples, x } = self;
         let (x, left) = x.split_at_mut((chunks + 1) * padded(m.n));
         let (rows, step) = (chunks * m.t, lane_step(chunks * m.t));
         if let Some(u) = u {
@@ -186,31 +190,28 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
             unsafe { transpose::to_runs(lanes, rows, u, samples.as_mut_ptr(), step) };
         }
         for lane in 0..m.used {
-            let column = || (0..m.n).map(|i| i * GROUP + lane);
-            column().zip(&mut *x).for_each(|(i, x)| *x = state[i]);
             x[m.n..padded(m.n)].fill(E::ZERO);
-            column().zip(&mut *left).for_each(|(i, left)| *left = errors[i]);
             left[m.n..padded(m.n)].fill(E::ZERO);
             // SAFETY: lane < used has `lane_len` entries and a run of `step` >= `rows` samples; `Matrix::run` checked
-            // that x has `chunks` + 1 states of padded(n).
+            // that x has `chunks` + 1 states of padded(n). Its caller answers for the state in this lane's turn.
             unsafe {
-                let lane = Lane {
+                let run = Lane {
                     lanes,
                     t: m.t,
                     n: m.n,
                     entries: m.entries.as_ptr().add(lane * m.lane_len()),
                     z: samples.as_mut_ptr().add(lane * step),
-                    x: x.as_mut_ptr(),
-                    left: left.as_mut_ptr(),
                 };
-                lane.states(chunks, u.is_none());
+                run.all_inputs(chunks, u.is_none(), x);
+                turn.wait(first + lane);
+                state.read(lane, x, left);
+                run.states(chunks, x, left);
+                state.write(lane, &x[chunks * padded(m.n)..], left);
+                turn.pass(first + lane);
                 if y.is_some() {
-                    lane.outputs(chunks, u.is_none());
+                    run.outputs(chunks, u.is_none(), x);
                 }
             }
-            let last = &x[chunks * padded(m.n)..];
-            column().zip(last).for_each(|(i, x)| state[i] = *x);
-            column().zip(&*left).for_each(|(i, left)| errors[i] = *left);
         }
         if let Some(y) = y {
             samples[m.used * step..].fill(E::ZERO);
@@ -221,16 +222,13 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
     }
 }
 
-/// One lane's matrices, its samples (inputs, then outputs in place), its states before each chunk and after the last, and
-/// what rounding left over of the newest.
+/// One lane's matrices, and its samples: inputs, then outputs in place.
 struct Lane<L: Lanes> {
     lanes: L,
     t: usize,
     n: usize,
     entries: *const L::E,
     z: *mut L::E,
-    x: *mut L::E,
-    left: *mut L::E,
 }
 
 /// Runs a body for all `rows`, $v vectors of them at once, from the last to the first: outputs are written over the
@@ -251,42 +249,48 @@ macro_rules! by_rows {
 }
 
 impl<L: Lanes> Lane<L> {
-    /// The states after each chunk; without `silent` the samples are inputs.
+    /// W U for all chunks, written where the states after each will be; zeros where it is `silent`.
     ///
     /// # Safety
-    /// `entries` addresses a lane's matrices for T samples and N states, `z` T times `chunks` samples, `x` `chunks` +
-    /// 1 states of padded(N), and `left` padded(N) errors.
+    /// `entries` addresses a lane's matrices for T samples and N states, and `z` T times `chunks` samples; `x` has `chunks` +
+    /// 1 states of padded(N).
     #[inline(always)]
-    unsafe fn states(&self, chunks: usize, silent: bool) {
+    unsafe fn all_inputs(&self, chunks: usize, silent: bool, x: &mut [L::E]) {
         let rows = padded(self.n);
+        if silent {
+            return x[rows..][..chunks * rows].fill(L::E::ZERO);
+        }
+        let x = x.as_mut_ptr();
         // SAFETY: rows below padded(N) and chunks below `chunks` are within the caller's memory.
-        unsafe {
-            if silent {
-                for i in (0..chunks * rows).step_by(L::LANES) {
-                    self.lanes.store(self.x.add(rows + i), self.lanes.splat(L::E::ZERO));
-                }
-            } else {
-                by_rows!(L, rows, |row, V| by_chunks!(chunks, |chunk, C| self.inputs::<V, C>(row, chunk)));
-            }
-            for chunk in 0..chunks {
-                by_rows!(L, rows, |row, V| self.transition::<V>(row, chunk));
-            }
+        unsafe { by_rows!(L, rows, |row, V| by_chunks!(chunks, |chunk, C| self.inputs::<V, C>(row, chunk, x))) };
+    }
+
+    /// The states after all chunks, from W U and the state before the first, and what rounding left over of the last.
+    ///
+    /// # Safety
+    /// As for [`Lane::all_inputs`], and `left` has padded(N) errors.
+    #[inline(always)]
+    unsafe fn states(&self, chunks: usize, x: &mut [L::E], left: &mut [L::E]) {
+        let (x, left) = (x.as_mut_ptr(), left.as_mut_ptr());
+        for chunk in 0..chunks {
+            // SAFETY: rows below padded(N) and chunks below `chunks` are within the caller's memory.
+            unsafe { by_rows!(L, padded(self.n), |row, V| self.transition::<V>(row, chunk, x, left)) };
         }
     }
 
     /// W U for V vectors of rows and C chunks.
     ///
     /// # Safety
-    /// As for [`Lane::states`]; the rows are below padded(N), the chunks below `chunks`.
+    /// As for [`Lane::all_inputs`]; the rows are below padded(N), the chunks below `chunks`.
     #[inline(always)]
-    unsafe fn inputs<const V: usize, const C: usize>(&self, row: usize, chunk: usize) {
+    unsafe fn inputs<const V: usize, const C: usize>(&self, row: usize, chunk: usize, x: *mut L::E) {
         let rows = padded(self.n);
         let mut sums = [[self.lanes.splat(L::E::ZERO); V]; C];
         // SAFETY: W has T columns of padded(N) rows, each of the chunks T samples and a state after it.
         unsafe {
             let w = self.entries.add(2 * self.t + row);
             sums = self.multiply::<V, C, -1>(w, rows as isize, 0..self.t, self.z.add(chunk * self.t), self.t, sums);
-            self.write(&sums, self.x.add((chunk + 1) * rows + row), rows);
+            self.write(&sums, x.add((chunk + 1) * rows + row), rows);
         }
     }
 
@@ -295,7 +299,7 @@ impl<L: Lanes> Lane<L> {
     /// # Safety
     /// As for [`Lane::inputs`] with one chunk.
     #[inline(always)]
-    unsafe fn transition<const V: usize>(&self, row: usize, chunk: usize) {
+    unsafe fn transition<const V: usize>(&self, row: usize, chunk: usize, x: *mut L::E, left: *mut L::E) {
         let (lanes, rows) = (self.lanes, padded(self.n));
         // Two independent sums hide the latency of each.
         let mut sums = [[lanes.splat(L::E::ZERO); V]; 2];
@@ -303,7 +307,7 @@ impl<L: Lanes> Lane<L> {
         // padded(N) rows.
         unsafe {
             let a = self.entries.add(2 * self.t + self.t * rows + row);
-            let (from, to) = (self.x.add(chunk * rows), self.x.add((chunk + 1) * rows + row));
+            let (from, to) = (x.add(chunk * rows), x.add((chunk + 1) * rows + row));
             for (v, sum) in sums[0].iter_mut().enumerate() {
                 *sum = lanes.load(to.add(v * L::LANES));
             }
@@ -319,7 +323,7 @@ impl<L: Lanes> Lane<L> {
                 let at = row + v * L::LANES;
                 let (x, change) = (lanes.load(from.add(at)), lanes.add(sums[0][v], sums[1][v]));
                 let x = if L::E::COMPENSATED {
-                    let left = self.left.add(at);
+                    let left = left.add(at);
                     let (x, over) = lanes.fast_two_sum(x, lanes.add(change, lanes.load(left)));
                     // As it is kept, so that it does not matter where a call ends.
                     lanes.store(left, lanes.flush(lanes.first(lanes.halves(over, over))));
@@ -335,12 +339,15 @@ impl<L: Lanes> Lane<L> {
     /// Writes K U + G X over U; with `silent` only G X.
     ///
     /// # Safety
-    /// As for [`Lane::states`], after which the states are there.
+    /// As for [`Lane::all_inputs`], after which and after [`Lane::states`] the states are there.
     #[inline(always)]
-    unsafe fn outputs(&self, chunks: usize, silent: bool) {
+    unsafe fn outputs(&self, chunks: usize, silent: bool, x: &[L::E]) {
+        let x = x.as_ptr();
         // SAFETY: rows below T and chunks below `chunks` are within the caller's memory.
         unsafe {
-            by_rows!(L, self.t, |row, V| by_chunks!(chunks, |chunk, C| self.output_rows::<V, C>(row, chunk, silent)));
+            by_rows!(L, self.t, |row, V| by_chunks!(chunks, |chunk, C| {
+                self.output_rows::<V, C>(row, chunk, silent, x);
+            }));
         }
     }
 
@@ -349,7 +356,13 @@ impl<L: Lanes> Lane<L> {
     /// # Safety
     /// As for [`Lane::outputs`]; the rows are below T, the chunks below `chunks`.
     #[inline(always)]
-    unsafe fn output_rows<const V: usize, const C: usize>(&self, row: usize, chunk: usize, silent: bool) {
+    unsafe fn output_rows<const V: usize, const C: usize>(
+        &self,
+        row: usize,
+        chunk: usize,
+        silent: bool,
+        x: *const L::E,
+    ) {
         let Self { lanes, t, n, .. } = *self;
         let rows = padded(n);
         let mut sums = [[lanes.splat(L::E::ZERO); V]; C];
@@ -367,7 +380,7 @@ impl<L: Lanes> Lane<L> {
                 sums = self.diagonal_block::<V, C, 3>(kernel, row, u, sums);
             }
             let g = self.entries.add(2 * t + (t + n) * rows + row);
-            sums = self.multiply::<V, C, -1>(g, t as isize, 0..n, self.x.add(chunk * rows), rows, sums);
+            sums = self.multiply::<V, C, -1>(g, t as isize, 0..n, x.add(chunk * rows), rows, sums);
             self.write(&sums, u.add(row), t);
         }
     }

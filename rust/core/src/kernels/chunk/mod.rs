@@ -22,11 +22,11 @@ mod matrix;
 mod poles;
 pub mod vandermonde;
 
-pub use matrices::{ChunkMatrices, Errors, In, Out, Shape, State, Transition};
+pub use matrices::{Call, ChunkMatrices, Errors, In, Out, Shape, State, Transition};
 
 use super::layout::holds;
 use super::{Elem, GROUP, Isa};
-use matrices::Call;
+use crate::turn::Turn;
 use matrix::Matrix;
 use poles::Poles;
 
@@ -64,51 +64,50 @@ impl<E: Elem> Chunk<E> {
         Poles::<E>::scratch_len(shape, n).max(Matrix::<E>::scratch_len(shape, n))
     }
 
-    /// Runs over `chunks` chunks, at most a tile, from rows `u` to rows `y`, moving `state` on.
+    /// Runs over chunks, at most a tile, from rows to rows, moving the state on in its turn.
     ///
     /// # Safety
     /// T times `chunks` rows of GROUP elements are valid to read at `u` and to write at `y`, and nothing else accesses
-    /// the latter.
+    /// the latter; the state is valid, and in this turn nothing else accesses it.
     ///
     /// # Panics
     /// Where the state or the scratch has another length.
-    pub unsafe fn run(&self, isa: Isa, chunks: usize, u: In<E>, y: Out<E>, state: State<'_, E>, scratch: &mut [E]) {
-        // SAFETY: the caller guarantees the rows of `u` and `y`.
-        unsafe { self.go(isa, Call { chunks, u: Some(u), y: Some(y), state, scratch }) };
-    }
-
-    /// As [`Chunk::run`] without input: writes the free response of the state to packed rows.
-    ///
-    /// # Panics
-    /// Where `y` has fewer rows, or the state or the scratch another length.
-    pub fn free_response(&self, isa: Isa, chunks: usize, y: &mut [E], state: State<'_, E>, scratch: &mut [E]) {
-        assert!(holds(y.len(), chunks, self.t * GROUP), "expected {chunks} chunks of outputs");
-        let y = (y.as_mut_ptr(), GROUP as isize);
-        // SAFETY: `y` has T times `chunks` rows, as just checked.
-        unsafe { self.go(isa, Call { chunks, u: None, y: Some(y), state, scratch }) };
-    }
-
-    /// As [`Chunk::run`] from packed rows, moving only the state on.
-    ///
-    /// # Panics
-    /// Where `u` has fewer rows, or the state or the scratch another length.
-    pub fn advance(&self, isa: Isa, chunks: usize, u: &[E], state: State<'_, E>, scratch: &mut [E]) {
-        assert!(holds(u.len(), chunks, self.t * GROUP), "expected {chunks} chunks of inputs");
-        let u = (u.as_ptr(), GROUP as isize);
-        // SAFETY: `u` has T times `chunks` rows, as just checked.
-        unsafe { self.go(isa, Call { chunks, u: Some(u), y: None, state, scratch }) };
-    }
-
-    /// # Safety
-    /// The rows that the call has are valid: T times `chunks`.
-    unsafe fn go(&self, isa: Isa, call: Call<'_, E>) {
-        // SAFETY: the caller guarantees the rows.
+    pub unsafe fn run(&self, isa: Isa, call: Call<'_, E>) {
+        // SAFETY: as this function's own caller guarantees.
         unsafe {
             match &self.form {
                 Form::Poles(form) => form.run(isa, call),
                 Form::Matrix(form) => form.run(isa, call),
             }
         }
+    }
+
+    /// As [`Chunk::run`] without input: writes the free response of the state to packed rows.
+    ///
+    /// # Safety
+    /// Nothing else accesses the state.
+    ///
+    /// # Panics
+    /// Where `y` has fewer rows, or the state or the scratch another length.
+    pub unsafe fn free_response(&self, isa: Isa, chunks: usize, y: &mut [E], state: State<E>, scratch: &mut [E]) {
+        assert!(holds(y.len(), chunks, self.t * GROUP), "expected {chunks} chunks of outputs");
+        let y = Some((y.as_mut_ptr(), GROUP as isize));
+        // SAFETY: `y` has T times `chunks` rows, as just checked, and the caller answers for the state.
+        unsafe { self.run(isa, Call { chunks, u: None, y, state, turn: Turn::FREE, first: 0, scratch }) };
+    }
+
+    /// As [`Chunk::run`] from packed rows, moving only the state on.
+    ///
+    /// # Safety
+    /// Nothing else accesses the state.
+    ///
+    /// # Panics
+    /// Where `u` has fewer rows, or the state or the scratch another length.
+    pub unsafe fn advance(&self, isa: Isa, chunks: usize, u: &[E], state: State<E>, scratch: &mut [E]) {
+        assert!(holds(u.len(), chunks, self.t * GROUP), "expected {chunks} chunks of inputs");
+        let u = Some((u.as_ptr(), GROUP as isize));
+        // SAFETY: `u` has T times `chunks` rows, as just checked, and the caller answers for the state.
+        unsafe { self.run(isa, Call { chunks, u, y: None, state, turn: Turn::FREE, first: 0, scratch }) };
     }
 
     /// The response to an impulse over one chunk, and the state after it.

@@ -2,8 +2,9 @@
 //! [`GROUP`] channels.
 
 use super::matrices::{Call, ChunkMatrices, Errors, Out, Shape, State};
-use crate::kernels::layout::holds;
+use crate::kernels::layout::{fetch, holds};
 use crate::kernels::{Aligned, Elem, GROUP, Isa, Kernel, Lanes, columns};
+use crate::turn::Turn;
 use std::ops::Range;
 
 /// The four matrices of one group of channels.
@@ -92,14 +93,12 @@ impl<E: Elem> Poles<E> {
     /// As [`Chunk::run`](super::Chunk::run), with or without inputs and outputs.
     ///
     /// # Safety
-    /// T times `chunks` rows of GROUP elements are valid to read at `u`, and to write at `y` without other accesses.
-    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, scratch }: Call<'_, E>) {
+    /// As for [`Chunk::run`](super::Chunk::run).
+    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, turn, first, scratch }: Call<'_, E>) {
         let rows = chunks * self.t;
         let (packed, x) = scratch.split_at_mut(rows * GROUP);
-        let State { x: state, errors } = state;
-        let errors = if let Errors::Halves(errors) = errors { errors } else { &mut [] };
-        assert!(state.len() == self.n * GROUP && holds(x.len(), chunks + 1, whole(self.n) * GROUP));
-        assert!(!E::COMPENSATED || errors.len() == self.n / 2 * GROUP);
+        let kept = matches!(state.errors, Errors::Halves(_));
+        assert!(state.n == self.n && holds(x.len(), chunks + 1, whole(self.n) * GROUP) && kept == E::COMPENSATED);
         let u = u.map(|(u, step)| {
             if step == GROUP as isize {
                 return u;
@@ -109,7 +108,7 @@ impl<E: Elem> Poles<E> {
             unsafe { columns::pack::<E, 1>(isa, rows, (u, step), packed, rows * GROUP) };
             packed.as_ptr()
         });
-        isa.run(Run { poles: self, chunks, u, y, state, errors, x });
+        isa.run(Run { poles: self, chunks, u, y, state, turn, first, x: x.as_mut_ptr() });
     }
 
     /// As [`Chunk::impulse_response`](super::Chunk::impulse_response).
@@ -126,9 +125,11 @@ struct Run<'a, E> {
     chunks: usize,
     u: Option<*const E>,
     y: Option<Out<E>>,
-    state: &'a mut [E],
-    errors: &'a mut [E],
-    x: &'a mut [E],
+    state: State<E>,
+    turn: Turn<'a>,
+    first: usize,
+    /// The states before each chunk and after the last.
+    x: *mut E,
 }
 
 impl<E: Elem> Kernel<E> for Run<'_, E> {
@@ -136,31 +137,42 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let Self { poles: m, chunks, u, y, state, errors, x } = self;
-        x[..state.len()].copy_from_slice(state);
-        for lane in (0..GROUP).step_by(L::LANES) {
-            // SAFETY: lane + LANES <= GROUP. The matrices are those of T samples and N states, x has `chunks` + 1
-            // states of whole(N) rows, as `Poles::run` checked, and its caller guarantees T times `chunks` rows of u
-            // and y.
-            unsafe {
-                let vector = Vector {
-                    lanes,
-                    t: m.t,
-                    n: m.n,
-                    kernel: m.kernel.as_ptr().add(lane),
-                    g: m.g.as_ptr().add(lane),
-                    w: m.w.as_ptr().add(lane),
-                    less_one: m.less_one.as_ptr().add(lane),
-                    runs: &m.runs,
-                    errors: errors.as_mut_ptr().wrapping_add(lane),
-                    u: u.map(|u| u.add(lane)),
-                    x: x.as_mut_ptr().add(lane),
-                };
-                let y = y.map(|(y, step)| (y.add(lane), step));
-                if L::REGISTERS >= 32 { vector.run::<TALL>(chunks, y) } else { vector.run::<2>(chunks, y) }
+        if L::REGISTERS >= 32 { self.by::<L, TALL>(lanes) } else { self.by::<L, 2>(lanes) }
+    }
+}
+
+impl<E: Elem> Run<'_, E> {
+    /// In tiles of R rows.
+    #[inline(always)]
+    fn by<L: Lanes<E = E>, const R: usize>(self, lanes: L) {
+        let Self { poles: m, chunks, u, y, state, turn, first, x } = self;
+        let errors = if let Errors::Halves(errors) = state.errors { errors } else { std::ptr::null_mut() };
+        let first_lanes = || (0..GROUP).step_by(L::LANES);
+        // One of many streams' comes from main memory, meanwhile.
+        for row in 0..m.n {
+            fetch(state.x.wrapping_add(row * GROUP));
+            fetch(errors.wrapping_add(row / 2 * GROUP));
+        }
+        // SAFETY: the matrices are those of T samples and N states, x has `chunks` + 1 states of whole(N) rows, as `Poles::run`
+        // checked, and its caller guarantees T times `chunks` rows of u and y and, in this turn, the state. Lanes from each of
+        // the first ones on are within the rows.
+        unsafe {
+            for lane in first_lanes() {
+                Vector::of(lanes, m, lane, u, x).all_inputs::<R>(chunks);
+            }
+            // The states alone follow one another from block to block.
+            turn.wait(first);
+            x.copy_from_nonoverlapping(state.x, m.n * GROUP);
+            for lane in first_lanes() {
+                Vector::of(lanes, m, lane, u, x).states(chunks, errors.wrapping_add(lane));
+            }
+            state.x.copy_from_nonoverlapping(x.add(chunks * whole(m.n) * GROUP), m.n * GROUP);
+            turn.pass(first);
+            let Some((y, step)) = y else { return };
+            for lane in first_lanes() {
+                Vector::of(lanes, m, lane, u, x).all_outputs::<R>(chunks, (y.add(lane), step));
             }
         }
-        state.copy_from_slice(&x[chunks * whole(m.n) * GROUP..][..state.len()]);
     }
 }
 
@@ -174,21 +186,41 @@ struct Vector<'a, L: Lanes> {
     w: *const L::E,
     less_one: *const L::E,
     runs: &'a [(Range<usize>, bool)],
-    errors: *mut L::E,
     u: Option<*const L::E>,
     x: *mut L::E,
 }
 
-impl<L: Lanes> Vector<'_, L> {
-    /// All chunks, in tiles of R rows.
+impl<'a, L: Lanes> Vector<'a, L> {
+    /// The vector of lanes from `lane` on.
+    ///
+    /// # Safety
+    /// It is one of [`GROUP`], whose rows `u` and `x` address.
+    #[inline(always)]
+    unsafe fn of(lanes: L, m: &'a Poles<L::E>, lane: usize, u: Option<*const L::E>, x: *mut L::E) -> Self {
+        let of = |v: &Aligned<L::E>| v.as_ptr().wrapping_add(lane);
+        Self {
+            lanes,
+            t: m.t,
+            n: m.n,
+            kernel: of(&m.kernel),
+            g: of(&m.g),
+            w: of(&m.w),
+            less_one: of(&m.less_one),
+            runs: &m.runs,
+            u: u.map(|u| u.wrapping_add(lane)),
+            x: x.wrapping_add(lane),
+        }
+    }
+
+    /// W U for all chunks, in tiles of R rows; zeros without inputs.
     ///
     /// # Safety
     /// From one lane of a group on, the pointers address the matrices for T samples and N states, T times `chunks`
-    /// rows of inputs and outputs, and `chunks` + 1 states of whole(N) rows. R divides TALL.
+    /// rows of inputs, and `chunks` + 1 states of whole(N) rows. R divides TALL.
     #[inline(always)]
-    unsafe fn run<const R: usize>(&self, chunks: usize, y: Option<Out<L::E>>) {
+    unsafe fn all_inputs<const R: usize>(&self, chunks: usize) {
         let (lanes, n) = (self.lanes, whole(self.n));
-        // SAFETY: rows below whole(N) or T, and chunks below `chunks`, are within the caller's memory.
+        // SAFETY: rows below whole(N) and chunks below `chunks` are within the caller's memory.
         unsafe {
             match self.u {
                 // All rows of few chunks, whose samples stay in the L1 cache.
@@ -201,12 +233,24 @@ impl<L: Lanes> Vector<'_, L> {
                     }
                 }
             }
+        }
+    }
+
+    /// The states after all chunks, from W U and the state before the first.
+    ///
+    /// # Safety
+    /// As for [`Vector::all_inputs`]; `errors` addresses N / 2 rows, where errors are kept.
+    #[inline(always)]
+    unsafe fn states(&self, chunks: usize, errors: *mut L::E) {
+        let (lanes, n) = (self.lanes, whole(self.n));
+        // SAFETY: rows below N and chunks up to `chunks` are within the caller's memory.
+        unsafe {
             for chunk in 0..chunks {
                 for (modes, kept) in self.runs {
                     if *kept {
-                        self.transition::<true>(chunk, modes.clone());
+                        self.transition::<true>(chunk, modes.clone(), errors);
                     } else {
-                        self.transition::<false>(chunk, modes.clone());
+                        self.transition::<false>(chunk, modes.clone(), errors);
                     }
                 }
             }
@@ -218,25 +262,34 @@ impl<L: Lanes> Vector<'_, L> {
             if L::E::COMPENSATED {
                 for (modes, kept) in self.runs {
                     for mode in modes.clone() {
-                        let errors = self.errors.add(mode * GROUP);
+                        let errors = errors.add(mode * GROUP);
                         let left = if *kept { lanes.load(errors) } else { lanes.splat(L::E::ZERO) };
                         let (re, im) = (lanes.flush(lanes.first(left)), lanes.flush(lanes.second(left)));
                         lanes.store(errors, lanes.halves(re, im));
                     }
                 }
             }
-            if let Some(y) = y {
-                by_chunks!(chunks, |chunk, C| for i in (0..self.t).step_by(R) {
-                    self.outputs::<R, C>(i, chunk, y);
-                });
-            }
+        }
+    }
+
+    /// K U + G X for all chunks, in tiles of R rows.
+    ///
+    /// # Safety
+    /// As for [`Vector::all_inputs`], and `y` addresses T times `chunks` rows of outputs.
+    #[inline(always)]
+    unsafe fn all_outputs<const R: usize>(&self, chunks: usize, y: Out<L::E>) {
+        // SAFETY: rows below T and chunks below `chunks` are within the caller's memory.
+        unsafe {
+            by_chunks!(chunks, |chunk, C| for i in (0..self.t).step_by(R) {
+                self.outputs::<R, C>(i, chunk, y);
+            });
         }
     }
 
     /// W U for R rows and C chunks, written where the states after these will be.
     ///
     /// # Safety
-    /// As for [`Vector::run`]; the rows are below whole(N), the chunks below `chunks`.
+    /// As for [`Vector::all_inputs`]; the rows are below whole(N), the chunks below `chunks`.
     #[inline(always)]
     unsafe fn inputs<const R: usize, const C: usize>(&self, row: usize, chunk: usize, u: *const L::E) {
         let (lanes, t, n) = (self.lanes, self.t, whole(self.n));
@@ -257,9 +310,9 @@ impl<L: Lanes> Vector<'_, L> {
     /// Adds A^T X, for the state X before a chunk, to the one after it, and with K what rounding left over.
     ///
     /// # Safety
-    /// As for [`Vector::run`], for a chunk below `chunks` and modes below N / 2; with K they have errors.
+    /// As for [`Vector::all_inputs`], for a chunk below `chunks` and modes below N / 2; with K they have `errors`.
     #[inline(always)]
-    unsafe fn transition<const K: bool>(&self, chunk: usize, modes: Range<usize>) {
+    unsafe fn transition<const K: bool>(&self, chunk: usize, modes: Range<usize>, errors: *mut L::E) {
         let (lanes, n) = (self.lanes, whole(self.n));
         // SAFETY: i + 1 < N, which is even, and there are states before and after the chunk.
         unsafe {
@@ -271,7 +324,7 @@ impl<L: Lanes> Vector<'_, L> {
                 let change_re = lanes.fma(dr, xr, lanes.nfma(di, xi, at(to, 0)));
                 let change_im = lanes.fma(dr, xi, lanes.fma(di, xr, at(to, 1)));
                 let (re, im) = if K {
-                    let errors = self.errors.add(mode * GROUP);
+                    let errors = errors.add(mode * GROUP);
                     let left = lanes.load(errors);
                     let (re, left_re) = lanes.fast_two_sum(xr, lanes.add(change_re, lanes.first(left)));
                     let (im, left_im) = lanes.fast_two_sum(xi, lanes.add(change_im, lanes.second(left)));
@@ -289,7 +342,7 @@ impl<L: Lanes> Vector<'_, L> {
     /// K U + G X for R rows and C chunks.
     ///
     /// # Safety
-    /// As for [`Vector::run`]; the rows are below T, the chunks below `chunks`.
+    /// As for [`Vector::all_inputs`]; the rows are below T, the chunks below `chunks`.
     #[inline(always)]
     unsafe fn outputs<const R: usize, const C: usize>(&self, row: usize, chunk: usize, (y, step): Out<L::E>) {
         let Self { lanes, t, n, .. } = *self;

@@ -24,5 +24,5 @@ mod taps;
 
 pub use layout::{BLOCK_SAMPLES, state_len};
 pub use pending::{Pending, SampleCount};
-pub use samples::{NextStreams, ROWS_AHEAD, Sample};
+pub use samples::Sample;
 pub use system::{Coupled, LookAhead};

@@ -9,26 +9,6 @@ use crate::kernels::layout::{fetch, holds};
 use crate::kernels::mode_state::modes_len;
 use crate::kernels::{Elem, GROUP, Isa, Kernel, Lanes};
 
-/// How many streams on the rows are prefetched that any sample needs, visit or not: they come from main memory.
-pub const ROWS_AHEAD: usize = 8;
-
-/// The streams after one, whose states stand at equal distances and are prefetched.
-#[derive(Clone, Copy, Debug)]
-pub struct NextStreams {
-    /// How many.
-    pub count: usize,
-    /// Elements from one state to the next.
-    pub stride: usize,
-}
-
-impl NextStreams {
-    /// Elements to the state of the `n`th of them, if there are so many.
-    #[inline(always)]
-    pub fn offset(self, n: usize) -> Option<usize> {
-        (n <= self.count).then_some(n * self.stride)
-    }
-}
-
 /// A single sample of a group of channels.
 #[derive(Debug)]
 pub struct Sample<'a, E> {
@@ -40,8 +20,10 @@ pub struct Sample<'a, E> {
     pub ahead: &'a mut [E],
     /// Anything but one by one.
     pub pending: Pending,
-    /// What is prefetched.
-    pub next: NextStreams,
+    /// Elements to the state of the next stream, whose modes are prefetched with a visit; 0: there is none.
+    pub next: usize,
+    /// Elements to a state whose pending rows are prefetched, which any sample needs; 0: none.
+    pub soon: usize,
 }
 
 impl<E: Elem> Sample<'_, E> {
@@ -68,15 +50,15 @@ impl<E: Elem> Sample<'_, E> {
     /// state, `u` and `y` at least a row.
     #[inline(always)]
     unsafe fn run_by<L: Lanes<E = E>, const K: usize, const W: usize>(self, lanes: L, u: &[E], y: &mut [E]) {
-        let Self { system, x, ahead, pending, next } = self;
+        let Self { system, x, ahead, pending, next, soon } = self;
         let (first_visit, stored) = match pending {
             Pending::Inputs(stored) => (false, stored),
             Pending::OneByOne | Pending::FirstVisit => (true, 0),
         };
         assert!(stored < W * BLOCK_SAMPLES);
         let (block, i) = (stored / BLOCK_SAMPLES * BLOCK_LEN, stored % BLOCK_SAMPLES);
-        if let Some(far) = next.offset(ROWS_AHEAD) {
-            let rows = ahead.as_ptr().wrapping_add(far + block);
+        if soon > 0 {
+            let rows = ahead.as_ptr().wrapping_add(soon).wrapping_add(block);
             // All inputs and products of the block so far, and the sample's free response.
             for k in (0..K + 2).filter(|k| *k != 1) {
                 (0..=i).for_each(|row| fetch(rows.wrapping_add(k * W * BLOCK_LEN + row * GROUP)));
@@ -84,7 +66,6 @@ impl<E: Elem> Sample<'_, E> {
             fetch(rows.wrapping_add(W * BLOCK_LEN + i * GROUP));
         }
         let (inputs, free, sums) = system.rows(ahead);
-        let next = next.offset(1).unwrap_or(0);
         for lane in (0..GROUP).step_by(L::LANES) {
             // SAFETY: lane + LANES <= GROUP. Inputs and free response are W blocks of rows, the products K, and
             // `stored` is a row within W blocks; so is the row after its block where W is 2 and the first block is

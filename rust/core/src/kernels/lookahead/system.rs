@@ -71,11 +71,12 @@ impl<E: Elem> LookAhead<E> {
     /// different samples, so that one sample costs as much as another.
     #[inline(always)]
     pub fn pending(&self, SampleCount(count): SampleCount, stagger: usize) -> Pending {
-        let first = stagger % (self.blocks * BLOCK_SAMPLES);
-        match count.checked_sub(first) {
+        // Samples from one visit to the next are a power of two: their remainder is a mask.
+        let within = self.blocks * BLOCK_SAMPLES - 1;
+        match count.checked_sub(stagger & within) {
             None => Pending::OneByOne,
             Some(0) => Pending::FirstVisit,
-            Some(n) => Pending::Inputs(n % (self.blocks * BLOCK_SAMPLES)),
+            Some(n) => Pending::Inputs(n & within),
         }
     }
 }

@@ -51,14 +51,17 @@ impl<E: Elem> Lti<E> {
             let n = if chunks > 0 { chunks * self.shape.samples } else { (rows - t).min(SCAN_ROWS) };
             self.pack(isa, group, t, n, rows, x, x_stride, u);
             if move_on && chunks > 0 {
-                self.chunk(isa, group).advance(isa, chunks, u, self.groups[group].chunk_state(state), rest);
+                let state = self.groups[group].chunk_state(state.as_mut_ptr());
+                // SAFETY: the state is this call's alone.
+                unsafe { self.chunk(isa, group).advance(isa, chunks, u, state, rest) };
             } else if move_on {
                 self.groups[group].scan(isa, 0, n, u, z, state);
             }
             // What the state before the sequence adds: the recurrence without input.
             if !silent && chunks > 0 {
-                let echo = self.groups[group].chunk_state(&mut echo);
-                self.chunk(isa, group).free_response(isa, chunks, &mut free, echo, rest);
+                let echo = self.groups[group].chunk_state(echo.as_mut_ptr());
+                // SAFETY: it is this call's alone.
+                unsafe { self.chunk(isa, group).free_response(isa, chunks, &mut free, echo, rest) };
             } else if !silent {
                 z[..n * GROUP].fill(E::ZERO);
                 self.groups[group].scan(isa, 0, n, z, &mut free, &mut echo);

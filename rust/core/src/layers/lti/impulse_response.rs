@@ -70,13 +70,9 @@ impl Lti<f64> {
                 chunk.impulse_response(&mut y, &mut state);
                 1
             } else {
-                chunk.free_response(
-                    isa,
-                    shape.tile,
-                    &mut y,
-                    State { x: &mut state, errors: Errors::None },
-                    &mut scratch,
-                );
+                let state = State { n: core / GROUP, x: state.as_mut_ptr(), errors: Errors::None };
+                // SAFETY: the state is this call's alone.
+                unsafe { chunk.free_response(isa, shape.tile, &mut y, state, &mut scratch) };
                 shape.tile
             };
             let n = (chunks * shape.samples).min(length - t);
