@@ -5,7 +5,9 @@
 
 Each number of threads has processes of its own, new ones each round, with SSMRT_NUM_THREADS. Printed are minima over
 all rounds, medians in the file, and beside the long sequences a copy of the same arrays by as many threads. The ssmrt
-that is measured is the interpreter's own; another build's place goes into PYTHONPATH.
+that is measured is the interpreter's own; another build's place goes into PYTHONPATH. Where SSMRT_BENCH_RUST names the
+folder of `cargo build --release -p ssmrt-core --example fma_peak`, target/release/examples, the table shows how far the
+machine's own arithmetic goes with threads: two thousand million multiply-adds in registers.
 """
 
 from __future__ import annotations
@@ -39,6 +41,15 @@ def copied(u: np.ndarray[Any, Any], threads: int) -> Callable[[], None]:
         list(pool.map(lambda a, b: np.copyto(y[:, a:b], u[:, a:b]), parts[:-1], parts[1:]))
 
     return copy
+
+
+def registers(threads: int) -> float | None:
+    """Milliseconds of two thousand million multiply-adds in registers, shared out; None without the program."""
+    program = Path(os.environ.get("SSMRT_BENCH_RUST", "")) / "fma_peak"
+    if not program.is_file():
+        return None
+    done = subprocess.run([str(program.resolve()), str(threads)], capture_output=True, text=True, check=True)
+    return 4e3 / max(found["best"] for found in json.loads(done.stdout).values() if isinstance(found, dict))
 
 
 def streamed(model: Any, streams: int, rows: int, calls: int) -> tuple[Callable[[], None], float]:
@@ -94,6 +105,9 @@ def jobs(threads: int) -> dict[str, Callable[[], tuple[Callable[[], Any], float]
 def work(threads: int, wanted: list[str]) -> None:
     """Prints medians and minima of all jobs."""
     times = {}
+    alone = registers(threads)
+    if alone is not None and not wanted:
+        times["multiply-adds alone, ms"] = [alone, alone]
     for name, make in jobs(threads).items():
         if wanted and not any(part in name for part in wanted):
             continue
@@ -165,6 +179,7 @@ SHOWN = (
         "s4d, L=65536, ms",
         "copy, L=65536, ms",
         "one clip, ms",
+        "multiply-adds alone, ms",
     ),
     ("1 streams, step, us", "10000 streams, step, us", "1000 streams, step, us", "1000 streams, blocks of 64, us"),
 )

@@ -386,6 +386,7 @@ def test_the_number_of_threads_is_not_heard(tmp_path: Path) -> None:
     collect()
     collected.append(Case(alone(wide()), 0, 3, 700))
     collected += [Case(deep(), 0, 1, 6000), Case(deep(), 0, 2, 2500), Case(mambas(), 0, 1, 4999)]
+    collected += [Case(alone(layer), 0, streams, length) for layer, streams, length in narrow()]
     for i, case in enumerate(collected):
         Model(case.document).save(tmp_path / f"{i}.ssm.safetensors")
         np.save(tmp_path / f"{i}.npy", case.u)
@@ -410,6 +411,30 @@ def wide() -> Any:
     A = -g.uniform(0.2, 3, (h, n)) + 1j * g.uniform(0, 30, (h, n))
     B, C = g.standard_normal((2, h, n)) + 0j
     return ssmrt.diagonal(A, B, C, g.standard_normal(h), g.uniform(1e-3, 0.1, h)).document.root
+
+
+def narrow() -> list[tuple[Any, int, int]]:
+    """Layers of one to three groups of channels, of each kind, over several tiles: threads are at several at once.
+
+    One length is of whole tiles.
+    """
+    g = np.random.default_rng(0)
+    D, dt = np.ones(40), g.uniform(1e-4, 0.1, 40)
+    A = -g.uniform(0.01, 3, (40, 10)) + 1j * g.uniform(0, 30, (40, 10))
+    B, C, P = g.standard_normal((3, 40, 10)) + 1j * g.standard_normal((3, 40, 10))
+    dense = 0.2 * g.standard_normal((12, 12)) - np.eye(12)
+    return [
+        (ssmrt.diagonal(A, B, C, D, dt).document.root, 1, 5000),
+        (ssmrt.diagonal(A[:16], B[:16], C[:16], D[:16], dt[:16]).document.root, 2, 5760),
+        (ssmrt.dplr(A[:5], 0.1 * P[:5], B[:5], C[:5], D[:5], dt[:5]).document.root, 1, 14_000),
+        (
+            ssmrt.dense(
+                dense, np.ones(12), C[:17, None, :].real.repeat(2, 2)[..., :12], D[:17, None], dt[:17]
+            ).document.root,
+            1,
+            12_288,
+        ),
+    ]
 
 
 def deep() -> Document:

@@ -22,7 +22,7 @@ const RUN: usize = 32;
 
 /// Streams that one of several threads takes at once, at least, if there are so many for each: what they have in common is
 /// then read often enough.
-const FEW: usize = 8;
+const FEW: usize = 4;
 
 /// Some streams of one model, each with its own state.
 #[derive(Debug)]
