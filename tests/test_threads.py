@@ -113,6 +113,30 @@ print(*alone, 1 <= two <= 3, all_of_them >= 3, same, m.stream(64, threads=2).thr
     assert run_large(4, script) == "0 0 True True True 2 None\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what a thread has run is in Linux's /proc")
+def test_a_short_sequence_wakes_no_thread() -> None:
+    script = """
+import time
+from pathlib import Path
+from ssmrt import demo
+
+def run_by_others():
+    tasks = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+m, found = demo.spotter(), []
+m(np.zeros((20_000, 1), np.float32))  # All threads are there.
+for length in (1, 8, 4000):
+    time.sleep(0.05)
+    before = run_by_others()
+    m(np.zeros((length, 1), np.float32))
+    time.sleep(0.05)
+    found.append(run_by_others() > before)
+print(*found)
+"""
+    assert run_large(3, script) == "False False True\n"
+
+
 def test_callers_share_a_model_whose_samples_are_shared_out() -> None:
     """One of them has the helpers at a time; a child of the process has none."""
     script = """

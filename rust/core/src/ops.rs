@@ -213,6 +213,14 @@ impl<E: Elem> Stage<E> {
         }
     }
 
+    /// Multiply-adds of a single sample, roughly, with the matrices of a layer's states.
+    pub fn matrix_cost(&self) -> usize {
+        match self {
+            Stage::Sequence { op: SequenceOp::Lti { layer, .. }, .. } => layer.matrix_cost(),
+            Stage::Sequence { .. } | Stage::Rows { .. } => 0,
+        }
+    }
+
     /// The linear maps among its operations.
     pub fn linear_maps(&self) -> impl Iterator<Item = &Linear<E>> {
         let ops = match self {

@@ -101,6 +101,9 @@ pub(crate) const BLOCK_ROWS: (usize, usize) = (512, 2048);
 /// Bytes of weights that one core's caches hold: its own second one, and its part of one that cores share.
 const CORE_CACHES: usize = 4 << 20;
 
+/// Multiply-adds of a call, roughly, for which other threads are woken.
+const WORTH_WAKING: usize = 1 << 21;
+
 /// Rows up to which matrices are shared out by their columns, so that each core reads a part of each, and not by rows.
 const SHARED_ROWS: usize = 32;
 
@@ -191,6 +194,12 @@ impl<E: Elem> Plan<E> {
     pub fn cost(&self) -> usize {
         let rows = self.trunk.iter().chain(&self.head).map(Stage::row_cost).sum::<usize>();
         self.state_len * 4 + self.layout.row_len * 64 + rows
+    }
+
+    /// Whether so many samples are worth the waking of other threads: whether they take some fifteen microseconds.
+    pub(crate) fn worth_waking(&self, samples: usize) -> bool {
+        let matrices = self.trunk.iter().chain(&self.head).map(Stage::matrix_cost).sum::<usize>();
+        samples.saturating_mul(self.cost() + matrices) >= WORTH_WAKING
     }
 
     /// Bytes of the matrices that every sample is multiplied with.

@@ -56,6 +56,7 @@ impl<E: Precision> Plan<E> {
     pub fn forward(&self, team: &Team, call: &Sequences<'_, E>, states: &mut [E], output: &mut [E]) -> Result<()> {
         self.check(call, states, output)?;
         let Sequences { input, streams, length, timing, method, stop } = *call;
+        let team = if self.worth_waking(streams.saturating_mul(length)) { team } else { &Team::ALONE };
         let stop = stop.unwrap_or(&NEVER);
         let answers = if self.pooled() { Answers::Last } else { Answers::Each };
         let whole = self.needs_whole(method);

@@ -17,7 +17,7 @@ struct Threads {
     size: usize,
     /// For one call at a time: it is among them, and the others stay awake for it.
     crew: OnceLock<Arc<Crew>>,
-    /// For calls meanwhile, which share these fairly; None where the system starts none.
+    /// For calls meanwhile, which share these; None where the system starts none.
     pool: OnceLock<Option<rayon::ThreadPool>>,
 }
 

@@ -241,6 +241,11 @@ impl System {
         matches!(self.kind, Kind::Diagonal(_))
     }
 
+    /// Whether each sample moves the state by a full matrix.
+    pub fn moves_by_matrix(&self) -> bool {
+        matches!(self.kind, Kind::Dense(_))
+    }
+
     /// How chunks are cut: where the state moves by a matrix, that product is shared by more samples, and the matrices
     /// are so many that they come from afar.
     pub fn chunk_shape(&self) -> Shape {

@@ -167,6 +167,12 @@ impl<E: Elem> Lti<E> {
         Some(state)
     }
 
+    /// Multiply-adds of a single sample, roughly, with the matrices of its states.
+    pub fn matrix_cost(&self) -> usize {
+        let n = self.system.modes();
+        if self.system.moves_by_matrix() { 2 * self.groups() * GROUP * n * n } else { 0 }
+    }
+
     /// Rows for which its matrices are read once.
     pub fn tile_rows(&self) -> usize {
         if self.system.prefers_chunks(usize::MAX) { self.shape.rows() } else { SCAN_ROWS }
