@@ -29,6 +29,8 @@ from work import samples
 
 SECONDS = 0.3
 
+REGISTERS = "multiply-adds alone, ms"
+
 Found = dict[str, dict[str, list[tuple[float, float]]]]
 
 
@@ -104,12 +106,15 @@ def jobs(threads: int) -> dict[str, Callable[[], tuple[Callable[[], Any], float]
 
 def work(threads: int, wanted: list[str]) -> None:
     """Prints medians and minima of all jobs."""
+
+    def chosen(name: str) -> bool:
+        return not wanted or any(part in name for part in wanted)
+
     times = {}
-    alone = registers(threads)
-    if alone is not None and not wanted:
-        times["multiply-adds alone, ms"] = [alone, alone]
+    if chosen(REGISTERS) and (alone := registers(threads)) is not None:
+        times[REGISTERS] = [alone, alone]
     for name, make in jobs(threads).items():
-        if wanted and not any(part in name for part in wanted):
+        if not chosen(name):
             continue
         run, unit = make()
         run()
@@ -179,7 +184,7 @@ SHOWN = (
         "s4d, L=65536, ms",
         "copy, L=65536, ms",
         "one clip, ms",
-        "multiply-adds alone, ms",
+        REGISTERS,
     ),
     ("1 streams, step, us", "10000 streams, step, us", "1000 streams, step, us", "1000 streams, blocks of 64, us"),
 )

@@ -195,7 +195,7 @@ impl Crew {
         }
         let failed = self.failed.swap(false, Ordering::Relaxed);
         self.sharing.store(false, Ordering::Release);
-        assert!(!failed, "a part of a sample's work failed");
+        assert!(!failed, "a part of a call's work failed");
     }
 
     /// Does what is left of a member's own part of a job, and then of the others' parts.

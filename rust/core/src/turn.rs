@@ -45,20 +45,27 @@ struct At<'a> {
     turns: &'a Turns,
     block: usize,
     failed: &'a AtomicBool,
+    /// The part that is step 0.
+    first: usize,
 }
 
 impl Turn<'_> {
     /// Where nobody else moves the states.
     pub const FREE: Turn<'static> = Turn(None);
 
+    /// The turn at the parts from the `first` on, which are counted from there.
+    pub fn from(self, first: usize) -> Self {
+        Turn(self.0.map(|at| At { first: at.first + first, ..at }))
+    }
+
     /// Waits until all blocks before this one have moved part `step` on.
     ///
     /// # Panics
     /// Where a thread has failed, for then they may never do so.
     pub fn wait(&self, step: usize) {
-        let Some(At { turns, block, failed }) = self.0 else { return };
+        let Some(At { turns, block, failed, first }) = self.0 else { return };
         let mut looks = 0;
-        while turns.moved[step].load(Ordering::Acquire) < block {
+        while turns.moved[first + step].load(Ordering::Acquire) < block {
             assert!(!failed.load(Ordering::Relaxed), "another thread failed");
             looks += 1;
             if looks % SPINS == 0 {
@@ -71,13 +78,14 @@ impl Turn<'_> {
 
     /// As [`Turn::wait`], for all parts.
     pub fn wait_for_all(&self) {
-        (0..STEPS).for_each(|step| self.wait(step));
+        let first = self.0.map_or(0, |at| at.first);
+        (0..STEPS - first).for_each(|step| self.wait(step));
     }
 
     /// This block has moved part `step` on, after it had waited for it.
     pub fn pass(&self, step: usize) {
-        if let Some(At { turns, block, .. }) = self.0 {
-            turns.moved[step].store(block + 1, Ordering::Release);
+        if let Some(At { turns, block, first, .. }) = self.0 {
+            turns.moved[first + step].store(block + 1, Ordering::Release);
         }
     }
 
@@ -86,11 +94,11 @@ impl Turn<'_> {
     /// # Panics
     /// As [`Turn::wait`].
     pub fn end(&self) {
-        let Some(At { turns, block, .. }) = self.0 else { return };
-        for step in 0..STEPS {
+        let Some(At { turns, block, first, .. }) = self.0 else { return };
+        for step in 0..STEPS - first {
             self.wait(step);
             // The next block may have moved it on by now.
-            if turns.moved[step].load(Ordering::Relaxed) == block {
+            if turns.moved[first + step].load(Ordering::Relaxed) == block {
                 self.pass(step);
             }
         }
@@ -100,6 +108,6 @@ impl Turn<'_> {
 impl<'a> Turn<'a> {
     /// The turn of a block; `failed` says that a thread has failed.
     pub fn of(turns: &'a Turns, block: usize, failed: &'a AtomicBool) -> Self {
-        Turn(Some(At { turns, block, failed }))
+        Turn(Some(At { turns, block, failed, first: 0 }))
     }
 }

@@ -61,10 +61,8 @@ pub struct Call<'a, E> {
     pub y: Option<Out<E>>,
     /// The state before the first chunk.
     pub state: State<E>,
-    /// When it may be moved on.
+    /// When it may be moved on: where that is by poles as one step, by a matrix lane by lane.
     pub turn: Turn<'a>,
-    /// The step of the turn that it is moved on as, where that is by poles; by a matrix it is lane by lane from there on.
-    pub first: usize,
     /// [`Chunk::scratch_len`](super::Chunk::scratch_len) elements.
     pub scratch: &'a mut [E],
 }

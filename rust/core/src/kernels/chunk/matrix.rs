@@ -75,11 +75,11 @@ impl<E: Elem> Matrix<E> {
     ///
     /// # Safety
     /// As for [`Chunk::run`](super::Chunk::run).
-    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, turn, first, scratch }: Call<'_, E>) {
+    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, turn, scratch }: Call<'_, E>) {
         let (samples, x) = scratch.split_at_mut(lane_step(chunks * self.t) * GROUP);
         let kept = !matches!(state.errors, Errors::None);
         assert!(state.n == self.n && holds(x.len(), chunks + 2, padded(self.n)) && (kept || !E::COMPENSATED));
-        isa.run(Run { matrix: self, chunks, u, y, state, turn, first, samples, x });
+        isa.run(Run { matrix: self, chunks, u, y, state, turn, samples, x });
     }
 
     /// As [`Chunk::impulse_response`](super::Chunk::impulse_response).
@@ -171,7 +171,6 @@ struct Run<'a, E> {
     y: Option<Out<E>>,
     state: State<E>,
     turn: Turn<'a>,
-    first: usize,
     samples: &'a mut [E],
     x: &'a mut [E],
 }
@@ -181,7 +180,7 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes<E = E>>(self, lanes: L) {
-        let Self { matrix: m, chunks, u, y, state, turn, first, samples, x } = self;
+        let Self { matrix: m, chunks, u, y, state, turn, samples, x } = self;
         let (x, left) = x.split_at_mut((chunks + 1) * padded(m.n));
         let (rows, step) = (chunks * m.t, lane_step(chunks * m.t));
         if let Some(u) = u {
@@ -203,11 +202,11 @@ impl<E: Elem> Kernel<E> for Run<'_, E> {
                     z: samples.as_mut_ptr().add(lane * step),
                 };
                 run.all_inputs(chunks, u.is_none(), x);
-                turn.wait(first + lane);
+                turn.wait(lane);
                 state.read(lane, x, left);
                 run.states(chunks, x, left);
                 state.write(lane, &x[chunks * padded(m.n)..], left);
-                turn.pass(first + lane);
+                turn.pass(lane);
                 if y.is_some() {
                     run.outputs(chunks, u.is_none(), x);
                 }

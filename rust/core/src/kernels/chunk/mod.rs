@@ -93,7 +93,7 @@ impl<E: Elem> Chunk<E> {
         assert!(holds(y.len(), chunks, self.t * GROUP), "expected {chunks} chunks of outputs");
         let y = Some((y.as_mut_ptr(), GROUP as isize));
         // SAFETY: `y` has T times `chunks` rows, as just checked, and the caller answers for the state.
-        unsafe { self.run(isa, Call { chunks, u: None, y, state, turn: Turn::FREE, first: 0, scratch }) };
+        unsafe { self.run(isa, Call { chunks, u: None, y, state, turn: Turn::FREE, scratch }) };
     }
 
     /// As [`Chunk::run`] from packed rows, moving only the state on.
@@ -107,7 +107,7 @@ impl<E: Elem> Chunk<E> {
         assert!(holds(u.len(), chunks, self.t * GROUP), "expected {chunks} chunks of inputs");
         let u = Some((u.as_ptr(), GROUP as isize));
         // SAFETY: `u` has T times `chunks` rows, as just checked, and the caller answers for the state.
-        unsafe { self.run(isa, Call { chunks, u, y: None, state, turn: Turn::FREE, first: 0, scratch }) };
+        unsafe { self.run(isa, Call { chunks, u, y: None, state, turn: Turn::FREE, scratch }) };
     }
 
     /// The response to an impulse over one chunk, and the state after it.

@@ -94,7 +94,7 @@ impl<E: Elem> Poles<E> {
     ///
     /// # Safety
     /// As for [`Chunk::run`](super::Chunk::run).
-    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, turn, first, scratch }: Call<'_, E>) {
+    pub unsafe fn run(&self, isa: Isa, Call { chunks, u, y, state, turn, scratch }: Call<'_, E>) {
         let rows = chunks * self.t;
         let (packed, x) = scratch.split_at_mut(rows * GROUP);
         let kept = matches!(state.errors, Errors::Halves(_));
@@ -108,7 +108,7 @@ impl<E: Elem> Poles<E> {
             unsafe { columns::pack::<E, 1>(isa, rows, (u, step), packed, rows * GROUP) };
             packed.as_ptr()
         });
-        isa.run(Run { poles: self, chunks, u, y, state, turn, first, x: x.as_mut_ptr() });
+        isa.run(Run { poles: self, chunks, u, y, state, turn, x: x.as_mut_ptr() });
     }
 
     /// As [`Chunk::impulse_response`](super::Chunk::impulse_response).
@@ -127,7 +127,6 @@ struct Run<'a, E> {
     y: Option<Out<E>>,
     state: State<E>,
     turn: Turn<'a>,
-    first: usize,
     /// The states before each chunk and after the last.
     x: *mut E,
 }
@@ -145,7 +144,7 @@ impl<E: Elem> Run<'_, E> {
     /// In tiles of R rows.
     #[inline(always)]
     fn by<L: Lanes<E = E>, const R: usize>(self, lanes: L) {
-        let Self { poles: m, chunks, u, y, state, turn, first, x } = self;
+        let Self { poles: m, chunks, u, y, state, turn, x } = self;
         let errors = if let Errors::Halves(errors) = state.errors { errors } else { std::ptr::null_mut() };
         let first_lanes = || (0..GROUP).step_by(L::LANES);
         // One of many streams' comes from main memory, meanwhile.
@@ -161,13 +160,13 @@ impl<E: Elem> Run<'_, E> {
                 Vector::of(lanes, m, lane, u, x).all_inputs::<R>(chunks);
             }
             // The states alone follow one another from block to block.
-            turn.wait(first);
+            turn.wait(0);
             x.copy_from_nonoverlapping(state.x, m.n * GROUP);
             for lane in first_lanes() {
                 Vector::of(lanes, m, lane, u, x).states(chunks, errors.wrapping_add(lane));
             }
             state.x.copy_from_nonoverlapping(x.add(chunks * whole(m.n) * GROUP), m.n * GROUP);
-            turn.pass(first);
+            turn.pass(0);
             let Some((y, step)) = y else { return };
             for lane in first_lanes() {
                 Vector::of(lanes, m, lane, u, x).all_outputs::<R>(chunks, (y.add(lane), step));

@@ -87,7 +87,10 @@ impl<E: Elem> Lti<E> {
         };
         for (i, group) in groups.enumerate() {
             // SAFETY: `y` has as many rows left as `rest` says, and the caller answers for this group's columns and state.
-            unsafe { self.run_group(&rest, group, i, state.add(i * len), scratch) };
+            unsafe {
+                let rest = Run { turn: rest.turn.from(i), ..rest };
+                self.run_group(&rest, group, state.add(i * len), scratch);
+            }
         }
     }
 
@@ -110,12 +113,12 @@ impl<E: Elem> Lti<E> {
             let from = (x[t * x_stride + column..].as_ptr(), x_stride as isize);
             // SAFETY: rows t to t + n of `x` are within `rows`, and the panel's columns within each.
             unsafe { columns::pack::<E, PANEL>(isa, n, from, u, tile) };
-            for (first, group) in groups.clone().enumerate() {
-                let u = Some((u[first * tile..].as_ptr(), GROUP as isize));
-                let y = Some((z[first * tile..].as_mut_ptr(), GROUP as isize));
-                let state = self.groups[group].chunk_state(state.wrapping_add(first * len));
+            for (i, group) in groups.clone().enumerate() {
+                let u = Some((u[i * tile..].as_ptr(), GROUP as isize));
+                let y = Some((z[i * tile..].as_mut_ptr(), GROUP as isize));
+                let (state, turn) = (self.groups[group].chunk_state(state.wrapping_add(i * len)), turn.from(i));
                 // SAFETY: a tile has place for these rows, and the caller answers for the states.
-                unsafe { self.chunk(isa, group).run(isa, Call { chunks, u, y, state, turn, first, scratch: rest }) };
+                unsafe { self.chunk(isa, group).run(isa, Call { chunks, u, y, state, turn, scratch: rest }) };
             }
             // SAFETY: rows t to t + n of `y` are within `rows`; the caller answers for the panel's columns.
             unsafe {
@@ -132,12 +135,11 @@ impl<E: Elem> Lti<E> {
         self.chunks[group].get_or_init(|| self.measure(isa, group))
     }
 
-    /// One group, whose columns are read and written by themselves, and whose state is moved on as the turn's step `first`. No
-    /// inputs are pending.
+    /// One group, whose columns are read and written by themselves. No inputs are pending.
     ///
     /// # Safety
     /// As [`Lti::run`].
-    unsafe fn run_group(&self, run: &Run<'_, E>, group: usize, first: usize, state: *mut E, scratch: &mut [E]) {
+    unsafe fn run_group(&self, run: &Run<'_, E>, group: usize, state: *mut E, scratch: &mut [E]) {
         let Run { isa, method, turn, phase, dt, rows, x, x_stride, y, y_stride, .. } = *run;
         // SAFETY: the caller answers for the state, which is moved on by one thing after the other.
         let whole_state = || unsafe { std::slice::from_raw_parts_mut(state, self.group_state_len()) };
@@ -177,7 +179,7 @@ impl<E: Elem> Lti<E> {
                 let to = if self.straight() { (column, y_stride as isize) } else { (z.as_mut_ptr(), GROUP as isize) };
                 let (u, y_to, state) = (Some(from), Some(to), self.groups[group].chunk_state(state));
                 // SAFETY: both have n rows from there on, the caller's or a tile's, and the caller answers for the state.
-                unsafe { chunk.run(isa, Call { chunks, u, y: y_to, state, turn, first, scratch: rest }) };
+                unsafe { chunk.run(isa, Call { chunks, u, y: y_to, state, turn, scratch: rest }) };
                 if !self.straight() {
                     // SAFETY: the caller answers for the rows of `y` and this group's columns.
                     unsafe { self.finish(isa, group, t, n, rows, z, y, y_stride) };
